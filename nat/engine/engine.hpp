@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "nat/plane/data_plane.hpp"
+
+namespace sallyport::nat {
+
+/// Which side a packet came from, as the plane knows it.
+enum class Side : std::uint8_t { lan, wan, router };
+
+/// What is to happen with a packet; it was rewritten in place when `forward_*`.
+enum class Action : std::uint8_t {
+  drop,         ///< silently; `reason` is counted
+  forward_wan,  ///< send it out by the WAN
+  forward_lan,  ///< send it to the LAN (inbound and hairpin)
+  local,        ///< the router's own: hand it to its stack unchanged
+  held,         ///< a fragment ahead of its first one: copied, comes out of the sink later or never
+};
+
+enum class DropReason : std::uint8_t;  // in engine/drop_reason.hpp, with names
+std::string_view to_string(DropReason reason) noexcept;
+
+/// A packet in a buffer of the caller: an IPv4 header at `data`.
+struct Packet {
+  std::byte* data = nullptr;
+  std::uint32_t size = 0;
+  Side from = Side::lan;
+  /// The transport checksum is a pseudo-header sum still to be completed (virtio NEEDS_CSUM, CHECKSUM_PARTIAL): fold
+  /// address changes in uninverted, never ports.
+  bool partial_checksum = false;
+  /// A segmentation super packet: its total length may be above the MTU; each part gets the same rewriting.
+  bool gso = false;
+  // results
+  Action action = Action::drop;
+  DropReason reason{};
+};
+
+/// Takes packets that the engine makes or lets go: ICMP errors, RSTs for ended sessions, held fragments.
+class PacketSink {
+ public:
+  virtual ~PacketSink() = default;
+  virtual void emit(std::span<const std::byte> packet, Action where) = 0;
+};
+
+/// Told whether the router itself has a socket on a port of an external (or the wildcard) address (POL-TGT-05).
+class OwnPorts {
+ public:
+  virtual ~OwnPorts() = default;
+  virtual bool in_use(Transport transport, std::uint16_t port) const = 0;
+};
+
+/// What TTL handling the plane leaves to the engine.
+enum class TtlMode : std::uint8_t {
+  decrement,   ///< the engine forwards: minus one, ICMP time exceeded at 1 (memory)
+  compensate,  ///< the stack forwards twice around the TUN: plus one (tun)
+};
+
+struct EngineOptions {
+  TtlMode ttl = TtlMode::decrement;
+  std::array<std::uint64_t, 2> secret{};  ///< 128 bits: hashes and port choice (POL-NET-13, N6056-03)
+  std::uint64_t seed = 0;                 ///< of the random port choice
+};
+
+/// The translator: no socket, no clock, no lock. Whoever owns it makes calls one at a time; `nat/README.md` says
+/// how the planes share it between threads.
+class Engine {
+ public:
+  Engine(const EngineOptions& options, const OwnPorts& own_ports);
+  ~Engine();
+
+  /// Judges and rewrites a batch in order. Cheapest with 32 packets at once: table lines are fetched ahead.
+  void translate(std::span<Packet> batch, TimePoint now, PacketSink& sink);
+
+  // As DataPlane
+  Result<Installed> install(const MappingSpec& spec, TimePoint now);
+  Result<void> renew(MappingId id, TimePoint deadline);
+  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now);
+  void withdraw(MappingId id, Ending how, TimePoint now);
+  void end_flows(const Address& device, TimePoint now);
+  Result<Counters> counters(MappingId id) const;
+  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const;
+  void set_network(const NetworkView& network, TimePoint now);
+  void set_policy(const PlanePolicy& policy, TimePoint now);
+  std::vector<PlaneEvent> sweep(TimePoint now);
+  std::vector<ImplicitView> implicit_mappings(TimePoint now) const;
+  void fill_status(PlaneStatus& status) const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sallyport::nat

@@ -1,0 +1,161 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "sallyport/values/endpoint.hpp"
+#include "sallyport/values/mapping_service.hpp"
+#include "sallyport/values/remote_filter.hpp"
+#include "sallyport/values/result.hpp"
+#include "sallyport/values/time.hpp"
+#include "sallyport/values/transport.hpp"
+
+/// The seam between the lease service and whatever carries packets: values only. Called by the control thread;
+/// every call returns at once.
+namespace sallyport::nat {
+
+enum class PlaneErrc {
+  no_external_address = 1,
+  port_taken,       ///< insisted on, and held by another mapping or used by another device's outbound flow
+  port_reserved,    ///< insisted on, and used by the router itself, excluded, or held by a static mapping
+  no_ports_left,    ///< nothing free in the allowed range
+  no_memory,        ///< a table is full
+  not_found,        ///< no such mapping
+  system_failure,   ///< the kernel refused; PlaneStatus::warnings says what
+};
+const boost::system::error_category& plane_category() noexcept;
+inline boost::system::error_code make_error_code(PlaneErrc error) noexcept {
+  return {static_cast<int>(error), plane_category()};
+}
+
+/// Names an installed mapping until it is withdrawn; never reused within a run.
+enum class MappingId : std::uint64_t {};
+
+struct MappingSpec {
+  Transport transport = Transport::udp;
+  InternalEndpoint internal;
+  std::optional<Port> suggested;  ///< taken when it is free and allowed
+  bool insist = false;            ///< the suggested port or nothing
+  bool restore = false;           ///< put back after a restart: implies insist, reuse delay and companion rule do not count
+  bool is_static = false;         ///< from the configuration
+  bool second_port = false;       ///< a further external port beside the one this endpoint already has (UPnP)
+  bool enabled = true;            ///< false: holds the port, forwards nothing (POL-TGT-09)
+  PortRange allowed{};            ///< for ports that the engine chooses, and for a suggestion
+  TimePoint deadline = TimePoint::max();  ///< past it the mapping is absent, whether or not it was withdrawn
+  std::vector<RemoteFilter> remotes;      ///< empty: everybody
+};
+
+struct Installed {
+  MappingId id{};
+  ExternalEndpoint external;
+};
+
+/// How a withdrawn mapping ends (NMAP-09): reset kills its live flows and keeps the port for the reuse delay;
+/// drain lets live sessions go on as implicit ones; vacate frees the port at once, as for a grant taken back
+/// before it was acknowledged.
+enum class Ending : std::uint8_t { reset, drain, vacate };
+
+/// A network interface as the planes need it.
+struct PlaneInterface {
+  std::string name;
+  std::uint32_t index = 0;  ///< 0: it does not exist now
+  std::uint32_t mtu = 1500;
+  bool up = false;
+  std::vector<Address> addresses;  ///< IPv4 addresses of the gateway on it
+  std::vector<Prefix> prefixes;    ///< LAN: its subnets and the routed ones behind it (IPv4)
+  friend bool operator==(const PlaneInterface&, const PlaneInterface&) = default;
+};
+
+/// What the planes know of the network around. The daemon follows it by netlink and passes each change on.
+struct NetworkView {
+  std::vector<PlaneInterface> lan;
+  std::vector<PlaneInterface> wan;
+  std::vector<Address> external;   ///< external addresses in order of preference; empty: none now
+  std::vector<Prefix> untranslated;  ///< main-table routes that leave by neither LAN nor WAN, and `no_translate`
+  friend bool operator==(const NetworkView&, const NetworkView&) = default;
+};
+
+enum class Filtering : std::uint8_t { endpoint, address, address_and_port };  // EIF, ADF, APDF
+
+/// Limits, timers and filtering; keys of the configuration's [engine], [limits] and [filtering]. 0 is "no limit".
+struct PlanePolicy {
+  PortRange pool{1024, 60999};  ///< implicit mappings
+  std::vector<std::pair<Transport, Port>> reserved;  ///< `reserved_ports` and the control ports: given to nobody
+  std::chrono::seconds tcp_established{7440};
+  std::chrono::seconds tcp_transitory{240};
+  std::chrono::seconds udp_idle{300};
+  std::chrono::seconds icmp_query{60};
+  std::chrono::seconds fragment_timeout{15};
+  std::chrono::seconds reuse_delay{120};
+  bool reuse_strict = false;
+  Filtering implicit = Filtering::address;
+  bool answer_ping = true;
+  bool drop_private_wan_sources = false;
+  std::uint32_t mappings_per_device = 16384;
+  std::uint32_t flows_per_device = 65536;
+  std::uint32_t flows_total = 262144;
+  std::uint32_t icmp_ids_per_device = 1024;
+  std::uint32_t fragments_per_source = 256;
+  std::uint32_t fragments_total = 8192;
+  std::uint32_t mss_clamp = 1;  ///< 0: off, 1: auto (when the WAN's MTU is below the LAN's), else the value
+  friend bool operator==(const PlanePolicy&, const PlanePolicy&) = default;
+};
+
+/// An implicit mapping, for `list --all`.
+struct ImplicitView {
+  Transport transport{};
+  InternalEndpoint internal;
+  ExternalEndpoint external;
+  TimePoint deadline;
+};
+
+struct PlaneStatus {
+  std::string name;      ///< "memory", "tun", "ebpf"
+  bool running = false;  ///< packets pass
+  std::uint64_t explicit_mappings = 0;
+  std::uint64_t implicit_mappings = 0;
+  std::uint64_t flows = 0;
+  std::uint64_t packets = 0;  ///< translated, both directions
+  std::vector<std::pair<std::string, std::uint64_t>> drops;  ///< by reason (NSEC-07)
+  std::vector<std::string> warnings;  ///< in words, with what to do
+};
+
+/// Something the control thread should know of, found by a sweep.
+struct PlaneEvent {
+  enum class Kind : std::uint8_t { shortage, own_port_conflict } kind{};
+  std::string text;
+};
+
+class DataPlane {
+ public:
+  virtual ~DataPlane() = default;
+
+  /// Claims an external port atomically and puts the mapping in force. Renewing or changing filters is not done
+  /// here but by renew() and set_remotes(). An implicit mapping of the very same endpoint is turned into this one
+  /// and keeps its port (unless `insist` names another: port_taken).
+  virtual Result<Installed> install(const MappingSpec& spec, TimePoint now) = 0;
+  virtual Result<void> renew(MappingId id, TimePoint deadline) = 0;
+  virtual Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) = 0;
+  virtual void withdraw(MappingId id, Ending how, TimePoint now) = 0;
+  /// Ends every flow and implicit mapping of a device (revoke --block).
+  virtual void end_flows(const Address& device, TimePoint now) = 0;
+  virtual Result<Counters> counters(MappingId id) const = 0;
+  /// For a refusal: when the mapping that holds this port ends; empty where nobody holds it, max() for good.
+  virtual std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const = 0;
+
+  virtual Result<void> set_network(const NetworkView& network, TimePoint now) = 0;
+  virtual Result<void> set_policy(const PlanePolicy& policy, TimePoint now) = 0;
+  /// Frees memory of what is over; called about once a second.
+  virtual std::vector<PlaneEvent> sweep(TimePoint now) = 0;
+  virtual std::vector<ImplicitView> implicit_mappings(TimePoint now) const = 0;
+  virtual PlaneStatus status() const = 0;
+};
+
+}  // namespace sallyport::nat
+
+template <>
+struct boost::system::is_error_code_enum<sallyport::nat::PlaneErrc> : std::true_type {};

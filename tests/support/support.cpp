@@ -1,0 +1,2 @@
+#include "tests/support/hex.hpp"
+#include "tests/support/manual_clock.hpp"
