@@ -13,13 +13,14 @@
 #include "sallyport/values/result.hpp"
 #include "sallyport/values/transport.hpp"
 
-/// The bytes of the NAT Port Mapping Protocol, version 0: RFC 6886. Used by server and client alike. Pure functions.
+/// The bytes of the NAT Port Mapping Protocol, version 0: RFC 6886. Used by server and client alike. Pure
+/// functions.
 namespace sallyport::natpmp {
 
 inline constexpr std::uint8_t version = 0;
 inline constexpr std::uint16_t server_port = 5351;
 inline constexpr std::uint16_t client_port = 5350;  ///< where clients listen for announcements
-inline constexpr std::size_t max_request = 1100;    ///< longer datagrams are dropped (the limit that PCP sets)
+inline constexpr std::size_t max_request = 1100;  ///< longer datagrams are dropped (the limit that PCP sets)
 inline constexpr std::size_t address_request_size = 2;
 inline constexpr std::size_t address_response_size = 12;
 inline constexpr std::size_t map_request_size = 12;
@@ -87,8 +88,8 @@ std::vector<std::byte> encode(const AddressResponse& response);
 std::vector<std::byte> encode(const MapResponse& response);
 /// 8 octets: version 0, opcode 0, result 1, epoch (section 3.5).
 std::vector<std::byte> encode_unsupported_version(std::uint32_t epoch_s);
-/// The request with its top opcode bit set and result 5 in octets 2-3; one shorter than 4 octets is made 8 long so
-/// that result and epoch fit. `request` has at least 2 octets.
+/// The request with its top opcode bit set and result 5 in octets 2-3; one shorter than 4 octets is made 8
+/// long so that result and epoch fit. `request` has at least 2 octets.
 std::vector<std::byte> encode_unsupported_opcode(std::span<const std::byte> request, std::uint32_t epoch_s);
 
 }  // namespace sallyport::natpmp

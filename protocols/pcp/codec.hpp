@@ -15,8 +15,8 @@
 #include "sallyport/values/port.hpp"
 #include "sallyport/values/result.hpp"
 
-/// The bytes of the Port Control Protocol, version 2: RFC 6887, with DESCRIPTION (RFC 7220) and PORT_SET (RFC 7753).
-/// Used by server and client alike. Everything here is a pure function.
+/// The bytes of the Port Control Protocol, version 2: RFC 6887, with DESCRIPTION (RFC 7220) and PORT_SET (RFC
+/// 7753). Used by server and client alike. Everything here is a pure function.
 namespace sallyport::pcp {
 
 inline constexpr std::uint8_t version = 2;
@@ -56,14 +56,14 @@ enum class OptionCode : std::uint8_t {
 constexpr bool is_mandatory(std::uint8_t option_code) noexcept { return option_code < 128; }
 
 enum class DecodeErrc {
-  truncated = 1,  ///< ends before its layout does
-  too_long,       ///< more than 1100 octets
-  misaligned,     ///< the length is not a multiple of 4
-  other_version,  ///< the first octet is not 2
-  not_a_request,  ///< R is set
+  truncated = 1,   ///< ends before its layout does
+  too_long,        ///< more than 1100 octets
+  misaligned,      ///< the length is not a multiple of 4
+  other_version,   ///< the first octet is not 2
+  not_a_request,   ///< R is set
   not_a_response,  ///< R is not set
-  other_opcode,   ///< not the opcode asked for
-  bad_option,     ///< an option repeats unlawfully, or has a bad length or contents
+  other_opcode,    ///< not the opcode asked for
+  bad_option,      ///< an option repeats unlawfully, or has a bad length or contents
 };
 const boost::system::error_category& decode_category() noexcept;
 inline boost::system::error_code make_error_code(DecodeErrc error) noexcept {
@@ -125,7 +125,8 @@ struct Option {
   std::span<const std::byte> data;
 };
 
-/// Walks the option area of a message, whose length is a multiple of 4 (section 7.3). Padding is not looked at.
+/// Walks the option area of a message, whose length is a multiple of 4 (section 7.3). Padding is not looked
+/// at.
 class OptionReader {
  public:
   explicit OptionReader(std::span<const std::byte> area) noexcept : rest_{area} {}
@@ -198,11 +199,11 @@ std::vector<std::byte> encode_announce_response(std::uint32_t epoch_s);
 /// Errors: those of the header, other_opcode, truncated, bad_option.
 Result<MapResponse> decode_map_response(std::span<const std::byte> datagram);
 
-/// An error answer (section 8.2): the request, cut at 1100 and padded to 4 octets, with the server's header fields.
-/// `parsed` is false when the request could not be read: octets 12-23 then stay as they came (section 7.2).
-/// `request` has at least 2 octets.
-std::vector<std::byte> encode_error(std::span<const std::byte> request, ResultCode result, std::uint32_t lifetime_s,
-                                    std::uint32_t epoch_s, bool parsed);
+/// An error answer (section 8.2): the request, cut at 1100 and padded to 4 octets, with the server's header
+/// fields. `parsed` is false when the request could not be read: octets 12-23 then stay as they came
+/// (section 7.2). `request` has at least 2 octets.
+std::vector<std::byte> encode_error(std::span<const std::byte> request, ResultCode result,
+                                    std::uint32_t lifetime_s, std::uint32_t epoch_s, bool parsed);
 
 }  // namespace sallyport::pcp
 

@@ -53,8 +53,8 @@ struct ErrorAnswer {
   std::uint32_t lifetime_s = 0;
   friend bool operator==(const ErrorAnswer&, const ErrorAnswer&) = default;
 };
-/// `insisted`: the request had PREFER_FAILURE, `filtered`: FILTER; the codes that speak of these go to no other
-/// request (PCP-7.4-03, PCP-7.4-04).
+/// `insisted`: the request had PREFER_FAILURE, `filtered`: FILTER; the codes that speak of these go to no
+/// other request (PCP-7.4-03, PCP-7.4-04).
 ErrorAnswer error_answer(const Refusal& refusal, bool insisted, bool filtered) noexcept;
 
 }  // namespace sallyport::pcp

@@ -22,16 +22,19 @@ struct ServerOptions {
 
 /// The PCP server: MAP and ANNOUNCE of RFC 6887 with THIRD_PARTY, PREFER_FAILURE, FILTER and DESCRIPTION.
 ///
-/// Holds no socket and reads no clock. Feed it with handle_datagram and drain poll_transmit; answers that wait for the
-/// mapping service become ready when it calls back, now or later. As a listener of the service (it registers itself)
-/// it announces epoch resets and tells clients of mappings that changed: after every call that may have driven the
-/// service, drain poll_transmit and look at next_deadline again. Not thread-safe: control thread only.
+/// Holds no socket and reads no clock. Feed it with handle_datagram and drain poll_transmit; answers that
+/// wait for the mapping service become ready when it calls back, now or later. As a listener of the service
+/// (it registers itself) it announces epoch resets and tells clients of mappings that changed: after every
+/// call that may have driven the service, drain poll_transmit and look at next_deadline again. Not
+/// thread-safe: control thread only.
 ///
-/// The first octet of a datagram is the caller's to look at when NAT-PMP shares the port: what is given to this server
-/// with another version than 2 is answered UNSUPP_VERSION, version 0 too (RFC 6887, section 9 and appendix A).
+/// The first octet of a datagram is the caller's to look at when NAT-PMP shares the port: what is given to
+/// this server with another version than 2 is answered UNSUPP_VERSION, version 0 too (RFC 6887, section 9 and
+/// appendix A).
 class Server final : public wire::DatagramCore, public ServiceListener {
  public:
-  /// Requests that may wait for the service at once, in all and per client; beyond it NO_RESOURCES is answered.
+  /// Requests that may wait for the service at once, in all and per client; beyond it NO_RESOURCES is
+  /// answered.
   static constexpr std::size_t max_pending = 4096;
   static constexpr std::size_t max_pending_per_client = 1024;
 
@@ -43,11 +46,12 @@ class Server final : public wire::DatagramCore, public ServiceListener {
 
   /// Takes effect for later requests.
   void set_options(ServerOptions options);
-  /// The LAN addresses that announcements leave from. An address that was not there before (the start too) begins a
-  /// burst of announcements.
+  /// The LAN addresses that announcements leave from. An address that was not there before (the start too)
+  /// begins a burst of announcements.
   void set_served_addresses(std::span<const wire::ServedAddress> addresses, TimePoint now);
 
-  void handle_datagram(std::span<const std::byte> datagram, const wire::Arrival& arrival, TimePoint now) override;
+  void handle_datagram(std::span<const std::byte> datagram, const wire::Arrival& arrival,
+                       TimePoint now) override;
   void handle_timeout(TimePoint now) override;
   std::optional<wire::Outgoing> poll_transmit() override;
   std::optional<TimePoint> next_deadline() const override;
@@ -62,8 +66,10 @@ class Server final : public wire::DatagramCore, public ServiceListener {
   void handle_map(Request request, TimePoint now);
   void answer_map(const Request& request, const MapBody& map, std::uint32_t lifetime_s,
                   const std::optional<std::string>& description, TimePoint now);
-  void refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ErrorAnswer error, TimePoint now);
-  void refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ResultCode code, TimePoint now);
+  void refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ErrorAnswer error,
+              TimePoint now);
+  void refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ResultCode code,
+              TimePoint now);
   void send(std::vector<std::byte> bytes, const wire::Arrival& arrival);
   bool may_use_third_party(const Address& client) const noexcept;
 

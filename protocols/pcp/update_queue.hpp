@@ -15,9 +15,9 @@
 
 namespace sallyport::pcp {
 
-/// Unsolicited MAP responses for mappings that changed or went without their client asking (RFC 6887, section 14.2):
-/// three copies, gaps 250 ms and 500 ms, none after the client has asked for that mapping again, and no more than 64
-/// a second in all, so that a change of everything does not flood the LAN.
+/// Unsolicited MAP responses for mappings that changed or went without their client asking (RFC 6887,
+/// section 14.2): three copies, gaps 250 ms and 500 ms, none after the client has asked for that mapping
+/// again, and no more than 64 a second in all, so that a change of everything does not flood the LAN.
 class UpdateQueue {
  public:
   static constexpr std::size_t per_second = 64;

@@ -7,8 +7,9 @@
 
 namespace sallyport::wire {
 
-/// When the copies of an announcement are due: ten, the first at once, the first gap 250 ms, each later one twice as
-/// long (RFC 6887, section 14.1.1; RFC 6886, section 3.2.1). A new event starts over, so two bursts never overlap.
+/// When the copies of an announcement are due: ten, the first at once, the first gap 250 ms, each later one
+/// twice as long (RFC 6887, section 14.1.1; RFC 6886, section 3.2.1). A new event starts over, so two bursts
+/// never overlap.
 class AnnounceBurst {
  public:
   static constexpr int copies = 10;
@@ -21,7 +22,8 @@ class AnnounceBurst {
   }
   void stop() noexcept { left_ = 0; }
 
-  /// True when a copy is to be sent now; counts it as sent. Late by more than a gap, it still sends one copy only.
+  /// True when a copy is to be sent now; counts it as sent. Late by more than a gap, it still sends one copy
+  /// only.
   bool take_due(TimePoint now) noexcept {
     if (left_ == 0 || now < due_) return false;
     --left_;

@@ -7,8 +7,8 @@
 
 namespace sallyport::wire {
 
-/// Reads big-endian fields one after another. After a read past the end it yields zeros (and empty spans) and stays
-/// not ok(), so a decoder asks once, when it has read everything.
+/// Reads big-endian fields one after another. After a read past the end it yields zeros (and empty spans) and
+/// stays not ok(), so a decoder asks once, when it has read everything.
 class ByteReader {
  public:
   explicit constexpr ByteReader(std::span<const std::byte> bytes) noexcept : rest_{bytes} {}

@@ -10,8 +10,8 @@
 
 namespace sallyport::wire {
 
-/// How a datagram came in. The transport has already checked that it came by a served LAN interface, from a source
-/// that belongs there, to the gateway's own unicast address on it (POL-WHO-01..03).
+/// How a datagram came in. The transport has already checked that it came by a served LAN interface, from a
+/// source that belongs there, to the gateway's own unicast address on it (POL-WHO-01..03).
 struct Arrival {
   Address source;
   std::uint16_t source_port = 0;
@@ -40,10 +40,11 @@ struct ServedAddress {
 class DatagramCore {
  public:
   virtual ~DatagramCore() = default;
-  virtual void handle_datagram(std::span<const std::byte> datagram, const Arrival& arrival, TimePoint now) = 0;
+  virtual void handle_datagram(std::span<const std::byte> datagram, const Arrival& arrival,
+                               TimePoint now) = 0;
   virtual void handle_timeout(TimePoint now) = 0;
-  /// What is to be sent next, oldest first. Answers may become ready later than the request (after the store's
-  /// commit): whoever drives the service drains the cores after it.
+  /// What is to be sent next, oldest first. Answers may become ready later than the request (after the
+  /// store's commit): whoever drives the service drains the cores after it.
   virtual std::optional<Outgoing> poll_transmit() = 0;
   virtual std::optional<TimePoint> next_deadline() const = 0;
 };

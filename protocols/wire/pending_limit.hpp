@@ -7,8 +7,8 @@
 
 namespace sallyport::wire {
 
-/// Counts the requests that wait for the mapping service, in all and per client, so that a store that stands still or
-/// one busy client cannot make a core's memory grow (PCP-18-07, POL-FAIR-01).
+/// Counts the requests that wait for the mapping service, in all and per client, so that a store that stands
+/// still or one busy client cannot make a core's memory grow (PCP-18-07, POL-FAIR-01).
 class PendingLimit {
  public:
   PendingLimit(std::size_t total, std::size_t per_client) noexcept : total_{total}, per_client_{per_client} {}

@@ -1,0 +1,375 @@
+#include "protocols/pcp/server.hpp"
+
+#include <algorithm>
+#include <bitset>
+#include <string>
+#include <utility>
+
+namespace sallyport::pcp {
+namespace {
+
+constexpr auto all_hosts_v4 = Address::v4(0xe0000001);  // 224.0.0.1
+constexpr Address all_nodes_v6{Address::Bytes{
+    std::byte{0xff}, std::byte{0x02}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, std::byte{0x01}}};
+
+std::uint8_t number(Opcode opcode) { return static_cast<std::uint8_t>(opcode); }
+
+struct OptionRules {
+  Opcode opcode;
+  Address client;
+  bool third_party_allowed;
+  const MapBody* map;        ///< null for ANNOUNCE
+  std::uint32_t lifetime_s;  ///< as asked
+};
+
+/// What the options of a request ask for, once every one of them has been found good.
+struct ParsedOptions {
+  std::optional<Address> third_party;
+  bool prefer_failure = false;
+  bool has_filter = false;
+  bool clear_filters = false;
+  std::vector<RemoteFilter> filters;
+  std::optional<std::string> description;
+  std::optional<PortSet> port_set;
+};
+
+/// FILTER, section 13.3. Only the family of the client is translated, so the remote peers are of it too.
+ResultCode read_filter(std::span<const std::byte> data, const Address& client, ParsedOptions& into) {
+  const auto filter = decode_filter(data);
+  if (!filter) return ResultCode::malformed_option;
+  into.has_filter = true;
+  if (filter->prefix_length == 0) {
+    into.clear_filters = true;
+    into.filters.clear();
+    return ResultCode::success;
+  }
+  if (filter->prefix_length > 128) return ResultCode::malformed_option;
+  if (filter->remote_address.is_v4() != client.is_v4()) return ResultCode::malformed_option;
+  if (filter->remote_address.is_v4() && filter->prefix_length < 96) return ResultCode::malformed_option;
+  into.filters.push_back({{filter->remote_address, filter->prefix_length}, filter->remote_port});
+  return ResultCode::success;
+}
+
+/// PORT_SET, RFC 7753 section 4: judged, though no set is granted yet.
+ResultCode read_port_set(std::span<const std::byte> data, const MapBody& map, ParsedOptions& into) {
+  const auto set = decode_port_set(data);
+  if (!set || set->size == 0) return ResultCode::malformed_option;
+  if (set->first_internal_port != (map.internal_port ? map.internal_port->number() : 0))
+    return ResultCode::malformed_option;
+  if (set->first_internal_port + std::uint32_t{set->size} - 1 > 65535) return ResultCode::malformed_option;
+  into.port_set = *set;
+  return ResultCode::success;
+}
+
+ResultCode read_option(const Option& option, const OptionRules& rules, bool repeated, ParsedOptions& into) {
+  const auto code = static_cast<OptionCode>(option.code);
+  switch (code) {
+    case OptionCode::third_party:
+      if (!rules.map || !rules.third_party_allowed) return ResultCode::unsupp_option;
+      break;
+    case OptionCode::prefer_failure:
+    case OptionCode::filter:
+    case OptionCode::description:
+    case OptionCode::port_set:
+      if (!rules.map) return ResultCode::unsupp_option;  // PCP-7.3-15
+      break;
+    default:
+      return is_mandatory(option.code) ? ResultCode::unsupp_option : ResultCode::success;
+  }
+  if (repeated && code != OptionCode::filter) return ResultCode::malformed_option;
+
+  switch (code) {
+    case OptionCode::third_party: {
+      const auto internal = decode_third_party(option.data);
+      if (!internal) return ResultCode::malformed_option;
+      if (*internal == rules.client) return ResultCode::malformed_request;
+      into.third_party = *internal;
+      return ResultCode::success;
+    }
+    case OptionCode::prefer_failure:
+      if (!option.data.empty()) return ResultCode::malformed_option;
+      // Insisting on nothing makes no sense; a deletion suggests nothing and the option means nothing
+      // (section 15.1).
+      if (rules.lifetime_s != 0 && !rules.map->external_port && rules.map->external_address.is_unspecified())
+        return ResultCode::malformed_option;
+      into.prefer_failure = true;
+      return ResultCode::success;
+    case OptionCode::filter:
+      return read_filter(option.data, rules.client, into);
+    case OptionCode::description:
+      if (option.data.size() > max_description) return ResultCode::malformed_option;
+      if (const auto text = description_text(option.data)) into.description = std::string{*text};
+      return ResultCode::success;
+    case OptionCode::port_set:
+      return read_port_set(option.data, *rules.map, into);
+    default:
+      return ResultCode::success;
+  }
+}
+
+/// The options in the order found; the first that is not good decides (section 7.3).
+ResultCode read_options(std::span<const std::byte> area, const OptionRules& rules, ParsedOptions& into) {
+  std::bitset<256> seen;
+  OptionReader in{area};
+  while (const auto option = in.next()) {
+    const auto result = read_option(*option, rules, seen[option->code], into);
+    if (result != ResultCode::success) return result;
+    seen.set(option->code);
+  }
+  return ResultCode::success;
+}
+
+bool can_be_walked(std::span<const std::byte> area) {
+  OptionReader in{area};
+  while (in.next()) continue;
+  return in.ok();
+}
+
+std::optional<Transport> transport_of(std::uint8_t protocol) {
+  if (protocol == static_cast<std::uint8_t>(Transport::tcp)) return Transport::tcp;
+  if (protocol == static_cast<std::uint8_t>(Transport::udp)) return Transport::udp;
+  return std::nullopt;
+}
+
+}  // namespace
+
+struct Server::Request {
+  wire::Arrival arrival;
+  RequestHeader header;
+  std::vector<std::byte> datagram;  ///< kept for the answer: an error returns it, a success its options
+
+  std::span<const std::byte> payload() const { return std::span{datagram}.subspan(header_size); }
+};
+
+Server::Server(MappingService& service, ServerOptions options)
+    : service_{service}, options_{std::move(options)}, self_{std::make_shared<Server*>(this)} {
+  service_.add_listener(*this);
+}
+
+Server::~Server() { service_.remove_listener(*this); }
+
+void Server::set_options(ServerOptions options) { options_ = std::move(options); }
+
+void Server::set_served_addresses(std::span<const wire::ServedAddress> addresses, TimePoint now) {
+  const bool news = std::ranges::any_of(
+      addresses, [&](const auto& address) { return std::ranges::find(served_, address) == served_.end(); });
+  served_.assign(addresses.begin(), addresses.end());
+  if (news) burst_.restart(now);
+  if (served_.empty()) burst_.stop();
+}
+
+void Server::handle_datagram(std::span<const std::byte> datagram, const wire::Arrival& arrival,
+                             TimePoint now) {
+  // The order of the checks is PCP-8.2-13's. Nobody can be answered on port 0.
+  if (arrival.source_port == 0) return;
+  const auto header = decode_request_header(datagram);
+  if (!header) {
+    if (header.error() == DecodeErrc::other_version)
+      refuse(datagram, arrival, ResultCode::unsupp_version, now);
+    else if (header.error() == DecodeErrc::too_long || header.error() == DecodeErrc::misaligned)
+      refuse(datagram, arrival, ResultCode::malformed_request, now);
+    return;
+  }
+  const auto payload = datagram.subspan(header_size);
+  const bool is_map = header->opcode == number(Opcode::map);
+  if (is_map && payload.size() < map_body_size)
+    return refuse(datagram, arrival, ResultCode::malformed_request, now);
+  if (!is_map && header->opcode != number(Opcode::announce))
+    return refuse(datagram, arrival, ResultCode::unsupp_opcode, now);
+  if (header->client != arrival.source) return refuse(datagram, arrival, ResultCode::address_mismatch, now);
+  if (!can_be_walked(payload.subspan(is_map ? map_body_size : 0)))
+    return refuse(datagram, arrival, ResultCode::malformed_option, now);
+
+  Request request{arrival, *header, {datagram.begin(), datagram.end()}};
+  if (is_map)
+    handle_map(std::move(request), now);
+  else
+    handle_announce(request, now);
+}
+
+void Server::handle_announce(const Request& request, TimePoint now) {
+  ParsedOptions options;
+  const auto result = read_options(
+      request.payload(),
+      {Opcode::announce, request.arrival.source, false, nullptr, request.header.lifetime_s}, options);
+  if (result != ResultCode::success) return refuse(request.datagram, request.arrival, result, now);
+  send(encode_announce_response(service_.epoch_s(now)), request.arrival);
+}
+
+void Server::handle_map(Request request, TimePoint now) {
+  const auto map = decode_map_body(request.payload()).value();
+  const auto& arrival = request.arrival;
+  const auto lifetime_s = request.header.lifetime_s;
+  const auto fail = [&](ResultCode code) { refuse(request.datagram, request.arrival, code, now); };
+
+  ParsedOptions options;
+  const auto result = read_options(
+      request.payload().subspan(map_body_size),
+      {Opcode::map, arrival.source, may_use_third_party(arrival.source), &map, lifetime_s}, options);
+  if (result != ResultCode::success) return fail(result);
+
+  if (map.protocol == 0 && map.internal_port) return fail(ResultCode::malformed_request);
+  const auto transport = transport_of(map.protocol);
+  // All ports and all traffic are never granted (POL-TGT-06), so deleting them deletes nothing
+  // (section 15.1).
+  const bool wildcard = !map.internal_port && (map.protocol == 0 || transport);
+  if (wildcard && lifetime_s == 0) return answer_map(request, map, 0, std::nullopt, now);
+  if (wildcard || !transport || !map.internal_port) return fail(ResultCode::unsupp_protocol);
+  if (lifetime_s != 0 && options.prefer_failure && options.port_set && options.port_set->size > 1)
+    return refuse(request.datagram, arrival, {ResultCode::cannot_provide_external, long_error_lifetime_s},
+                  now);
+
+  if (!pending_.enter(arrival.source)) return fail(ResultCode::no_resources);
+  const InternalEndpoint internal{options.third_party.value_or(arrival.source), *map.internal_port};
+  const std::weak_ptr<Server*> server{self_};
+
+  if (lifetime_s == 0) {
+    ReleaseRequest release{.via = Via::pcp,
+                           .transport = *transport,
+                           .requester = arrival.source,
+                           .internal = internal,
+                           .third_party = options.third_party.has_value(),
+                           .nonce = map.nonce};
+    service_.release(std::move(release), now,
+                     [server, map, request = std::move(request)](const Outcome<void>& done, TimePoint then) {
+                       const auto self = server.lock();
+                       if (!self) return;
+                       (*self)->pending_.leave(request.arrival.source);
+                       if (done || done.error().reason == MappingErrc::not_found)
+                         (*self)->answer_map(request, map, 0, std::nullopt, then);
+                       else
+                         (*self)->refuse(request.datagram, request.arrival,
+                                         error_answer(done.error(), false, false), then);
+                     });
+    return;
+  }
+
+  // A family that cannot be given is no preference; only who insists on it must hear that (PCP-5-04,
+  // PCP-5-05).
+  std::optional<Address> suggested_address;
+  if (!map.external_address.is_unspecified() && (map.external_address.is_v4() || options.prefer_failure))
+    suggested_address = map.external_address;
+  GrantRequest grant{.via = Via::pcp,
+                     .transport = *transport,
+                     .requester = arrival.source,
+                     .internal = internal,
+                     .third_party = options.third_party.has_value(),
+                     .nonce = map.nonce,
+                     .suggested_port = map.external_port,
+                     .suggested_address = suggested_address,
+                     .insist = options.prefer_failure,
+                     .lifetime_s = lifetime_s,
+                     .clear_filters = options.clear_filters,
+                     .filters = std::move(options.filters),
+                     .description = std::move(options.description),
+                     .contact = {.interface = arrival.interface,
+                                 .client = arrival.source,
+                                 .client_port = arrival.source_port,
+                                 .gateway = arrival.destination}};
+  service_.grant(std::move(grant), now,
+                 [server, map, request = std::move(request), insisted = options.prefer_failure,
+                  filtered = options.has_filter](const Outcome<Granted>& done, TimePoint then) {
+                   const auto self = server.lock();
+                   if (!self) return;
+                   (*self)->pending_.leave(request.arrival.source);
+                   if (!done)
+                     return (*self)->refuse(request.datagram, request.arrival,
+                                            error_answer(done.error(), insisted, filtered), then);
+                   auto assigned = map;
+                   assigned.external_port = done->external.port;
+                   assigned.external_address = done->external.address;
+                   (*self)->answer_map(request, assigned, done->lifetime_s, done->description, then);
+                 });
+}
+
+/// Success. The options that were processed come back in their order; `description` is the text as stored,
+/// empty in a deletion, which stores none.
+void Server::answer_map(const Request& request, const MapBody& map, std::uint32_t lifetime_s,
+                        const std::optional<std::string>& description, TimePoint now) {
+  std::vector<std::byte> out;
+  out.reserve(request.datagram.size());
+  append_response_header(out, {number(Opcode::map), ResultCode::success, lifetime_s, service_.epoch_s(now)});
+  append_map_body(out, map);
+  OptionReader in{request.payload().subspan(map_body_size)};
+  while (const auto option = in.next()) {
+    switch (static_cast<OptionCode>(option->code)) {
+      case OptionCode::third_party:
+        append_third_party(out, decode_third_party(option->data).value());
+        break;
+      case OptionCode::prefer_failure:
+        append_prefer_failure(out);
+        break;
+      case OptionCode::filter:
+        append_filter(out, decode_filter(option->data).value());
+        break;
+      case OptionCode::description:
+        if (description && description_text(option->data))
+          append_description(out, std::string_view{*description}.substr(0, option->data.size()));
+        break;
+      default:
+        break;  // skipped, so left out
+    }
+  }
+  send(std::move(out), request.arrival);
+}
+
+void Server::refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ErrorAnswer error,
+                    TimePoint now) {
+  // The two errors that say "the request could not be parsed" (section 7.2).
+  const bool parsed = error.code != ResultCode::unsupp_version && error.code != ResultCode::malformed_request;
+  send(encode_error(datagram, error.code, error.lifetime_s, service_.epoch_s(now), parsed), arrival);
+}
+
+void Server::refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ResultCode code,
+                    TimePoint now) {
+  refuse(datagram, arrival, {code, error_lifetime_s(code)}, now);
+}
+
+void Server::send(std::vector<std::byte> bytes, const wire::Arrival& arrival) {
+  out_.push_back({.bytes = std::move(bytes),
+                  .to = arrival.source,
+                  .to_port = arrival.source_port,
+                  .from = arrival.destination,
+                  .from_port = server_port,
+                  .interface = arrival.interface});
+}
+
+void Server::handle_timeout(TimePoint now) {
+  if (burst_.take_due(now)) {
+    for (const auto& served : served_)
+      out_.push_back({.bytes = encode_announce_response(service_.epoch_s(now)),
+                      .to = served.address.is_v4() ? all_hosts_v4 : all_nodes_v6,
+                      .to_port = client_port,
+                      .from = served.address,
+                      .from_port = server_port,
+                      .interface = served.interface});
+  }
+  updates_.take_due(now, service_.epoch_s(now), served_, out_);
+}
+
+std::optional<wire::Outgoing> Server::poll_transmit() {
+  if (out_.empty()) return std::nullopt;
+  auto next = std::move(out_.front());
+  out_.pop_front();
+  return next;
+}
+
+std::optional<TimePoint> Server::next_deadline() const {
+  const auto announcement = burst_.next_deadline();
+  const auto update = updates_.next_deadline();
+  if (announcement && update) return std::min(*announcement, *update);
+  return announcement ? announcement : update;
+}
+
+void Server::on_lease(const LeaseEvent& event, TimePoint now) { updates_.handle_lease(event, now); }
+
+void Server::on_epoch_reset(TimePoint now) {
+  if (!served_.empty()) burst_.restart(now);
+}
+
+bool Server::may_use_third_party(const Address& client) const noexcept {
+  return std::ranges::any_of(options_.third_party_clients,
+                             [&](const Prefix& allowed) { return allowed.contains(client); });
+}
+
+}  // namespace sallyport::pcp
