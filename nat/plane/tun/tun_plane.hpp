@@ -16,22 +16,24 @@ struct TunOptions {
   EngineOptions engine;  ///< `ttl` plays no part: the plane compensates for forwarding twice
 };
 
-/// Carries packets through a TUN device by policy routing, in the network namespace of the thread that starts it.
-/// Needs CAP_NET_ADMIN and /dev/net/tun, for as long as it lives. `nat/plane/tun/README.md` has its routing rules.
+/// Carries packets through a TUN device by policy routing, in the network namespace of the thread that starts
+/// it. Needs CAP_NET_ADMIN and /dev/net/tun, for as long as it lives. `nat/plane/tun/README.md` has its
+/// routing rules.
 ///
-/// Fails closed: whatever ends it (stop, crash, kill -9), its rules stay and what came from the LAN is dropped until
-/// the next start or detach(). A free external port stays silent all the while.
+/// Fails closed: whatever ends it (stop, crash, kill -9), its rules stay and what came from the LAN is
+/// dropped until the next start or detach(). A free external port stays silent all the while.
 ///
 /// All calls are made by one control thread; packets have a thread of their own.
 class TunPlane final : public DataPlane {
  public:
   /// Makes the device and starts the packet thread; nothing is routed to it before set_network().
-  /// On failure (system_failure) `why` says in words what is wrong and what to do: no rights, no TUN support, or
-  /// another instance in this namespace.
-  static Result<std::unique_ptr<TunPlane>> start(const TunOptions& options, const Clock& clock, std::string& why);
+  /// On failure (system_failure) `why` says in words what is wrong and what to do: no rights, no TUN support,
+  /// or another instance in this namespace.
+  static Result<std::unique_ptr<TunPlane>> start(const TunOptions& options, const Clock& clock,
+                                                 std::string& why);
 
-  /// Puts everything back as it was before the first start: local table, rules, tables, sysctls. Succeeds where there
-  /// is nothing to undo; fails (system_failure, `why`) while an instance runs.
+  /// Puts everything back as it was before the first start: local table, rules, tables, sysctls. Succeeds
+  /// where there is nothing to undo; fails (system_failure, `why`) while an instance runs.
   static Result<void> detach(const TunOptions& options, std::string& why);
 
   /// Stops the packet thread and leaves the rules.
@@ -44,9 +46,9 @@ class TunPlane final : public DataPlane {
   void end_flows(const Address& device, TimePoint now) override;
   Result<Counters> counters(MappingId id) const override;
   std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override;
-  /// Idempotent, and cheap when nothing changed. Interfaces are named in rules, so one that is away (index 0) is
-  /// covered before its first packet. Sysctls of an interface that came back are set again by the call that tells its
-  /// new index.
+  /// Idempotent, and cheap when nothing changed. Interfaces are named in rules, so one that is away (index 0)
+  /// is covered before its first packet. Sysctls of an interface that came back are set again by the call
+  /// that tells its new index.
   Result<void> set_network(const NetworkView& network, TimePoint now) override;
   Result<void> set_policy(const PlanePolicy& policy, TimePoint now) override;
   std::vector<PlaneEvent> sweep(TimePoint now) override;

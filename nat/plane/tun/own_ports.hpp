@@ -1,0 +1,38 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "nat/engine/engine.hpp"
+#include "sallyport/values/result.hpp"
+
+namespace sallyport::nat::tun {
+
+/// Ports of the router's own sockets on an external or the wildcard address, in every state, as socket
+/// diagnostics told at the last refresh. in_use() may be asked by any thread; everything else belongs to one.
+class KernelOwnPorts final : public OwnPorts {
+ public:
+  bool in_use(Transport transport, std::uint16_t port) const override {
+    return bits_[transport == Transport::udp][port / 64].load(std::memory_order_relaxed) >> port % 64 & 1;
+  }
+
+  /// Sockets bound to one of `lan` interfaces (by index) do not count: nobody outside reaches them.
+  void watch(std::vector<Address> external, std::vector<std::uint32_t> lan);
+  /// Asks the kernel, unless it was asked less than 250 ms ago. On failure the old answers stay.
+  Result<void> refresh(TimePoint now);
+
+ private:
+  using Words = std::array<std::uint64_t, 65536 / 64>;
+  Result<void> dump(Transport transport, std::uint8_t family, Words& words) const;
+
+  std::array<std::array<std::atomic<std::uint64_t>, 65536 / 64>, 2> bits_{};
+  std::vector<Address> external_;
+  std::vector<std::uint32_t> lan_;
+  std::optional<TimePoint> refreshed_;
+};
+
+}  // namespace sallyport::nat::tun

@@ -1,0 +1,310 @@
+#include "nat/plane/tun/steering.hpp"
+
+#include <linux/in.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <string_view>
+
+namespace sallyport::nat::tun {
+namespace {
+
+// Before the local table (moved from 0 to 100), because external addresses are local ones.
+constexpr std::uint32_t skip_sp0 = 10;
+constexpr std::uint32_t skip_router = 11;
+constexpr std::uint32_t wan_spoof = 40;
+constexpr std::uint32_t wan_untranslated = 46;
+constexpr std::uint32_t wan_to_lan = 48;
+constexpr std::uint32_t wan_leased = 47;
+constexpr std::uint32_t wan_router_ports = 49;
+constexpr std::uint32_t wan_inbound = 50;
+constexpr std::uint32_t wan_icmp = 52;
+constexpr std::uint32_t wan_rest = 54;
+constexpr std::uint32_t lan_hairpin = 60;
+constexpr std::uint32_t lan_icmp = 62;
+constexpr std::uint32_t lan_valid = 66;
+constexpr std::uint32_t lan_spoof = 67;
+constexpr std::uint32_t local = 100;
+// After it.
+constexpr std::uint32_t not_ours = 105;
+constexpr std::uint32_t done_sp0 = 106;
+constexpr std::uint32_t router_icmp = 110;
+constexpr std::uint32_t lan_no_translate = 111;
+constexpr std::uint32_t lan_outbound = 112;
+constexpr std::uint32_t lan_thrown = 113;
+constexpr std::uint32_t lan_nowhere = 114;
+constexpr std::uint32_t end = 190;
+
+/// Above this many port ranges the router's own range goes through the engine as a whole: rules are walked
+/// one by one.
+constexpr std::size_t most_port_rules = 32;
+constexpr std::uint16_t dhcp_client_port = 68;
+
+constexpr std::array<std::uint8_t, 2> transports{IPPROTO_TCP, IPPROTO_UDP};
+
+std::vector<PortRange> ranges(const std::vector<std::uint16_t>& ports) {
+  std::vector<PortRange> out;
+  for (const std::uint16_t port : ports) {
+    if (!out.empty() && out.back().last + 1 == port)
+      out.back().last = port;
+    else
+      out.push_back({port, port});
+  }
+  return out;
+}
+
+std::vector<Net> nets(const std::vector<Prefix>& prefixes) {
+  std::set<Net> unique;
+  for (const Prefix& prefix : prefixes)
+    if (prefix.address.is_v4() && prefix.length >= 96) unique.insert(Net::of(prefix));
+  return {unique.begin(), unique.end()};
+}
+
+struct Builder {
+  std::vector<Rule> rules;
+
+  Rule& rule(std::uint32_t priority, std::string_view iif, RuleAction action, std::uint32_t target = 0) {
+    Rule& rule = rules.emplace_back();
+    rule.priority = priority;
+    rule.iif = iif;
+    rule.action = action;
+    rule.target = target;
+    return rule;
+  }
+};
+
+}  // namespace
+
+Steering steer(const SteeringInput& input) {
+  using enum RuleAction;
+  const NetworkView& network = input.network;
+  Builder out;
+
+  std::set<Net> lan_set;
+  for (const auto& lan : network.lan)
+    for (const Net& net : nets(lan.prefixes)) lan_set.insert(net);
+  const std::vector<Net> lan_nets{lan_set.begin(), lan_set.end()};
+  std::set<Net> external;
+  for (const Address& address : network.external)
+    if (address.is_v4()) external.insert(Net::host(address));
+  std::set<Net> router_on_wan = external;
+  for (const auto& wan : network.wan)
+    for (const Address& address : wan.addresses)
+      if (address.is_v4()) router_on_wan.insert(Net::host(address));
+
+  // What comes out of the TUN and what the router sends itself meet none of the rules up to the local table;
+  // the jumps only spare them the walk.
+  out.rule(skip_sp0, input.device, jump, local);
+  out.rule(skip_router, "lo", jump, local);
+
+  for (const auto& wan : network.wan) {
+    // POL-NET-03; in the TUN nobody could tell any more by which interface a packet came.
+    for (const Net& net : lan_nets) out.rule(wan_spoof, wan.name, blackhole).from = net;
+    for (const Net& net : router_on_wan) out.rule(wan_spoof, wan.name, blackhole).from = net;
+    for (const Net& from : input.untranslated_by_wan)
+      for (const Net& to : lan_nets) {
+        Rule& rule = out.rule(wan_untranslated, wan.name, lookup, table_main);
+        rule.from = from;
+        rule.to = to;
+      }
+    for (const Net& net : lan_nets) out.rule(wan_to_lan, wan.name, blackhole).to = net;  // NSEC-01
+    for (const Net& to : external) {
+      for (const std::uint8_t transport : transports) {
+        auto& inbound = out.rule(wan_inbound, wan.name, lookup, table_inbound);
+        inbound.to = to;
+        inbound.ip_protocol = transport;
+
+        if (input.router_ports.first == 0) continue;
+        const auto leased = input.leased_router_ports.find(static_cast<Transport>(transport));
+        const auto taken =
+            leased == input.leased_router_ports.end() ? std::vector<PortRange>{} : ranges(leased->second);
+        if (taken.size() > most_port_rules) continue;  // the engine gives the router's own back
+        for (const PortRange& range : taken) {
+          auto& rule = out.rule(wan_leased, wan.name, lookup, table_inbound);
+          rule.to = to;
+          rule.ip_protocol = transport;
+          rule.port_first = range.first;
+          rule.port_last = range.last;
+        }
+        auto& own = out.rule(wan_router_ports, wan.name, lookup, table_local);
+        own.to = to;
+        own.ip_protocol = transport;
+        own.port_first = input.router_ports.first;
+        own.port_last =
+            std::min<std::uint16_t>(input.router_ports.last, 65534);  // 65535 in a range is refused
+      }
+      // A DHCP client binds its socket to the WAN interface: it would not hear an answer that came out of the
+      // TUN.
+      auto& dhcp = out.rule(wan_router_ports, wan.name, lookup, table_local);
+      dhcp.to = to;
+      dhcp.ip_protocol = IPPROTO_UDP;
+      dhcp.port_first = dhcp.port_last = dhcp_client_port;
+      auto& icmp = out.rule(wan_icmp, wan.name, lookup, table_icmp);
+      icmp.to = to;
+      icmp.ip_protocol = IPPROTO_ICMP;
+    }
+    out.rule(wan_rest, wan.name, jump, local);
+  }
+
+  for (const auto& lan : network.lan) {
+    for (const Net& from : nets(lan.prefixes)) {
+      for (const Net& to : external) {
+        for (const std::uint8_t protocol : {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP}) {
+          const bool is_icmp = protocol == IPPROTO_ICMP;
+          auto& rule = out.rule(is_icmp ? lan_icmp : lan_hairpin, lan.name, lookup,
+                                is_icmp ? table_icmp : table_inbound);
+          rule.from = from;
+          rule.to = to;
+          rule.ip_protocol = protocol;
+        }
+      }
+      out.rule(lan_valid, lan.name, jump, local).from = from;
+    }
+    out.rule(lan_spoof, lan.name, blackhole);  // POL-NET-02
+  }
+
+  out.rule(local, {}, lookup, table_local);
+
+  // An external address that is no address of ours: what the engine gives back would be routed out again.
+  for (const Net& net : external) out.rule(not_ours, input.device, blackhole).to = net;
+  out.rule(done_sp0, input.device, jump, end);
+  auto& own_icmp = out.rule(router_icmp, "lo", lookup, table_router_icmp);
+  own_icmp.ip_protocol = IPPROTO_ICMP;
+
+  const std::vector<Net> untranslated = nets(network.untranslated);
+  const bool default_untranslated = !untranslated.empty() && untranslated.front().length == 0;
+  for (const auto& lan : network.lan) {
+    for (const Net& net : input.untranslated_by_wan)
+      out.rule(lan_no_translate, lan.name, lookup, table_main).to = net;
+    out.rule(lan_outbound, lan.name, lookup, table_outbound);
+    // For what 7100 throws back. Should the route that it was thrown for be gone by now, the default route to
+    // the WAN must not take its place.
+    out.rule(lan_thrown, lan.name, lookup, table_main).no_default_route = !default_untranslated;
+    out.rule(lan_nowhere, lan.name, blackhole);
+  }
+  out.rule(end, {}, nop);
+
+  Steering steering;
+  for (const std::uint32_t table : {table_outbound, table_inbound})
+    steering.routes.push_back(
+        {.table = table, .to = {}, .metric = blackhole_metric, .kind = RouteKind::blackhole});
+  std::set<Net> thrown{untranslated.begin(), untranslated.end()};
+  thrown.insert(lan_nets.begin(), lan_nets.end());
+  for (const std::uint32_t table : {table_outbound, table_router_icmp})
+    for (const Net& net : thrown)
+      steering.routes.push_back({.table = table, .to = net, .kind = RouteKind::throw_});
+  if (input.device_index != 0 && !external.empty()) {
+    const auto to_device = [&](std::uint32_t table) -> Route& {
+      return steering.routes.emplace_back(Route{.table = table, .to = {}, .device = input.device_index});
+    };
+    if (!default_untranslated) to_device(table_outbound);
+    to_device(table_inbound);
+    to_device(table_icmp);
+    if (!default_untranslated) {
+      const std::uint32_t preferred = network.external.front().v4_number();
+      Route& route = to_device(table_router_icmp);
+      if (std::any_of(network.wan.begin(), network.wan.end(), [&](const PlaneInterface& wan) {
+            return std::find(wan.addresses.begin(), wan.addresses.end(), network.external.front()) !=
+                   wan.addresses.end();
+          }))
+        route.source = preferred;
+    }
+  }
+
+  std::sort(out.rules.begin(), out.rules.end());
+  out.rules.erase(std::unique(out.rules.begin(), out.rules.end()), out.rules.end());
+  steering.rules = std::move(out.rules);
+  std::sort(steering.routes.begin(), steering.routes.end());
+  return steering;
+}
+
+namespace {
+
+constexpr std::array tables{table_outbound, table_inbound, table_icmp, table_router_icmp};
+
+template <class T>
+std::vector<T> without(const std::vector<T>& all, const std::vector<T>& minus) {  // both sorted
+  std::vector<T> left;
+  std::set_difference(all.begin(), all.end(), minus.begin(), minus.end(), std::back_inserter(left));
+  return left;
+}
+
+Result<std::vector<Route>> standing_routes(Rtnl& rtnl) {
+  std::vector<Route> all;
+  for (const std::uint32_t table : tables) {
+    auto routes = rtnl.our_routes(table);
+    if (!routes) return routes.error();
+    all.insert(all.end(), routes->begin(), routes->end());
+  }
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+}  // namespace
+
+Result<void> apply(Rtnl& rtnl, const Steering& wanted) {
+  const auto routes = standing_routes(rtnl);
+  if (!routes) return routes.error();
+  auto missing = without(wanted.routes, *routes);
+  // Blackholes first, then ways into the engine, and only then what passes it by.
+  const auto rank = [](const Route& route) {
+    return route.kind == RouteKind::blackhole ? 0 : route.kind == RouteKind::unicast ? 1 : 2;
+  };
+  std::stable_sort(missing.begin(), missing.end(),
+                   [&](const Route& a, const Route& b) { return rank(a) < rank(b); });
+  for (const Route& route : missing)
+    if (const auto result = rtnl.put(route); !result) return result;
+  for (const Route& route : without(*routes, wanted.routes)) {
+    const bool replaced = std::any_of(wanted.routes.begin(), wanted.routes.end(),
+                                      [&](const Route& other) { return other.same_place(route); });
+    if (replaced) continue;
+    if (const auto result = rtnl.remove(route); !result) return result;
+  }
+
+  auto rules = rtnl.rules();
+  if (!rules) return rules.error();
+  std::sort(rules->ours.begin(), rules->ours.end());
+  if (const auto result = apply_rules(rtnl, rules->ours, wanted.rules); !result) return result;
+  return rtnl.remove_local_first();
+}
+
+Result<void> apply_rules(Rtnl& rtnl, const std::vector<Rule>& standing, const std::vector<Rule>& wanted) {
+  auto fresh = without(wanted, standing);
+  std::stable_partition(fresh.begin(), fresh.end(),
+                        [](const Rule& rule) { return rule.action == RuleAction::blackhole; });
+  for (const Rule& rule : fresh)
+    if (const auto result = rtnl.add(rule); !result) return result;
+  auto stale = without(standing, wanted);
+  std::stable_partition(stale.begin(), stale.end(),
+                        [](const Rule& rule) { return rule.action != RuleAction::blackhole; });
+  for (const Rule& rule : stale)
+    if (const auto result = rtnl.remove(rule); !result) return result;
+  return {};
+}
+
+Result<bool> stands(Rtnl& rtnl, const Steering& wanted) {
+  auto rules = rtnl.rules();
+  if (!rules) return {boost::system::in_place_error, rules.error()};
+  std::sort(rules->ours.begin(), rules->ours.end());
+  if (rules->local_first || rules->ours != wanted.rules) return false;
+  const auto routes = standing_routes(rtnl);
+  if (!routes) return {boost::system::in_place_error, routes.error()};
+  return *routes == wanted.routes;
+}
+
+Result<void> remove_all(Rtnl& rtnl) {
+  auto rules = rtnl.rules();
+  if (!rules) return rules.error();
+  if (!rules->ours.empty())
+    if (const auto result = rtnl.add_local_first(); !result) return result;
+  for (const Rule& rule : rules->ours)
+    if (const auto result = rtnl.remove(rule); !result) return result;
+  const auto routes = standing_routes(rtnl);
+  if (!routes) return routes.error();
+  for (const Route& route : *routes)
+    if (const auto result = rtnl.remove(route); !result) return result;
+  return {};
+}
+
+}  // namespace sallyport::nat::tun

@@ -1,0 +1,140 @@
+#include "nat/plane/tun/sysctls.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+
+namespace sallyport::nat::tun {
+namespace {
+
+boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
+
+std::string path_of(std::string_view key) { return "/proc/sys/net/" + std::string{key}; }
+
+std::string slurp(const std::string& path) {
+  std::ifstream in{path};
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+std::string this_place() {
+  std::string boot = slurp("/proc/sys/kernel/random/boot_id");
+  while (!boot.empty() && boot.back() == '\n') boot.pop_back();
+  struct stat netns {};
+  stat("/proc/thread-self/ns/net", &netns);
+  return "sallyport-tun-undo 1 boot " + boot + " netns " + std::to_string(netns.st_ino);
+}
+
+}  // namespace
+
+std::optional<std::string> read_sysctl(std::string_view key) {
+  const int fd = open(path_of(key).c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  std::string value;
+  std::array<char, 4096> part;
+  for (;;) {
+    const ssize_t size = read(fd, part.data(), part.size());
+    if (size <= 0) break;
+    value.append(part.data(), static_cast<std::size_t>(size));
+  }
+  close(fd);
+  while (!value.empty() && value.back() == '\n') value.pop_back();
+  return value;
+}
+
+bool write_sysctl(std::string_view key, std::string_view value) {
+  const int fd = open(path_of(key).c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const std::string line = std::string{value} + '\n';  // an empty list is written as an empty line
+  const bool done = write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size());
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return done;
+}
+
+std::vector<std::string> sysctl_interfaces() {
+  std::vector<std::string> names;
+  DIR* directory = opendir("/proc/sys/net/ipv4/conf");
+  if (!directory) return names;
+  while (const dirent* entry = readdir(directory)) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != ".." && name != "all" && name != "default") names.emplace_back(name);
+  }
+  closedir(directory);
+  return names;
+}
+
+SysctlKeeper::SysctlKeeper(std::string undo_file) : undo_file_{std::move(undo_file)}, header_{this_place()} {
+  std::ifstream in{undo_file_};
+  std::string line;
+  if (!std::getline(in, line) || line != header_) return;
+  while (std::getline(in, line)) {
+    const auto equals = line.find('=');
+    if (equals != std::string::npos && line.find("..") == std::string::npos)
+      before_.emplace_back(line.substr(0, equals), line.substr(equals + 1));
+  }
+}
+
+Result<void> SysctlKeeper::save() const {
+  const std::string fresh = undo_file_ + ".new";
+  const int fd = open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd < 0) return system_error(errno);
+  std::string text = header_ + '\n';
+  for (const auto& [key, value] : before_) text += key + '=' + value + '\n';
+  const bool written = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  const int error = written ? 0 : errno;
+  close(fd);
+  if (!written) return system_error(error ? error : ENOSPC);
+  if (rename(fresh.c_str(), undo_file_.c_str()) != 0) return system_error(errno);
+  return {};
+}
+
+Result<void> SysctlKeeper::set(const std::string& key, std::string_view value) {
+  const auto now = read_sysctl(key);
+  if (!now) return system_error(ENOENT);
+  if (*now == value) return {};
+  const bool known =
+      std::any_of(before_.begin(), before_.end(), [&](const auto& entry) { return entry.first == key; });
+  if (!known) {
+    before_.emplace_back(key, *now);
+    if (const auto saved = save(); !saved) {
+      before_.pop_back();
+      return saved;
+    }
+  }
+  if (!write_sysctl(key, value)) return system_error(errno);
+  return {};
+}
+
+std::optional<std::string> SysctlKeeper::original(const std::string& key) const {
+  for (const auto& entry : before_)
+    if (entry.first == key) return entry.second;
+  return read_sysctl(key);
+}
+
+void SysctlKeeper::restore(const std::string& key) {
+  const auto entry = std::find_if(before_.begin(), before_.end(),
+                                  [&](const auto& candidate) { return candidate.first == key; });
+  if (entry == before_.end()) return;
+  write_sysctl(entry->first, entry->second);
+  before_.erase(entry);
+  // When this fails the file still names the key: detach puts the same value back once more.
+  static_cast<void>(save());
+}
+
+void SysctlKeeper::forget() {
+  before_.clear();
+  unlink(undo_file_.c_str());
+}
+
+}  // namespace sallyport::nat::tun
