@@ -1,0 +1,315 @@
+#include "src/transport/netlink.hpp"
+
+#include <arpa/inet.h>
+#include <libmnl/libmnl.h>
+#include <linux/if_addr.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <unordered_map>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+namespace sallyport::transport {
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+constexpr std::size_t buffer_octets = 32768;
+constexpr std::chrono::milliseconds settle{50};  // several notices come together; one reading is enough
+constexpr std::size_t max_neighbours = 8192;
+
+struct CloseSocket {
+  void operator()(mnl_socket* socket) const noexcept { mnl_socket_close(socket); }
+};
+using Socket = std::unique_ptr<mnl_socket, CloseSocket>;
+
+error_code last_error() { return {errno, boost::system::system_category()}; }
+
+Result<Socket> open_socket(unsigned groups) {
+  Socket socket{mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC)};
+  if (!socket || mnl_socket_bind(socket.get(), groups, MNL_SOCKET_AUTOPID) < 0) return last_error();
+  return socket;
+}
+
+Address v4_of(const nlattr* attribute) { return Address::v4(ntohl(mnl_attr_get_u32(attribute))); }
+
+/// libmnl's own macro does not compile as C++.
+template <class Take>
+void each_attribute(const nlmsghdr* message, std::size_t offset, Take&& take) {
+  const auto* end = static_cast<const char*>(mnl_nlmsg_get_payload_tail(message));
+  for (const auto* attribute = static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(message, offset));
+       mnl_attr_ok(attribute, static_cast<int>(end - reinterpret_cast<const char*>(attribute)));
+       attribute = mnl_attr_next(attribute))
+    take(attribute);
+}
+
+bool holds(const nlattr* attribute, std::size_t octets) {
+  return mnl_attr_get_payload_len(attribute) >= octets;
+}
+
+void take_link(const nlmsghdr* message, NetworkState& state) {
+  const auto* info = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
+  NetworkState::Link link;
+  link.index = static_cast<std::uint32_t>(info->ifi_index);
+  link.up = (info->ifi_flags & IFF_UP) != 0 && (info->ifi_flags & IFF_RUNNING) != 0;
+  each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
+    const auto type = mnl_attr_get_type(attribute);
+    if (type == IFLA_IFNAME) link.name = mnl_attr_get_str(attribute);
+    if (type == IFLA_MTU && holds(attribute, 4)) link.mtu = mnl_attr_get_u32(attribute);
+  });
+  state.links.push_back(std::move(link));
+}
+
+void take_address(const nlmsghdr* message, NetworkState& state) {
+  const auto* info = static_cast<const ifaddrmsg*>(mnl_nlmsg_get_payload(message));
+  if (info->ifa_family != AF_INET) return;
+  NetworkState::LinkAddress entry;
+  entry.interface = info->ifa_index;
+  entry.bits = info->ifa_prefixlen;
+  entry.link_scope = info->ifa_scope >= RT_SCOPE_LINK;
+  std::uint32_t flags = info->ifa_flags;
+  bool has_local = false;
+  each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
+    if (!holds(attribute, 4)) return;
+    const auto type = mnl_attr_get_type(attribute);
+    if (type == IFA_LOCAL) {
+      entry.address = v4_of(attribute);
+      has_local = true;
+    } else if (type == IFA_ADDRESS) {
+      entry.subnet = v4_of(attribute);
+    } else if (type == IFA_FLAGS) {
+      flags = mnl_attr_get_u32(attribute);
+    }
+  });
+  if (!has_local) entry.address = entry.subnet;
+  if (!entry.address.is_v4() || !entry.subnet.is_v4() || entry.bits > 32) return;
+  entry.secondary = (flags & IFA_F_SECONDARY) != 0;
+  entry.deprecated = (flags & IFA_F_DEPRECATED) != 0;
+  state.addresses.push_back(entry);
+}
+
+void take_route(const nlmsghdr* message, NetworkState& state) {
+  const auto* info = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
+  if (info->rtm_family != AF_INET || info->rtm_type != RTN_UNICAST || info->rtm_dst_len > 32) return;
+  NetworkState::Route route;
+  std::uint32_t table = info->rtm_table;
+  std::uint32_t destination = 0;
+  each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
+    const auto type = mnl_attr_get_type(attribute);
+    if (type == RTA_MULTIPATH) {
+      const auto* hop = static_cast<const rtnexthop*>(mnl_attr_get_payload(attribute));
+      int left = mnl_attr_get_payload_len(attribute);
+      while (RTNH_OK(hop, left)) {
+        route.interfaces.push_back(static_cast<std::uint32_t>(hop->rtnh_ifindex));
+        left -= static_cast<int>(RTNH_ALIGN(hop->rtnh_len));
+        hop = RTNH_NEXT(hop);
+      }
+      return;
+    }
+    if (!holds(attribute, 4)) return;
+    if (type == RTA_TABLE) table = mnl_attr_get_u32(attribute);
+    if (type == RTA_DST) destination = ntohl(mnl_attr_get_u32(attribute));
+    if (type == RTA_OIF) route.interfaces.push_back(mnl_attr_get_u32(attribute));
+    if (type == RTA_PRIORITY) route.metric = mnl_attr_get_u32(attribute);
+  });
+  if (table != RT_TABLE_MAIN || route.interfaces.empty()) return;
+  route.destination = Prefix::v4(destination, info->rtm_dst_len);
+  state.routes.push_back(std::move(route));
+}
+
+/// Asks for everything of one kind and hands each message to `take`. EINTR stands for a table that changed
+/// meanwhile.
+template <class Take>
+error_code dump(mnl_socket* socket, std::uint16_t type, unsigned char family, Take&& take) {
+  alignas(nlmsghdr) std::array<char, 512> request{};
+  auto* header = mnl_nlmsg_put_header(request.data());
+  header->nlmsg_type = type;
+  header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  static std::uint32_t sequence = 0;  // control thread only
+  header->nlmsg_seq = ++sequence;
+  if (type == RTM_GETROUTE) {
+    auto* info = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(header, sizeof(rtmsg)));
+    info->rtm_family = family;
+    info->rtm_table = RT_TABLE_MAIN;
+  } else if (type == RTM_GETADDR) {
+    static_cast<ifaddrmsg*>(mnl_nlmsg_put_extra_header(header, sizeof(ifaddrmsg)))->ifa_family = family;
+  } else if (type == RTM_GETNEIGH) {
+    static_cast<ndmsg*>(mnl_nlmsg_put_extra_header(header, sizeof(ndmsg)))->ndm_family = family;
+  } else {
+    static_cast<ifinfomsg*>(mnl_nlmsg_put_extra_header(header, sizeof(ifinfomsg)))->ifi_family = family;
+    mnl_attr_put_u32(header, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+  }
+  if (mnl_socket_sendto(socket, header, header->nlmsg_len) < 0) return last_error();
+
+  std::vector<char> buffer(buffer_octets);
+  for (;;) {
+    const auto size = mnl_socket_recvfrom(socket, buffer.data(), buffer.size());
+    if (size < 0) return last_error();
+    int left = static_cast<int>(size);
+    for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer.data()); mnl_nlmsg_ok(message, left);
+         message = mnl_nlmsg_next(message, &left)) {
+      if (message->nlmsg_seq != sequence) continue;  // of a dump given up before
+      if ((message->nlmsg_flags & NLM_F_DUMP_INTR) != 0) return {EINTR, boost::system::system_category()};
+      if (message->nlmsg_type == NLMSG_DONE) return {};
+      if (message->nlmsg_type == NLMSG_ERROR) {
+        const auto* error = static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(message));
+        return {-error->error, boost::system::system_category()};
+      }
+      take(message);
+    }
+  }
+}
+
+Result<NetworkState> read_state(mnl_socket* socket) {
+  for (int attempt = 0;; ++attempt) {
+    NetworkState state;
+    auto error =
+        dump(socket, RTM_GETLINK, AF_UNSPEC, [&](const nlmsghdr* message) { take_link(message, state); });
+    if (!error)
+      error =
+          dump(socket, RTM_GETADDR, AF_INET, [&](const nlmsghdr* message) { take_address(message, state); });
+    if (!error)
+      error =
+          dump(socket, RTM_GETROUTE, AF_INET, [&](const nlmsghdr* message) { take_route(message, state); });
+    if (!error) return state;
+    // a table that keeps changing is read again at its next notice
+    if (error != boost::system::errc::interrupted || attempt == 5) return error;
+  }
+}
+
+}  // namespace
+
+class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
+ public:
+  Impl(asio::io_context& io, Socket notices, Socket queries, NetworkState state)
+      : notices_{std::move(notices)},
+        queries_{std::move(queries)},
+        state_{std::move(state)},
+        descriptor_{io, mnl_socket_get_fd(notices_.get())},
+        timer_{io} {
+    descriptor_.non_blocking(true);
+  }
+  ~Impl() { descriptor_.release(); }
+
+  void start() {
+    descriptor_.async_wait(asio::posix::stream_descriptor::wait_read,
+                           [weak = weak_from_this()](const error_code& error) {
+                             if (const auto self = weak.lock(); self && !error) self->on_notice();
+                           });
+  }
+
+  void refresh() {
+    auto state = read_state(queries_.get());
+    if (!state) {
+      mark_dirty(std::chrono::milliseconds{200});
+      return;
+    }
+    if (*state == state_) return;
+    state_ = std::move(*state);
+    if (changed_) changed_();
+  }
+
+  std::optional<std::string> mac_of(const Address& address) {
+    const auto now = std::chrono::steady_clock::now();
+    if (!neighbours_read_ || now - *neighbours_read_ >= std::chrono::seconds{1}) {
+      neighbours_read_ = now;
+      read_neighbours();
+    }
+    const auto known = macs_.find(address);
+    return known == macs_.end() ? std::nullopt : std::optional{known->second};
+  }
+
+  const NetworkState& state() const noexcept { return state_; }
+  void watch(std::function<void()> changed) { changed_ = std::move(changed); }
+
+ private:
+  void on_notice() {
+    std::array<char, 16384> sink;
+    for (;;) {
+      const auto size = mnl_socket_recvfrom(notices_.get(), sink.data(), sink.size());
+      if (size > 0) continue;
+      // ENOBUFS: notices were lost. ENOSPC (of libmnl): one was longer than the buffer. Both only mean
+      // "changed".
+      if (size < 0 && (errno == EINTR || errno == ENOBUFS || errno == ENOSPC)) continue;
+      break;
+    }
+    mark_dirty(settle);
+    start();
+  }
+
+  void mark_dirty(std::chrono::milliseconds delay) {
+    if (dirty_) return;
+    dirty_ = true;
+    timer_.expires_after(delay);
+    timer_.async_wait([weak = weak_from_this()](const error_code& error) {
+      const auto self = weak.lock();
+      if (!self || error) return;
+      self->dirty_ = false;
+      self->refresh();
+    });
+  }
+
+  void read_neighbours() {
+    if (macs_.size() > max_neighbours) macs_.clear();
+    dump(queries_.get(), RTM_GETNEIGH, AF_INET, [&](const nlmsghdr* message) {
+      const auto* info = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
+      if (info->ndm_family != AF_INET) return;
+      std::optional<Address> address;
+      std::string mac;
+      each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
+        const auto type = mnl_attr_get_type(attribute);
+        if (type == NDA_DST && holds(attribute, 4)) address = v4_of(attribute);
+        if (type == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == 6) {
+          const auto* octets = static_cast<const unsigned char*>(mnl_attr_get_payload(attribute));
+          std::array<char, 18> text{};
+          std::snprintf(text.data(), text.size(), "%02x:%02x:%02x:%02x:%02x:%02x", octets[0], octets[1],
+                        octets[2], octets[3], octets[4], octets[5]);
+          mac = text.data();
+        }
+      });
+      if (address && !mac.empty()) macs_[*address] = std::move(mac);
+    });
+  }
+
+  Socket notices_;
+  Socket queries_;
+  NetworkState state_;
+  asio::posix::stream_descriptor descriptor_;
+  asio::steady_timer timer_;
+  bool dirty_ = false;
+  std::function<void()> changed_;
+  std::unordered_map<Address, std::string> macs_;
+  std::optional<std::chrono::steady_clock::time_point> neighbours_read_;
+};
+
+NetworkWatcher::NetworkWatcher(std::shared_ptr<Impl> impl) : impl_{std::move(impl)} {}
+NetworkWatcher::~NetworkWatcher() = default;
+
+Result<std::unique_ptr<NetworkWatcher>> NetworkWatcher::open(asio::io_context& io) {
+  // Notices first: what changes between them and the reading is noticed.
+  auto notices = open_socket(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE);
+  if (!notices) return notices.error();
+  auto queries = open_socket(0);
+  if (!queries) return queries.error();
+  auto state = read_state(queries->get());
+  if (!state) return state.error();
+  auto impl = std::make_shared<Impl>(io, std::move(*notices), std::move(*queries), std::move(*state));
+  impl->start();
+  return std::unique_ptr<NetworkWatcher>{new NetworkWatcher{std::move(impl)}};
+}
+
+const NetworkState& NetworkWatcher::state() const noexcept { return impl_->state(); }
+void NetworkWatcher::watch(std::function<void()> changed) { impl_->watch(std::move(changed)); }
+void NetworkWatcher::refresh() { impl_->refresh(); }
+std::optional<std::string> NetworkWatcher::mac_of(const Address& address) { return impl_->mac_of(address); }
+
+}  // namespace sallyport::transport

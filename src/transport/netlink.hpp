@@ -1,0 +1,45 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sallyport/values/result.hpp"
+#include "src/transport/network_state.hpp"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace sallyport::transport {
+
+/// Follows links, IPv4 addresses and main-table routes of the network namespace of the thread that makes it.
+/// The kernel's notices only say that something changed; what it is is then read whole, so no lost notice can
+/// mislead. Control thread only.
+class NetworkWatcher {
+ public:
+  /// The error is the system's.
+  static Result<std::unique_ptr<NetworkWatcher>> open(boost::asio::io_context& io);
+  ~NetworkWatcher();
+
+  /// As last read; open() has read it once.
+  const NetworkState& state() const noexcept;
+  /// `changed` is called after each change, at most about ten times a second.
+  void watch(std::function<void()> changed);
+  /// Reads everything now and calls `changed` when it differs.
+  void refresh();
+
+  /// The MAC of a neighbour, "02:00:00:00:00:01", from the kernel's table, read at most once a second; one
+  /// that has left the table is remembered.
+  std::optional<std::string> mac_of(const Address& address);
+
+  class Impl;
+
+ private:
+  explicit NetworkWatcher(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace sallyport::transport

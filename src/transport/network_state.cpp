@@ -1,0 +1,153 @@
+#include "src/transport/network_state.hpp"
+
+#include <algorithm>
+
+#include "src/transport/arrival_check.hpp"
+
+namespace sallyport::transport {
+namespace {
+
+bool covers(const Prefix& outer, const Prefix& inner) noexcept {
+  return outer.length <= inner.length && outer.contains(inner.address);
+}
+
+bool overlap(const Prefix& a, const Prefix& b) noexcept { return covers(a, b) || covers(b, a); }
+
+void add_once(std::vector<Prefix>& prefixes, const Prefix& prefix) {
+  if (std::ranges::find(prefixes, prefix) == prefixes.end()) prefixes.push_back(prefix);
+}
+
+nat::PlaneInterface describe(const NetworkState& state, const std::string& name) {
+  nat::PlaneInterface interface;
+  interface.name = name;
+  const auto link = std::ranges::find(state.links, name, &NetworkState::Link::name);
+  if (link == state.links.end()) return interface;
+  interface.index = link->index;
+  interface.mtu = link->mtu;
+  interface.up = link->up;
+  for (const auto& address : state.addresses)
+    if (address.interface == link->index) interface.addresses.push_back(address.address);
+  return interface;
+}
+
+bool is_default(const Prefix& prefix) noexcept { return prefix.v4_bits() == 0; }
+
+bool leaves_by(const NetworkState::Route& route, const std::vector<nat::PlaneInterface>& interfaces) {
+  return std::ranges::any_of(interfaces, [&](const nat::PlaneInterface& interface) {
+    return interface.index != 0 &&
+           std::ranges::find(route.interfaces, interface.index) != route.interfaces.end();
+  });
+}
+
+std::vector<Prefix> prefixes_behind(const NetworkState& state, const nat::PlaneInterface& interface) {
+  std::vector<Prefix> prefixes;
+  if (interface.index == 0) return prefixes;
+  for (const auto& address : state.addresses)
+    if (address.interface == interface.index)
+      add_once(prefixes, canonical({address.subnet, static_cast<std::uint8_t>(96 + address.bits)}));
+  for (const auto& route : state.routes)
+    if (!is_default(route.destination) &&
+        std::ranges::find(route.interfaces, interface.index) != route.interfaces.end())
+      add_once(prefixes, canonical(route.destination));
+  return prefixes;
+}
+
+std::vector<Address> external_addresses(const NetworkState& state,
+                                        const std::vector<nat::PlaneInterface>& wan) {
+  std::vector<Address> addresses;
+  for (const auto& interface : wan) {
+    if (interface.index == 0) continue;
+    for (const auto& address : state.addresses)
+      if (address.interface == interface.index && !address.secondary && !address.deprecated &&
+          !address.link_scope && is_host_address(address.address))
+        addresses.push_back(address.address);
+  }
+  return addresses;
+}
+
+/// A route that is not ours to translate, without what the WAN routes take out of it.
+void add_untranslated(std::vector<Prefix>& result, const NetworkState::Route& route,
+                      const std::vector<const NetworkState::Route*>& wan_routes) {
+  std::vector<Prefix> pieces{canonical(route.destination)};
+  for (const auto* wan_route : wan_routes) {
+    const bool wins =
+        wan_route->destination.length > route.destination.length ||
+        (wan_route->destination.length == route.destination.length && wan_route->metric <= route.metric);
+    if (!wins || !covers(route.destination, wan_route->destination)) continue;
+    std::vector<Prefix> left;
+    for (const auto& piece : pieces) {
+      const auto parts = subtract(piece, canonical(wan_route->destination));
+      left.insert(left.end(), parts.begin(), parts.end());
+    }
+    pieces = std::move(left);
+  }
+  for (const auto& piece : pieces) add_once(result, piece);
+}
+
+}  // namespace
+
+Prefix canonical(const Prefix& prefix) noexcept {
+  const unsigned bits = prefix.v4_bits();
+  const std::uint32_t mask = bits == 0 ? 0 : 0xffffffffU << (32 - bits);
+  return Prefix::v4(prefix.address.v4_number() & mask, static_cast<std::uint8_t>(bits));
+}
+
+std::vector<Prefix> subtract(const Prefix& whole, const Prefix& hole) {
+  if (covers(hole, whole)) return {};
+  if (!covers(whole, hole)) return {whole};
+  std::vector<Prefix> parts;
+  // Each step halves the prefix: the half without the hole stays, the other is halved again.
+  for (unsigned bits = whole.v4_bits() + 1U; bits <= hole.v4_bits(); ++bits) {
+    const std::uint32_t bit = 1U << (32 - bits);
+    parts.push_back(canonical(Prefix::v4(hole.address.v4_number() ^ bit, static_cast<std::uint8_t>(bits))));
+  }
+  return parts;
+}
+
+std::vector<Address> own_addresses(const NetworkState& state) {
+  std::vector<Address> addresses;
+  addresses.reserve(state.addresses.size());
+  for (const auto& address : state.addresses) addresses.push_back(address.address);
+  return addresses;
+}
+
+nat::NetworkView build_view(const NetworkState& state, const NetworkWishes& wishes) {
+  nat::NetworkView view;
+  for (const auto& name : wishes.lan) {
+    auto interface = describe(state, name);
+    interface.prefixes = prefixes_behind(state, interface);
+    view.lan.push_back(std::move(interface));
+  }
+  if (!wishes.lan_prefixes.empty()) {
+    // A listed prefix stands behind the interfaces that reach into it; where none does (an address is still
+    // to come), behind all.
+    std::vector<std::vector<Prefix>> listed(view.lan.size());
+    for (const auto& prefix : wishes.lan_prefixes) {
+      bool placed = false;
+      for (std::size_t i = 0; i < view.lan.size(); ++i) {
+        if (std::ranges::none_of(view.lan[i].prefixes,
+                                 [&](const Prefix& own) { return overlap(own, prefix); }))
+          continue;
+        add_once(listed[i], canonical(prefix));
+        placed = true;
+      }
+      for (std::size_t i = 0; !placed && i < view.lan.size(); ++i) add_once(listed[i], canonical(prefix));
+    }
+    for (std::size_t i = 0; i < view.lan.size(); ++i) view.lan[i].prefixes = std::move(listed[i]);
+  }
+  for (const auto& name : wishes.wan) view.wan.push_back(describe(state, name));
+
+  view.external =
+      wishes.external_addresses.empty() ? external_addresses(state, view.wan) : wishes.external_addresses;
+
+  std::vector<const NetworkState::Route*> wan_routes;
+  for (const auto& route : state.routes)
+    if (leaves_by(route, view.wan)) wan_routes.push_back(&route);
+  for (const auto& route : state.routes)
+    if (!is_default(route.destination) && !leaves_by(route, view.wan) && !leaves_by(route, view.lan))
+      add_untranslated(view.untranslated, route, wan_routes);
+  for (const auto& prefix : wishes.no_translate) add_once(view.untranslated, canonical(prefix));
+  return view;
+}
+
+}  // namespace sallyport::transport

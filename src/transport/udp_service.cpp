@@ -1,0 +1,465 @@
+#include "src/transport/udp_service.hpp"
+
+#include <arpa/inet.h>
+#include <linux/filter.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include "src/transport/arrival_check.hpp"
+#include "src/transport/fair_queue.hpp"
+
+namespace sallyport::transport {
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+constexpr std::size_t batch = 64;
+// One octet more than any protocol here accepts tells a long datagram from the longest good one.
+constexpr std::size_t datagram_octets = 1200;
+constexpr std::size_t control_octets = CMSG_SPACE(sizeof(in_pktinfo));
+constexpr int receive_buffer = 4 << 20;
+constexpr int send_buffer = 1 << 20;
+constexpr std::size_t max_waiting = 16384;
+constexpr std::size_t max_waiting_octets = 2 << 20;
+constexpr std::size_t max_stopped = 64;
+constexpr std::chrono::milliseconds stop_time{100};
+
+using Control = std::array<char, control_octets>;
+
+/// A socket's file descriptor.
+class Descriptor {
+ public:
+  explicit Descriptor(int number = -1) noexcept : number_{number} {}
+  Descriptor(Descriptor&& other) noexcept : number_{std::exchange(other.number_, -1)} {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (number_ >= 0) ::close(number_);
+  }
+  int get() const noexcept { return number_; }
+  int release() noexcept { return std::exchange(number_, -1); }
+
+ private:
+  int number_;
+};
+
+template <class Value>
+bool set(int socket, int level, int option, const Value& value) {
+  return ::setsockopt(socket, level, option, &value, sizeof value) == 0;
+}
+
+std::string system_text(int number) { return boost::system::system_category().message(number); }
+
+bool attach(int socket, std::span<sock_filter> program) {
+  sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
+  return set(socket, SOL_SOCKET, SO_ATTACH_FILTER, filter);
+}
+
+Address address_of(const in_addr& address) { return Address::v4(ntohl(address.s_addr)); }
+
+sockaddr_in to_sockaddr(const Address& address, std::uint16_t port) {
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(port);
+  to.sin_addr.s_addr = htonl(address.v4_number());
+  return to;
+}
+
+}  // namespace
+
+class UdpService::Impl : public std::enable_shared_from_this<Impl> {
+ public:
+  Impl(asio::io_context& io, wire::DatagramCore& core, const Clock& clock, Options options,
+       std::function<void()> after_input)
+      : io_{io},
+        core_{core},
+        clock_{clock},
+        options_{options},
+        after_input_{std::move(after_input)},
+        limiter_{options.limit},
+        release_timer_{io} {}
+
+  bool serve(std::span<const nat::PlaneInterface> lan, std::span<const Address> own, std::string& why);
+  void drain();
+  void close() {
+    closed_ = true;
+    sockets_.clear();
+    release_timer_.cancel();
+  }
+  void set_rate(std::uint32_t per_second, std::uint32_t burst) { limiter_.set_rate(per_second, burst); }
+
+  Counts counts;
+
+ private:
+  struct Served {
+    Served(asio::io_context& io, int descriptor, nat::PlaneInterface what)
+        : socket{io, descriptor}, interface {
+      std::move(what)
+    } {
+    }
+    asio::posix::stream_descriptor socket;
+    nat::PlaneInterface interface;
+  };
+  struct Buffers {
+    std::array<std::array<std::byte, datagram_octets>, batch> datagrams;
+    std::array<Control, batch> controls;
+    std::array<sockaddr_in, batch> addresses;
+    std::array<iovec, batch> vectors;
+    std::array<mmsghdr, batch> messages;
+  };
+
+  Descriptor open(const std::string& device,
+                  std::string& why);  ///< an empty device: the socket for all others
+  void share_port(bool on);
+  void wait(const std::shared_ptr<Served>& served);
+  void on_readable(const std::shared_ptr<Served>& served);
+  /// Reads one batch; true when there may be more.
+  bool receive(Served& served, TimePoint now);
+  void take(std::span<const std::byte> bytes, const wire::Arrival& arrival, Served& served, TimePoint now);
+  void turn();
+  void stop_in_kernel(const Address& source, TimePoint now);
+  void release_later();
+  void update_filters();
+  void send_batch(int socket, std::size_t count);
+
+  asio::io_context& io_;
+  wire::DatagramCore& core_;
+  const Clock& clock_;
+  Options options_;
+  std::function<void()> after_input_;
+  SourceLimiter limiter_;
+  FairQueue waiting_{max_waiting, max_waiting_octets};
+  std::vector<std::shared_ptr<Served>> sockets_;
+  Descriptor everywhere_else_;
+  std::vector<Address> own_;
+  std::vector<std::pair<Address, TimePoint>> stopped_;  ///< flooding sources, until when
+  asio::steady_timer release_timer_;
+  bool turn_posted_ = false;
+  bool closed_ = false;
+  Buffers in_;
+  struct {
+    std::array<wire::Outgoing, batch> datagrams;
+    std::array<Control, batch> controls;
+    std::array<sockaddr_in, batch> addresses;
+    std::array<iovec, batch> vectors;
+    std::array<mmsghdr, batch> messages;
+  } out_;
+};
+
+Descriptor UdpService::Impl::open(const std::string& device, std::string& why) {
+  Descriptor socket{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+  const auto failed = [&](const std::string& what) {
+    why = what + ": " + system_text(errno);
+    return Descriptor{};
+  };
+  if (socket.get() < 0) return failed("no UDP socket to be had");
+  if (!device.empty()) {
+    if (::setsockopt(socket.get(), SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
+                     static_cast<socklen_t>(device.size() + 1)) != 0)
+      return failed("UDP port " + std::to_string(options_.port) + " cannot be tied to interface " + device);
+    const int one = 1;
+    const int zero = 0;
+    set(socket.get(), IPPROTO_IP, IP_PKTINFO, one);
+    set(socket.get(), IPPROTO_IP, IP_MULTICAST_TTL, one);
+    set(socket.get(), IPPROTO_IP, IP_MULTICAST_LOOP, zero);
+    if (!set(socket.get(), SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer))
+      set(socket.get(), SOL_SOCKET, SO_RCVBUF, receive_buffer);
+    if (!set(socket.get(), SOL_SOCKET, SO_SNDBUFFORCE, send_buffer))
+      set(socket.get(), SOL_SOCKET, SO_SNDBUF, send_buffer);
+  } else {
+    sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+    if (!attach(socket.get(), nothing)) return failed("a socket filter cannot be set");
+    const int least = 1;
+    set(socket.get(), SOL_SOCKET, SO_RCVBUF, least);
+  }
+  // The first socket is bound without sharing: whoever has the port already is found, whatever options it
+  // set.
+  const int shared = device.empty() ? 0 : 1;
+  set(socket.get(), SOL_SOCKET, SO_REUSEADDR, shared);
+  const auto any = to_sockaddr(Address::v4(0), options_.port);
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any) != 0) {
+    if (errno == EADDRINUSE) {
+      why = "UDP port " + std::to_string(options_.port) +
+            " is taken by another program (another port-mapping server?); stop it first";
+      return Descriptor{};
+    }
+    return failed("UDP port " + std::to_string(options_.port) + " cannot be bound");
+  }
+  return socket;
+}
+
+/// Our own sockets share the port while one is being bound and at no other time: with SO_REUSEADDR left on,
+/// any program could bind the port too and catch requests.
+void UdpService::Impl::share_port(bool on) {
+  const int value = on ? 1 : 0;
+  if (everywhere_else_.get() >= 0) set(everywhere_else_.get(), SOL_SOCKET, SO_REUSEADDR, value);
+  for (const auto& served : sockets_) set(served->socket.native_handle(), SOL_SOCKET, SO_REUSEADDR, value);
+}
+
+bool UdpService::Impl::serve(std::span<const nat::PlaneInterface> lan, std::span<const Address> own,
+                             std::string& why) {
+  own_.assign(own.begin(), own.end());
+  std::erase_if(sockets_, [&](const std::shared_ptr<Served>& served) {
+    const auto wanted = std::ranges::find_if(lan, [&](const nat::PlaneInterface& interface) {
+      return interface.index != 0 && interface.index == served->interface.index &&
+             interface.name == served->interface.name;
+    });
+    if (wanted != lan.end()) {
+      served->interface = *wanted;
+      return false;
+    }
+    served->socket.close();
+    return true;
+  });
+
+  bool good = true;
+  if (everywhere_else_.get() < 0) {
+    everywhere_else_ = open({}, why);
+    good = everywhere_else_.get() >= 0;
+  }
+  share_port(true);
+  for (const auto& interface : lan) {
+    if (!good) break;
+    if (interface.index == 0) continue;
+    if (std::ranges::any_of(sockets_,
+                            [&](const auto& served) { return served->interface.index == interface.index; }))
+      continue;
+    auto socket = open(interface.name, why);
+    if (socket.get() < 0) {
+      // gone again in this very moment: the next change of the network tries again
+      if (::if_nametoindex(interface.name.c_str()) == 0) continue;
+      good = false;
+      break;
+    }
+    auto served = std::make_shared<Served>(io_, socket.release(), interface);
+    sockets_.push_back(served);
+    wait(served);
+  }
+  share_port(false);
+  if (good) update_filters();
+  return good;
+}
+
+void UdpService::Impl::wait(const std::shared_ptr<Served>& served) {
+  served->socket.async_wait(asio::posix::stream_descriptor::wait_read,
+                            [weak = weak_from_this(), served](const error_code& error) {
+                              if (const auto self = weak.lock(); self && !error) self->on_readable(served);
+                            });
+}
+
+void UdpService::Impl::on_readable(const std::shared_ptr<Served>& served) {
+  if (!served->socket.is_open()) return;
+  // Reading is far cheaper than answering, so a few batches are read at once: whoever sends little is then
+  // found behind one who sends much, instead of waiting in the kernel's queue.
+  for (int round = 0; round < 8; ++round)
+    if (!receive(*served, clock_.now())) break;
+  turn();
+  if (served->socket.is_open()) wait(served);
+}
+
+bool UdpService::Impl::receive(Served& served, TimePoint now) {
+  for (std::size_t i = 0; i < batch; ++i) {
+    in_.vectors[i] = {in_.datagrams[i].data(), in_.datagrams[i].size()};
+    auto& header = in_.messages[i].msg_hdr;
+    header = {};
+    header.msg_name = &in_.addresses[i];
+    header.msg_namelen = sizeof in_.addresses[i];
+    header.msg_iov = &in_.vectors[i];
+    header.msg_iovlen = 1;
+    header.msg_control = in_.controls[i].data();
+    header.msg_controllen = in_.controls[i].size();
+  }
+  const int count =
+      ::recvmmsg(served.socket.native_handle(), in_.messages.data(), batch, MSG_DONTWAIT, nullptr);
+  // An error here is EAGAIN, or what an ICMP error left on the socket: both are over with this call.
+  if (count < 0) return errno != EAGAIN && errno != EWOULDBLOCK && errno != EBADF;
+  for (int i = 0; i < count; ++i) {
+    auto& header = in_.messages[static_cast<std::size_t>(i)].msg_hdr;
+    const auto& address = in_.addresses[static_cast<std::size_t>(i)];
+    if (header.msg_namelen < sizeof address || address.sin_family != AF_INET) continue;
+    wire::Arrival arrival;
+    arrival.source = address_of(address.sin_addr);
+    arrival.source_port = ntohs(address.sin_port);
+    for (auto* control = CMSG_FIRSTHDR(&header); control != nullptr;
+         control = CMSG_NXTHDR(&header, control)) {
+      if (control->cmsg_level != IPPROTO_IP || control->cmsg_type != IP_PKTINFO) continue;
+      in_pktinfo info{};
+      std::memcpy(&info, CMSG_DATA(control), sizeof info);
+      arrival.destination = address_of(info.ipi_addr);
+      arrival.interface = static_cast<std::uint32_t>(info.ipi_ifindex);
+    }
+    take(std::span{in_.datagrams[static_cast<std::size_t>(i)]}.first(
+             in_.messages[static_cast<std::size_t>(i)].msg_len),
+         arrival, served, now);
+  }
+  return count == static_cast<int>(batch);
+}
+
+void UdpService::Impl::take(std::span<const std::byte> bytes, const wire::Arrival& arrival, Served& served,
+                            TimePoint now) {
+  if (check_arrival(arrival, served.interface, own_) != Ignored::no) {
+    ++counts.not_for_us;
+    return;
+  }
+  const auto verdict = limiter_.admit(arrival.source, now);
+  if (verdict != SourceLimiter::Verdict::pass) {
+    ++counts.over_rate;
+    if (verdict == SourceLimiter::Verdict::flood) stop_in_kernel(arrival.source, now);
+    return;
+  }
+  if (!waiting_.push(bytes, arrival)) ++counts.queue_full;
+}
+
+/// Answers a slice of what waits, then lets the sockets and everything else have their turn.
+void UdpService::Impl::turn() {
+  if (waiting_.empty()) return;
+  const auto now = clock_.now();
+  for (std::size_t i = 0; i < batch; ++i) {
+    const auto next = waiting_.pop();
+    if (!next) break;
+    ++counts.received;
+    core_.handle_datagram(next->bytes, next->arrival, now);
+  }
+  drain();
+  if (after_input_) after_input_();
+  if (waiting_.empty() || turn_posted_) return;
+  turn_posted_ = true;
+  asio::post(io_, [weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (!self || self->closed_) return;
+    self->turn_posted_ = false;
+    self->turn();
+  });
+}
+
+/// What is far above its rate is dropped by a filter in the kernel for a moment, before it fills the receive
+/// buffer and costs us the time that others need. The moment is short, so its allowance is not lost.
+void UdpService::Impl::stop_in_kernel(const Address& source, TimePoint now) {
+  if (std::ranges::any_of(stopped_, [&](const auto& entry) { return entry.first == source; })) return;
+  if (stopped_.size() >= max_stopped) return;
+  stopped_.emplace_back(source, now + stop_time);
+  ++counts.floods;
+  update_filters();
+  if (stopped_.size() > 1) return;
+  release_later();
+}
+
+void UdpService::Impl::release_later() {
+  release_timer_.expires_after(stop_time);
+  release_timer_.async_wait([weak = weak_from_this()](const error_code& error) {
+    const auto self = weak.lock();
+    if (!self || error || self->closed_) return;
+    const auto now = self->clock_.now();
+    std::erase_if(self->stopped_, [&](const auto& entry) { return entry.second <= now; });
+    self->update_filters();
+    if (!self->stopped_.empty()) self->release_later();
+  });
+}
+
+void UdpService::Impl::update_filters() {
+  if (stopped_.empty()) {
+    const int unused = 0;
+    for (const auto& served : sockets_)
+      set(served->socket.native_handle(), SOL_SOCKET, SO_DETACH_FILTER, unused);
+    return;
+  }
+  std::vector<sock_filter> program;
+  program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(SKF_NET_OFF + 12)));
+  for (const auto& [source, until] : stopped_) {
+    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, source.v4_number(), 0, 1));
+    program.push_back(BPF_STMT(BPF_RET | BPF_K, 0));
+  }
+  program.push_back(BPF_STMT(BPF_RET | BPF_K, 0xffffffff));
+  for (const auto& served : sockets_) attach(served->socket.native_handle(), program);
+}
+
+void UdpService::Impl::drain() {
+  std::size_t count = 0;
+  int socket = -1;
+  const auto flush = [&] {
+    if (count != 0) send_batch(socket, count);
+    count = 0;
+  };
+  while (auto next = core_.poll_transmit()) {
+    const auto served = std::ranges::find_if(
+        sockets_, [&](const auto& candidate) { return candidate->interface.index == next->interface; });
+    if (served == sockets_.end() || !next->to.is_v4()) {
+      ++counts.send_failed;  // the interface went away meanwhile
+      continue;
+    }
+    const int its_socket = (*served)->socket.native_handle();
+    if (its_socket != socket || count == batch) flush();
+    socket = its_socket;
+    out_.datagrams[count] = std::move(*next);
+    auto& datagram = out_.datagrams[count];
+    out_.addresses[count] = to_sockaddr(datagram.to, datagram.to_port);
+    out_.vectors[count] = {datagram.bytes.data(), datagram.bytes.size()};
+    auto& header = out_.messages[count].msg_hdr;
+    header = {};
+    header.msg_name = &out_.addresses[count];
+    header.msg_namelen = sizeof out_.addresses[count];
+    header.msg_iov = &out_.vectors[count];
+    header.msg_iovlen = 1;
+    header.msg_control = out_.controls[count].data();
+    header.msg_controllen = out_.controls[count].size();
+    auto* control = CMSG_FIRSTHDR(&header);
+    control->cmsg_level = IPPROTO_IP;
+    control->cmsg_type = IP_PKTINFO;
+    control->cmsg_len = CMSG_LEN(sizeof(in_pktinfo));
+    in_pktinfo info{};
+    info.ipi_ifindex = static_cast<int>(datagram.interface);
+    info.ipi_spec_dst.s_addr = htonl(datagram.from.v4_number());
+    std::memcpy(CMSG_DATA(control), &info, sizeof info);
+    ++count;
+  }
+  flush();
+}
+
+void UdpService::Impl::send_batch(int socket, std::size_t count) {
+  for (std::size_t sent = 0; sent < count;) {
+    const int result =
+        ::sendmmsg(socket, out_.messages.data() + sent, static_cast<unsigned>(count - sent), MSG_DONTWAIT);
+    if (result > 0) {
+      sent += static_cast<std::size_t>(result);
+      counts.sent += static_cast<std::uint64_t>(result);
+      continue;
+    }
+    if (errno == EINTR) continue;
+    // This one cannot be sent (no route, no room): clients ask again, and those behind it must not suffer.
+    ++counts.send_failed;
+    ++sent;
+  }
+  for (std::size_t i = 0; i < count; ++i) out_.datagrams[i] = {};
+}
+
+UdpService::UdpService(asio::io_context& io, wire::DatagramCore& core, const Clock& clock, Options options,
+                       std::function<void()> after_input)
+    : impl_{std::make_shared<Impl>(io, core, clock, options, std::move(after_input))} {}
+UdpService::~UdpService() { impl_->close(); }
+bool UdpService::serve(std::span<const nat::PlaneInterface> lan, std::span<const Address> own,
+                       std::string& why) {
+  return impl_->serve(lan, own, why);
+}
+void UdpService::drain() { impl_->drain(); }
+void UdpService::set_rate(std::uint32_t per_second, std::uint32_t burst) {
+  impl_->set_rate(per_second, burst);
+}
+const UdpService::Counts& UdpService::counts() const noexcept { return impl_->counts; }
+
+}  // namespace sallyport::transport
