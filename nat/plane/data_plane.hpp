@@ -38,7 +38,7 @@ enum class MappingId : std::uint64_t {};
 struct MappingSpec {
   Transport transport = Transport::udp;
   InternalEndpoint internal;
-  std::optional<Port> suggested;  ///< taken when it is free and allowed
+  std::optional<Port> suggested = {};  ///< taken when it is free and allowed
   bool insist = false;            ///< the suggested port or nothing
   bool restore = false;           ///< put back after a restart: implies insist, reuse delay and companion rule do not count
   bool is_static = false;         ///< from the configuration
@@ -46,7 +46,7 @@ struct MappingSpec {
   bool enabled = true;            ///< false: holds the port, forwards nothing (POL-TGT-09)
   PortRange allowed{};            ///< for ports that the engine chooses, and for a suggestion
   TimePoint deadline = TimePoint::max();  ///< past it the mapping is absent, whether or not it was withdrawn
-  std::vector<RemoteFilter> remotes;      ///< empty: everybody
+  std::vector<RemoteFilter> remotes = {};  ///< empty: everybody
 };
 
 struct Installed {
