@@ -1,0 +1,1760 @@
+#include "src/lease/lease_service.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <deque>
+#include <unordered_map>
+#include <unordered_set>
+#include <variant>
+
+#include <boost/unordered/unordered_flat_map.hpp>
+
+#include "src/lease/lease_table.hpp"
+#include "src/lease/policy.hpp"
+#include "src/lease/public_id.hpp"
+#include "src/lease/store/store.hpp"
+
+namespace sallyport::lease {
+namespace {
+
+using std::chrono::seconds;
+
+constexpr std::uint32_t permanent_refusal_s = 1800;
+constexpr std::uint32_t transient_refusal_s = 30;
+constexpr std::size_t most_filters = 32;
+/// Requests that wait for the disk; beyond it new ones are refused, so that a hanging disk does not eat the memory.
+constexpr std::size_t most_open = 8192;
+/// What one turn of long work does before others get theirs (POL-FAIR-04).
+constexpr std::size_t slice = 256;
+constexpr std::uint64_t numbers_at_once = 256;
+
+constexpr std::string_view meta_boot = "boot", meta_epoch_boot = "epoch.boot_ns", meta_epoch_wall = "epoch.wall_s",
+                           meta_external = "external", meta_next_number = "next_number", meta_wall = "wall_s";
+
+std::optional<std::int64_t> to_number(const std::optional<std::string>& text) {
+  if (!text) return std::nullopt;
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
+  if (error != std::errc{} || end != text->data() + text->size()) return std::nullopt;
+  return value;
+}
+
+/// What is left until then, in whole seconds, rounded up.
+std::uint32_t seconds_until(TimePoint deadline, TimePoint now) {
+  if (deadline <= now) return 0;
+  const auto left = std::chrono::ceil<seconds>(deadline - now).count();
+  return static_cast<std::uint32_t>(std::min<std::int64_t>(left, 0xffffffff));
+}
+
+struct StaticEntry {
+  StaticMapping mapping;
+  std::uint64_t number = 0;
+  std::optional<nat::Installed> installed;
+};
+
+/// What a renewal changed, so that a failed commit can be undone.
+struct Undo {
+  TimePoint deadline, asked;
+  std::uint32_t lifetime_s = 0, renewals = 0;
+  bool has_nonce = false, provisional = false;
+  Contact contact;
+  bool texts = false;  ///< description and filters are kept too
+  std::string description;
+  std::vector<RemoteFilter> remotes;
+};
+
+/// Ends many leases, one answer.
+struct Batch {
+  std::vector<std::uint64_t> todo;  ///< marked as ending, not yet queued; taken from the back
+  std::size_t open = 0;             ///< queued, not yet committed
+  LeaseEventReason reason = LeaseEventReason::requested;
+  bool other_left = false;          ///< release_all met a static mapping
+  bool failed = false;
+  RevokeResult result;
+  MappingService::ReleaseDone release_done;
+  LeaseService::RevokeDone revoke_done;
+};
+
+/// A write on its way to the disk.
+struct Op {
+  enum class Kind : std::uint8_t {
+    grant,   ///< a new lease
+    renew,
+    repeat,  ///< a copy of a request whose first one is still on its way
+    remove,
+    wait,    ///< nothing of its own: answers when all before it is committed
+    block,
+    unblock,
+  };
+  Ticket ticket = 0;
+  Kind kind{};
+  Index lease = nothing;
+  std::uint64_t number = 0;
+  std::uint32_t lifetime_s = 0;
+  LeaseEventReason reason = LeaseEventReason::requested;
+  TimePoint asked;
+  MappingService::GrantDone grant_done = {};
+  MappingService::ReleaseDone release_done = {};
+  std::unique_ptr<Undo> undo = {};
+  std::shared_ptr<Batch> batch = {};
+  std::vector<BlockRecord> blocks = {};  ///< block: what it replaced; unblock: what it lifted
+  std::function<void(std::size_t, TimePoint)> unblock_done = {};
+};
+
+struct WaitingGrant {
+  GrantRequest request;
+  MappingService::GrantDone done;
+};
+struct WaitingRelease {
+  ReleaseRequest request;
+  MappingService::ReleaseDone done;
+};
+struct WaitingReleaseAll {
+  ReleaseAllRequest request;
+  MappingService::ReleaseDone done;
+};
+using Waiting = std::variant<WaitingGrant, WaitingRelease, WaitingReleaseAll>;
+
+struct EndpointKey {
+  Transport transport;
+  Address address;
+  std::uint16_t port;
+  friend bool operator==(const EndpointKey&, const EndpointKey&) = default;
+};
+struct EndpointHash {
+  KeyedHash hash;
+  std::size_t operator()(const EndpointKey& key) const {
+    return hash(key.address, std::uint64_t{key.port} << 8 | static_cast<std::uint8_t>(key.transport));
+  }
+};
+
+}  // namespace
+
+class LeaseService::Impl {
+ public:
+  explicit Impl(const Dependencies& d)
+      : plane_{d.plane},
+        store_{d.store},
+        clock_{d.clock},
+        table_{d.seed},
+        waiting_{0, EndpointHash{KeyedHash{d.seed + 1}}},
+        blocks_{0, EndpointHash{KeyedHash{d.seed + 2}}},
+        random_{d.seed} {}
+
+  void start(const LeasePolicy& policy, const nat::NetworkView& network, TimePoint now);
+  void set_policy(const LeasePolicy& policy, TimePoint now);
+  void set_network(const nat::NetworkView& network, TimePoint now);
+  void commit_results(TimePoint now);
+  void handle_timeout(TimePoint now);
+  std::optional<TimePoint> next_deadline() const;
+  void shut_down();
+
+  void grant(GrantRequest request, TimePoint now, GrantDone done, bool from_queue);
+  void release(ReleaseRequest request, TimePoint now, ReleaseDone done, bool from_queue);
+  void release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done, bool from_queue);
+  Result<Address> external_address() const {
+    if (network_.external.empty()) return MappingErrc::no_external_address;
+    return network_.external.front();
+  }
+  std::uint32_t epoch_s(TimePoint now) const {
+    const auto age = std::chrono::floor<seconds>(now - epoch_).count();
+    return age < 0 ? 0 : static_cast<std::uint32_t>(age);
+  }
+
+  std::vector<LeaseView> list(const LeaseFilter& filter, TimePoint now) const;
+  std::vector<LeaseView> list_implicit(const LeaseFilter& filter, TimePoint now) const;
+  std::vector<LeaseView> find(std::string_view prefix, TimePoint now) const;
+  void revoke(std::span<const std::uint64_t> leases, std::optional<BlockFor> block, TimePoint now, RevokeDone done);
+  std::vector<Block> blocks() const;
+  void unblock(std::span<const std::uint64_t> leases, TimePoint now, std::function<void(std::size_t, TimePoint)> done);
+  ServiceStatus status() const;
+
+  std::vector<ServiceListener*> listeners_;
+
+ private:
+  // Views and events
+  LeaseView view(Index lease, bool with_counters) const;
+  LeaseView view(const StaticEntry& entry, bool with_counters) const;
+  void tell(LeaseEventKind kind, LeaseEventReason reason, Index lease, TimePoint now);
+  void tell(const LeaseEvent& event, TimePoint now) {
+    const auto listeners = listeners_;
+    for (auto* listener : listeners) listener->on_lease(event, now);
+  }
+  Contact contact_of(const Lease& lease) const;
+  void set_contact(Lease& lease, const Contact& contact);
+
+  // The plane
+  Outcome<nat::Installed> claim(const GrantRequest& request, std::uint32_t lifetime_s, TimePoint now);
+  Refusal refusal_of(boost::system::error_code error, const nat::MappingSpec& spec, TimePoint now) const;
+  void bring_in_force(Index mapping, TimePoint now);
+  void after_lease_left(Index mapping, nat::Ending how, TimePoint now);
+  std::vector<RemoteFilter> effective_remotes(const Mapping& mapping) const;
+  TimePoint effective_deadline(const Mapping& mapping) const;
+  nat::MappingSpec restore_spec(const Mapping& mapping) const;
+  bool install_again(Index mapping, TimePoint now);
+
+  // The store
+  bool writable() const { return !store_failure_; }
+  LeaseRecord record_of(const Lease& lease) const;
+  void mark_dirty(std::uint64_t number) { dirty_.insert(number); }
+  void write(Index lease);
+  void forget(std::uint64_t number);
+  void note(std::string_view key, const std::string& value);
+  void write_epoch();
+  void fail(const std::string& why, bool rebuild, TimePoint now);
+  void heal(TimePoint now);
+  void settle(Op& op, TimePoint now);
+  void undo(Op& op, TimePoint now);
+  void refuse_undone(Op& op, TimePoint now);
+
+  // Leases
+  std::uint64_t next_number();
+  bool in_waiting(const EndpointKey& key) const { return waiting_.contains(key); }
+  void hold(const EndpointKey& key, Waiting request) { waiting_[key].push_back(std::move(request)); ++held_; }
+  void run_waiting(TimePoint now);
+  void expire(TimePoint now);
+  void end_now(Index lease, LeaseEventReason reason, nat::Ending how, TimePoint now);
+  void mark_ending(Index lease);
+  void unmark_ending(Index lease);
+  void remove_committed(const Op& op, TimePoint now);
+  void run_batches(TimePoint now);
+  void finish_batch(const std::shared_ptr<Batch>& batch, TimePoint now);
+  void grant_new(GrantRequest& request, Index mapping, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
+  void renew(GrantRequest& request, Index lease, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
+  Result<void> judge_target(const Address& requester, const Address& target, bool third_party) const;
+  const StaticEntry* static_for(Transport transport, const InternalEndpoint& internal) const;
+  bool is_blocked(const EndpointKey& key) const;
+  void install_statics(TimePoint now);
+  void restore(StoreContent content, TimePoint now);
+  void reset_epoch(TimePoint now);
+  void address_is_now(const std::optional<Address>& address, TimePoint now, bool at_start);
+  void check_wall_clock(TimePoint now);
+  void refuse(const GrantDone& done, Refusal refusal, TimePoint now) {
+    ++refused_;
+    done(refusal, now);
+  }
+
+  nat::DataPlane& plane_;
+  Store& store_;
+  const Clock& clock_;
+  LeaseTable table_;
+  LeasePolicy policy_;
+  nat::NetworkView network_;
+  std::vector<StaticEntry> statics_;
+
+  std::deque<Op> ops_;
+  Ticket last_ticket_ = 0;
+  std::optional<std::string> store_failure_;
+  TimePoint retry_at_ = TimePoint::max();
+  seconds retry_after_{1};
+  bool healing_ = false;      ///< the writes that will show whether the store is back are on their way
+  Ticket heal_ticket_ = 0;
+  std::unordered_set<std::uint64_t> dirty_;        ///< leases of which the store may hold something else
+  std::unordered_set<std::uint64_t> dirty_blocks_;
+  std::map<std::string, std::string, std::less<>> dirty_meta_;
+
+  boost::unordered_flat_map<EndpointKey, std::deque<Waiting>, EndpointHash> waiting_;
+  std::vector<EndpointKey> ready_;  ///< endpoints whose deletion is over, so that what waits for it can run
+  std::size_t held_ = 0;
+  bool running_waiting_ = false;
+  std::vector<std::shared_ptr<Batch>> batches_;
+  boost::unordered_flat_map<EndpointKey, BlockRecord, EndpointHash> blocks_;
+
+  TimePoint epoch_{};
+  std::optional<Address> external_;  ///< the last one there was
+  bool external_known_ = false;      ///< clients were told of external_
+  Index announce_at_ = nothing;      ///< the next lease to be told as moved; nothing: none
+  std::optional<std::uint16_t> moved_from_;
+  std::uint64_t next_number_ = 1, numbers_until_ = 1;
+  std::uint64_t random_;
+
+  std::chrono::nanoseconds wall_offset_{};  ///< wall minus boot clock, as the stored wall times assume
+  std::optional<WallTime> not_before_;      ///< the wall clock is not plausible until it shows this
+  boost::unordered_flat_map<std::uint64_t, WallTime> provisional_;  ///< leases with a deadline to be set then
+  Index rewrite_at_ = nothing;              ///< the next lease whose stored wall time must be written anew
+  TimePoint wall_check_at_{};
+  TimePoint wall_note_at_{};
+
+  std::uint64_t granted_ = 0, renewed_ = 0, released_ = 0, expired_ = 0, revoked_ = 0, refused_ = 0;
+  std::vector<std::string> warnings_;
+};
+
+// ---------------------------------------------------------------------------------------------- views and events
+
+Contact LeaseService::Impl::contact_of(const Lease& lease) const {
+  return {lease.contact_interface,
+          lease.contact_client == 0 ? table_.mappings[lease.mapping].internal_address
+                                    : table_.addresses[lease.contact_client],
+          lease.contact_port, table_.addresses[lease.contact_gateway]};
+}
+
+void LeaseService::Impl::set_contact(Lease& lease, const Contact& contact) {
+  lease.contact_interface = contact.interface;
+  lease.contact_port = contact.client_port;
+  lease.contact_gateway = table_.intern(contact.gateway);
+  lease.contact_client =
+      contact.client == table_.mappings[lease.mapping].internal_address ? 0 : table_.intern(contact.client);
+}
+
+LeaseView LeaseService::Impl::view(Index index, bool with_counters) const {
+  const auto& lease = table_.leases[index];
+  const auto& mapping = table_.mappings[lease.mapping];
+  LeaseView view{.number = lease.number,
+                 .id = public_id(lease.number),
+                 .state = lease.ending     ? LeaseState::ending
+                          : lease.fresh    ? LeaseState::pending
+                          : !lease.enabled ? LeaseState::disabled
+                                           : LeaseState::active,
+                 .kind = LeaseKind::explicit_,
+                 .via = lease.via,
+                 .transport = mapping.transport,
+                 .internal = mapping.internal(),
+                 .external = {table_.addresses[mapping.external_address], *Port::from(mapping.external_port)},
+                 .remotes = lease.remotes ? *lease.remotes : std::vector<RemoteFilter>{},
+                 .description = std::string{lease.description.view()},
+                 .lifetime_s = {},
+                 .deadline = {},
+                 .created = WallTime{seconds{lease.created}},
+                 .renewals = lease.renewals,
+                 .counters = {},
+                 .nonce = {},
+                 .contact = contact_of(lease)};
+  if (!lease.permanent) {
+    view.lifetime_s = lease.lifetime_s;
+    view.deadline = lease.deadline;
+  }
+  if (lease.has_nonce) view.nonce = lease.nonce;
+  if (with_counters && mapping.installed)
+    if (auto counters = plane_.counters(mapping.plane)) view.counters = *counters;
+  return view;
+}
+
+LeaseView LeaseService::Impl::view(const StaticEntry& entry, bool with_counters) const {
+  const auto& mapping = entry.mapping;
+  const Address external = entry.installed ? entry.installed->external.address : external_.value_or(Address{});
+  LeaseView view{.number = entry.number,
+                 .id = public_id(entry.number),
+                 .state = entry.installed ? LeaseState::active : LeaseState::pending,
+                 .kind = LeaseKind::static_,
+                 .via = Via::config,
+                 .transport = mapping.transport,
+                 .internal = mapping.internal,
+                 .external = {network_.external.empty() ? external : network_.external.front(), mapping.external},
+                 .remotes = {},
+                 .description = mapping.description,
+                 .lifetime_s = {},
+                 .deadline = {},
+                 .created = {},
+                 .renewals = 0,
+                 .counters = {},
+                 .nonce = {},
+                 .contact = {}};
+  if (with_counters && entry.installed)
+    if (auto counters = plane_.counters(entry.installed->id)) view.counters = *counters;
+  return view;
+}
+
+void LeaseService::Impl::tell(LeaseEventKind kind, LeaseEventReason reason, Index lease, TimePoint now) {
+  if (listeners_.empty()) return;
+  tell(LeaseEvent{kind, reason, view(lease, kind == LeaseEventKind::ended)}, now);
+}
+
+// ------------------------------------------------------------------------------------------------------ the plane
+
+TimePoint LeaseService::Impl::effective_deadline(const Mapping& mapping) const {
+  TimePoint deadline = TimePoint::min();
+  for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping)
+    deadline = std::max(deadline, table_.leases[i].permanent ? TimePoint::max() : table_.leases[i].deadline);
+  return deadline;
+}
+
+std::vector<RemoteFilter> LeaseService::Impl::effective_remotes(const Mapping& mapping) const {
+  std::vector<RemoteFilter> all;
+  for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping) {
+    if (!table_.leases[i].remotes) return {};
+    for (const auto& remote : *table_.leases[i].remotes)
+      if (std::ranges::find(all, remote) == all.end()) all.push_back(remote);
+  }
+  return all;
+}
+
+nat::MappingSpec LeaseService::Impl::restore_spec(const Mapping& mapping) const {
+  nat::MappingSpec spec{.transport = mapping.transport, .internal = mapping.internal()};
+  spec.suggested = Port::from(mapping.external_port);
+  spec.insist = spec.restore = true;
+  spec.allowed = {1, 65535};
+  spec.deadline = effective_deadline(mapping);
+  spec.remotes = effective_remotes(mapping);
+  spec.enabled = mapping.first_lease == nothing || table_.leases[mapping.first_lease].enabled;
+  // a static mapping of the same endpoint holds another external port
+  spec.second_port = static_for(mapping.transport, mapping.internal()) != nullptr;
+  return spec;
+}
+
+bool LeaseService::Impl::install_again(Index index, TimePoint now) {
+  auto& mapping = table_.mappings[index];
+  const auto spec = restore_spec(mapping);
+  const auto installed = plane_.install(spec, now);
+  mapping.installed = installed.has_value();
+  if (!installed) return installed.error() == nat::PlaneErrc::no_external_address;  // until there is one
+  mapping.plane = installed->id;
+  mapping.external_address = table_.intern(installed->external.address);
+  mapping.filtered = !spec.remotes.empty();
+  return true;
+}
+
+/// Deadline and filters of the plane as the leases of the mapping now say.
+void LeaseService::Impl::bring_in_force(Index index, TimePoint now) {
+  auto& mapping = table_.mappings[index];
+  if (!mapping.installed) {
+    if (!network_.external.empty()) install_again(index, now);
+    return;
+  }
+  if (!plane_.renew(mapping.plane, effective_deadline(mapping))) {
+    install_again(index, now);  // swept meanwhile
+    return;
+  }
+  bool any = mapping.filtered;
+  for (Index i = mapping.first_lease; i != nothing && !any; i = table_.leases[i].next_on_mapping)
+    any = table_.leases[i].remotes != nullptr;
+  if (!any) return;
+  const auto remotes = effective_remotes(mapping);
+  mapping.filtered = !remotes.empty();
+  // a refusal leaves the old, narrower or equal, filters; grant() has limited their number before
+  [[maybe_unused]] const auto set = plane_.set_remotes(mapping.plane, remotes, now);
+}
+
+void LeaseService::Impl::after_lease_left(Index index, nat::Ending how, TimePoint now) {
+  auto& mapping = table_.mappings[index];
+  if (mapping.first_lease != nothing) return bring_in_force(index, now);
+  if (mapping.installed) plane_.withdraw(mapping.plane, how, now);
+  table_.remove_mapping(index);
+}
+
+Refusal LeaseService::Impl::refusal_of(boost::system::error_code error, const nat::MappingSpec& spec,
+                                       TimePoint now) const {
+  if (error == nat::PlaneErrc::no_external_address) return {MappingErrc::no_external_address, transient_refusal_s};
+  if (error == nat::PlaneErrc::port_reserved) return {MappingErrc::insisted_port_forbidden, permanent_refusal_s};
+  if (error == nat::PlaneErrc::port_taken && spec.suggested) {
+    const auto until = plane_.held_until(spec.transport, *spec.suggested, now);
+    if (until == TimePoint::max()) return {MappingErrc::insisted_port_forbidden, permanent_refusal_s};
+    return {MappingErrc::insisted_port_taken, until ? std::max(1u, seconds_until(*until, now)) : transient_refusal_s};
+  }
+  if (error == nat::PlaneErrc::no_ports_left) return {MappingErrc::no_ports_left, transient_refusal_s};
+  return {MappingErrc::no_memory, transient_refusal_s};
+}
+
+Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, std::uint32_t lifetime_s,
+                                                  TimePoint now) {
+  nat::MappingSpec spec{.transport = request.transport, .internal = request.internal};
+  spec.insist = request.insist && request.suggested_port.has_value();
+  spec.deadline = now + seconds{lifetime_s};
+  spec.remotes = request.filters;
+  std::vector<PortRange> ranges;
+  if (policy_.rules.empty()) ranges.push_back(policy_.external_ports);
+  else ranges = allowed_ranges(policy_, request.internal.address, request.transport);
+  if (ranges.empty()) return Refusal{MappingErrc::not_authorized, permanent_refusal_s};
+  const auto holds = [&](Port port) {
+    return std::ranges::find_if(ranges, [&](const PortRange& range) { return range.contains(port); });
+  };
+  if (request.suggested_port) {
+    const auto range = holds(*request.suggested_port);
+    if (range != ranges.end()) {
+      spec.suggested = request.suggested_port;
+      spec.allowed = *range;
+      // the engine may choose another one in the same range; ports below 1024 are never chosen, only asked for
+      if (!spec.insist && spec.suggested->number() >= 1024) spec.allowed.first = std::max<std::uint16_t>(1024, spec.allowed.first);
+      if (!spec.insist && spec.suggested->number() < 1024) spec.allowed = {spec.suggested->number(), spec.suggested->number()};
+      const auto installed = plane_.install(spec, now);
+      if (installed) return *installed;
+      const auto error = installed.error();
+      const bool taken = error == nat::PlaneErrc::no_ports_left || error == nat::PlaneErrc::port_taken ||
+                         error == nat::PlaneErrc::port_reserved;
+      if (spec.insist || !taken) return refusal_of(error, spec, now);
+    } else if (spec.insist) {
+      return Refusal{MappingErrc::insisted_port_forbidden, permanent_refusal_s};
+    }
+  }
+  // Any port: from the ordinary ones, unless the rules leave this device only others.
+  spec.suggested.reset();
+  spec.insist = false;
+  std::vector<PortRange> ordinary;
+  for (auto range : ranges) {
+    range.first = std::max({range.first, policy_.external_ports.first, std::uint16_t{1024}});
+    range.last = std::min(range.last, policy_.external_ports.last);
+    if (range.first <= range.last) ordinary.push_back(range);
+  }
+  if (ordinary.empty()) ordinary = ranges;
+  // begin at a range drawn by its size, so that all ports are equally likely
+  std::uint32_t total = 0;
+  for (const auto& range : ordinary) total += range.last - range.first + 1u;
+  random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+  std::uint32_t draw = static_cast<std::uint32_t>((random_ >> 33) % total);
+  std::size_t begin = 0;
+  while (draw >= ordinary[begin].last - ordinary[begin].first + 1u)
+    draw -= ordinary[begin].last - ordinary[begin].first + 1u, ++begin;
+  boost::system::error_code error = nat::PlaneErrc::no_ports_left;
+  for (std::size_t i = 0; i < ordinary.size() && error == nat::PlaneErrc::no_ports_left; ++i) {
+    spec.allowed = ordinary[(begin + i) % ordinary.size()];
+    const auto installed = plane_.install(spec, now);
+    if (installed) return *installed;
+    error = installed.error();
+  }
+  return refusal_of(error, spec, now);
+}
+
+// ------------------------------------------------------------------------------------------------------ the store
+
+LeaseRecord LeaseService::Impl::record_of(const Lease& lease) const {
+  const auto& mapping = table_.mappings[lease.mapping];
+  LeaseRecord record;
+  record.number = lease.number;
+  record.via = lease.via;
+  record.transport = mapping.transport;
+  record.enabled = lease.enabled;
+  record.internal_address = mapping.internal_address;
+  record.internal_port = mapping.internal_port;
+  record.external_port = mapping.external_port;
+  if (lease.has_nonce) record.nonce = lease.nonce;
+  if (!lease.permanent) {
+    record.lifetime_s = lease.lifetime_s;
+    record.boot = store_.boot();
+    record.deadline = lease.deadline;
+    const auto provisional = lease.provisional_deadline ? provisional_.find(lease.number) : provisional_.end();
+    record.deadline_wall = provisional != provisional_.end()
+                               ? provisional->second
+                               : std::chrono::ceil<seconds>(WallTime{} + (lease.deadline.time_since_epoch() + wall_offset_));
+  } else {
+    record.deadline = TimePoint::max();
+  }
+  record.created = WallTime{seconds{lease.created}};
+  record.renewals = lease.renewals;
+  record.contact = contact_of(lease);
+  if (lease.remotes) record.remotes = *lease.remotes;
+  record.description = lease.description.view();
+  return record;
+}
+
+void LeaseService::Impl::write(Index index) {
+  auto& lease = table_.leases[index];
+  if (!writable()) return mark_dirty(lease.number);
+  last_ticket_ = store_.put(record_of(lease));
+}
+
+void LeaseService::Impl::forget(std::uint64_t number) {
+  if (!writable()) return mark_dirty(number);
+  last_ticket_ = store_.erase(number);
+}
+
+void LeaseService::Impl::note(std::string_view key, const std::string& value) {
+  if (!writable()) {
+    dirty_meta_.insert_or_assign(std::string{key}, value);
+    return;
+  }
+  last_ticket_ = store_.set_meta(key, value);
+}
+
+void LeaseService::Impl::write_epoch() {
+  note(meta_boot, std::to_string(store_.boot()));
+  note(meta_epoch_boot, std::to_string(epoch_.time_since_epoch().count()));
+  note(meta_epoch_wall,
+       std::to_string(std::chrono::floor<seconds>(epoch_.time_since_epoch() + wall_offset_).count()));
+}
+
+std::uint64_t LeaseService::Impl::next_number() {
+  if (next_number_ >= numbers_until_) {
+    // taken from the store in advance, so that a number given up with its lease is not given again after a restart
+    numbers_until_ = next_number_ + numbers_at_once;
+    note(meta_next_number, std::to_string(numbers_until_));
+  }
+  return next_number_++;
+}
+
+void LeaseService::Impl::commit_results(TimePoint now) {
+  auto progress = store_.take_progress();
+  for (auto& warning : progress.warnings) warnings_.push_back(std::move(warning));
+  while (!ops_.empty() && ops_.front().ticket <= progress.committed) {
+    Op op = std::move(ops_.front());
+    ops_.pop_front();
+    settle(op, now);
+  }
+  if (progress.failure) {
+    fail(*progress.failure, progress.rebuild, now);
+  } else if (healing_ && progress.committed >= heal_ticket_) {
+    healing_ = false;
+    store_failure_.reset();
+    retry_at_ = TimePoint::max();
+    retry_after_ = seconds{1};
+  }
+  run_waiting(now);
+}
+
+void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint now) {
+  store_failure_ = why;
+  healing_ = false;
+  retry_at_ = now + retry_after_;
+  retry_after_ = std::min(retry_after_ + seconds{1}, seconds{10});
+  if (rebuild) {
+    for (Index i = 0; i < table_.leases.end(); ++i)
+      if (table_.leases[i].number != 0) mark_dirty(table_.leases[i].number);
+    for (const auto& [key, block] : blocks_) dirty_blocks_.insert(block.lease);
+    for (const auto key : {meta_boot, meta_epoch_boot, meta_epoch_wall, meta_external, meta_next_number, meta_wall})
+      if (const auto value = store_.get_meta(key)) dirty_meta_.insert_or_assign(std::string{key}, *value);
+  }
+  std::deque<Op> undone;
+  undone.swap(ops_);
+  for (auto op = undone.rbegin(); op != undone.rend(); ++op) undo(*op, now);
+  // meta values have no op of their own; what was not committed is written again
+  note(meta_next_number, std::to_string(numbers_until_));
+  write_epoch();
+  if (external_) note(meta_external, external_->to_string());
+  for (const auto& entry : statics_)
+    note("static." + std::string{to_string(entry.mapping.transport)} + "." + std::to_string(entry.mapping.external.number()),
+         std::to_string(entry.number));
+  auto batches = std::move(batches_);
+  batches_.clear();
+  for (const auto& batch : batches) {
+    batch->failed = true;
+    for (const auto number : batch->todo) {
+      if (const Index lease = table_.find_number(number); lease != nothing) unmark_ending(lease);
+      batch->result.failed.emplace_back(public_id(number), "the store cannot be written: " + why);
+    }
+    batch->todo.clear();
+    if (batch->open == 0) finish_batch(batch, now);
+  }
+  for (auto& op : undone) refuse_undone(op, now);
+}
+
+void LeaseService::Impl::heal(TimePoint now) {
+  if (healing_) return;
+  healing_ = true;
+  retry_at_ = TimePoint::max();
+  for (const auto number : dirty_) {
+    const Index lease = table_.find_number(number);
+    heal_ticket_ = lease == nothing ? store_.erase(number) : store_.put(record_of(table_.leases[lease]));
+  }
+  for (const auto number : dirty_blocks_) {
+    const auto block = std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == number; });
+    heal_ticket_ = block == blocks_.end() ? store_.erase_block(number) : store_.put_block(block->second);
+  }
+  for (const auto& [key, value] : dirty_meta_) heal_ticket_ = store_.set_meta(key, value);
+  heal_ticket_ = store_.set_meta(meta_wall, std::to_string(clock_.wall().time_since_epoch().count()));
+  last_ticket_ = heal_ticket_;
+  wall_note_at_ = now + std::chrono::minutes{10};
+}
+
+void LeaseService::Impl::settle(Op& op, TimePoint now) {
+  if (op.number != 0 && op.lease != nothing && table_.leases[op.lease].number != op.number) op.lease = nothing;
+  switch (op.kind) {
+    case Op::Kind::grant:
+    case Op::Kind::renew:
+    case Op::Kind::repeat: {
+      if (op.lease == nothing) {  // a static mapping took its port meanwhile
+        if (op.grant_done) refuse(op.grant_done, {MappingErrc::no_ports_left, transient_refusal_s}, now);
+        return;
+      }
+      auto& lease = table_.leases[op.lease];
+      --lease.open_ops;
+      if (!lease.permanent && !lease.ending && lease.asked == op.asked) {
+        // The client counts from the answer: when the disk took its time, so does the lease.
+        if (now - op.asked > std::chrono::milliseconds{100}) {
+          lease.deadline = std::max(lease.deadline, now + seconds{lease.lifetime_s});
+          bring_in_force(lease.mapping, now);
+        }
+        table_.schedule(op.lease);
+      } else if (!lease.ending && lease.open_ops == 0) {
+        table_.schedule(op.lease);
+      }
+      const bool was_fresh = lease.fresh;
+      lease.fresh = false;
+      if (op.kind == Op::Kind::grant) ++granted_;
+      if (op.kind == Op::Kind::renew) ++renewed_;
+      if (op.kind != Op::Kind::repeat)
+        tell(op.kind == Op::Kind::grant || was_fresh ? LeaseEventKind::granted : LeaseEventKind::renewed,
+             LeaseEventReason::requested, op.lease, now);
+      const auto& mapping = table_.mappings[lease.mapping];
+      op.grant_done(Granted{lease.number,
+                            {table_.addresses[mapping.external_address], *Port::from(mapping.external_port)},
+                            op.lifetime_s,
+                            std::string{lease.description.view()}},
+                    now);
+      return;
+    }
+    case Op::Kind::remove: remove_committed(op, now); return;
+    case Op::Kind::wait:
+      if (op.release_done) op.release_done({}, now);
+      if (op.batch) {
+        --op.batch->open;
+        if (op.batch->todo.empty() && op.batch->open == 0) finish_batch(op.batch, now);
+      }
+      return;
+    case Op::Kind::block: return;
+    case Op::Kind::unblock:
+      if (op.unblock_done) op.unblock_done(op.blocks.size(), now);
+      return;
+  }
+}
+
+void LeaseService::Impl::remove_committed(const Op& op, TimePoint now) {
+  if (op.lease != nothing) {
+    const auto mapping = table_.leases[op.lease].mapping;
+    const auto& on = table_.mappings[mapping];
+    const EndpointKey key{on.transport, on.internal_address, on.internal_port};
+    const bool revoked = op.reason == LeaseEventReason::revoked;
+    --table_.mappings[mapping].endings;
+    if (table_.mappings[mapping].endings == 0) ready_.push_back(key);
+    ++(revoked ? revoked_ : released_);
+    std::optional<LeaseEvent> event;
+    if (!listeners_.empty()) {
+      event.emplace(LeaseEvent{LeaseEventKind::ended, op.reason, view(op.lease, true)});
+    }
+    table_.remove_lease(op.lease);
+    provisional_.erase(op.number);
+    after_lease_left(mapping, revoked ? nat::Ending::reset : policy_.ended_leases, now);
+    if (event) tell(*event, now);
+  }
+  if (op.release_done) op.release_done({}, now);
+  if (op.batch) {
+    op.batch->result.revoked.push_back(public_id(op.number));
+    --op.batch->open;
+    if (op.batch->todo.empty() && op.batch->open == 0) finish_batch(op.batch, now);
+  }
+}
+
+/// Takes back what was done in memory for a write that failed. Called newest first, so that each finds what it left.
+void LeaseService::Impl::undo(Op& op, TimePoint now) {
+  if (op.number != 0 && op.lease != nothing && table_.leases[op.lease].number != op.number) op.lease = nothing;
+  if (op.number != 0) mark_dirty(op.number);  // a failed commit may still have reached the disk
+  switch (op.kind) {
+    case Op::Kind::grant: {
+      if (op.lease == nothing) return;
+      const auto mapping = table_.leases[op.lease].mapping;
+      table_.remove_lease(op.lease);
+      after_lease_left(mapping, nat::Ending::vacate, now);
+      return;
+    }
+    case Op::Kind::renew: {
+      if (op.lease == nothing) return;
+      auto& lease = table_.leases[op.lease];
+      --lease.open_ops;
+      lease.deadline = op.undo->deadline;
+      lease.asked = op.undo->asked;
+      lease.lifetime_s = op.undo->lifetime_s;
+      lease.renewals = op.undo->renewals;
+      lease.provisional_deadline = op.undo->provisional;
+      set_contact(lease, op.undo->contact);
+      if (op.undo->texts) {
+        lease.description.set(op.undo->description);
+        lease.remotes = op.undo->remotes.empty()
+                            ? nullptr
+                            : std::make_unique<std::vector<RemoteFilter>>(std::move(op.undo->remotes));
+      }
+      if (!lease.ending) table_.schedule(op.lease);
+      bring_in_force(lease.mapping, now);
+      return;
+    }
+    case Op::Kind::repeat:
+      if (op.lease != nothing) --table_.leases[op.lease].open_ops;
+      return;
+    case Op::Kind::remove:
+      if (op.lease != nothing) unmark_ending(op.lease);
+      return;
+    case Op::Kind::wait: return;
+    case Op::Kind::block: {
+      const auto made = std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == op.number; });
+      if (made != blocks_.end()) blocks_.erase(made);
+      dirty_blocks_.insert(op.number);
+      [[fallthrough]];
+    }
+    case Op::Kind::unblock:
+      for (const auto& block : op.blocks) {
+        blocks_.insert_or_assign(EndpointKey{block.transport, block.device, block.internal_port}, block);
+        dirty_blocks_.insert(block.lease);
+      }
+      return;
+  }
+}
+
+void LeaseService::Impl::refuse_undone(Op& op, TimePoint now) {
+  const Refusal refusal{MappingErrc::store_unavailable, transient_refusal_s};
+  if (op.grant_done) refuse(op.grant_done, refusal, now);
+  if (op.release_done) op.release_done(refusal, now);
+  if (op.unblock_done) op.unblock_done(0, now);
+  if (op.batch) {
+    op.batch->failed = true;
+    if (op.kind == Op::Kind::remove)
+      op.batch->result.failed.emplace_back(public_id(op.number), "the store cannot be written: " + *store_failure_);
+    if (--op.batch->open == 0 && op.batch->todo.empty()) finish_batch(op.batch, now);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- judging
+
+Result<void> LeaseService::Impl::judge_target(const Address& requester, const Address& target, bool third_party) const {
+  if (third_party ? !may_name_others(policy_, requester) : requester != target) return MappingErrc::not_authorized;
+  if (!is_lawful_target(network_, target)) return MappingErrc::not_authorized;
+  return {};
+}
+
+const StaticEntry* LeaseService::Impl::static_for(Transport transport, const InternalEndpoint& internal) const {
+  for (const auto& entry : statics_)
+    if (entry.mapping.transport == transport && entry.mapping.internal == internal) return &entry;
+  return nullptr;
+}
+
+bool LeaseService::Impl::is_blocked(const EndpointKey& key) const {
+  if (blocks_.empty()) return false;
+  const auto block = blocks_.find(key);
+  return block != blocks_.end() && (!block->second.until || clock_.wall() < *block->second.until);
+}
+
+// ---------------------------------------------------------------------------------------------------- requests
+
+void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone done, bool from_queue) {
+  expire(now);
+  const EndpointKey key{request.transport, request.internal.address, request.internal.port.number()};
+  if (const auto judged = judge_target(request.requester, request.internal.address, request.third_party); !judged)
+    return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
+  const Index mapping = table_.find_mapping(request.transport, request.internal);
+  if ((mapping != nothing && table_.mappings[mapping].endings > 0) || (!from_queue && in_waiting(key))) {
+    if (held_ >= most_open) return refuse(done, {MappingErrc::no_memory, transient_refusal_s}, now);
+    return hold(key, WaitingGrant{std::move(request), std::move(done)});
+  }
+  if (is_blocked(key)) return refuse(done, {MappingErrc::device_blocked, permanent_refusal_s}, now);
+
+  std::uint32_t lifetime_s = request.lifetime_s;
+  if (request.via == Via::natpmp) lifetime_s = std::min(lifetime_s, policy_.natpmp_max);
+  else lifetime_s = std::clamp(lifetime_s, policy_.pcp_min, std::max(policy_.pcp_min, policy_.pcp_max));
+
+  const Index lease = table_.find_on(mapping, request.via);
+  if (lease != nothing) {
+    const auto& held = table_.leases[lease];
+    if (held.has_nonce && held.nonce != request.nonce)
+      return refuse(done, {MappingErrc::foreign_nonce, std::max(1u, seconds_until(held.deadline, now))}, now);
+  }
+  if (network_.external.empty()) return refuse(done, {MappingErrc::no_external_address, transient_refusal_s}, now);
+  const bool other_address = request.insist && request.suggested_address &&
+                             !request.suggested_address->is_unspecified() &&
+                             std::ranges::find(network_.external, *request.suggested_address) == network_.external.end();
+  if (other_address) return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
+
+  if (mapping == nothing || lease == nothing) {
+    if (const auto* entry = static_for(request.transport, request.internal); entry && mapping == nothing) {
+      // in force for good, whatever is asked: an answer, but no lease (PCP-11.3-09, NPM-3.3-12)
+      if (request.insist && request.suggested_port && *request.suggested_port != entry->mapping.external)
+        return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
+      return done(Granted{entry->number, {network_.external.front(), entry->mapping.external}, lifetime_s,
+                          clean_description(entry->mapping.description, policy_.description_octets)},
+                  now);
+    }
+  }
+  if (mapping != nothing) {
+    const auto& on = table_.mappings[mapping];
+    const Port external = *Port::from(on.external_port);
+    if (!policy_.rules.empty() || !policy_.external_ports.contains(external))
+      if (!may_have(policy_, request.internal.address, request.transport, external))
+        return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
+    const bool other_port = request.insist && request.suggested_port && *request.suggested_port != external;
+    const bool elsewhere = request.insist && request.suggested_address && !request.suggested_address->is_unspecified() &&
+                           *request.suggested_address != table_.addresses[on.external_address];
+    if (other_port || elsewhere)
+      return refuse(done, {MappingErrc::insisted_port_taken, std::max(1u, seconds_until(effective_deadline(on), now))}, now);
+  }
+  if (!writable() && !policy_.grant_without_store)
+    return refuse(done, {MappingErrc::store_unavailable, transient_refusal_s}, now);
+  if (ops_.size() >= most_open) return refuse(done, {MappingErrc::no_memory, transient_refusal_s}, now);
+  if (lease != nothing) return renew(request, lease, lifetime_s, now, done);
+  grant_new(request, mapping, lifetime_s, now, done);
+}
+
+void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::uint32_t lifetime_s, TimePoint now,
+                                   GrantDone& done) {
+  const Index device = table_.find_device(request.internal.address);
+  if (policy_.leases_per_device != 0 && device != nothing && table_.devices[device].leases >= policy_.leases_per_device)
+    return refuse(done, {MappingErrc::quota_exceeded, transient_refusal_s}, now);
+  if (policy_.leases_total != 0 && table_.size() >= policy_.leases_total)
+    return refuse(done, {MappingErrc::no_ports_left, transient_refusal_s}, now);
+  if (request.filters.size() > most_filters)
+    return refuse(done, {MappingErrc::too_many_filters, permanent_refusal_s}, now);
+
+  const bool joins = mapping != nothing;
+  if (!joins) {
+    auto installed = claim(request, lifetime_s, now);
+    if (!installed) return refuse(done, installed.error(), now);
+    mapping = table_.add_mapping(request.transport, request.internal, installed->external.port,
+                                 table_.intern(installed->external.address));
+    auto& made = table_.mappings[mapping];
+    made.plane = installed->id;
+    made.installed = true;
+    made.filtered = !request.filters.empty();
+  }
+  const std::uint64_t number = next_number();
+  const Index index = table_.add_lease(number, mapping);
+  auto& lease = table_.leases[index];
+  lease.via = request.via;
+  lease.deadline = now + seconds{lifetime_s};
+  lease.asked = now;
+  lease.lifetime_s = lifetime_s;
+  lease.created = static_cast<std::uint32_t>(clock_.wall().time_since_epoch().count());
+  if (request.nonce) lease.has_nonce = true, lease.nonce = *request.nonce;
+  set_contact(lease, request.contact);
+  if (request.description) lease.description.set(clean_description(*request.description, policy_.description_octets));
+  if (!request.filters.empty()) lease.remotes = std::make_unique<std::vector<RemoteFilter>>(std::move(request.filters));
+  table_.schedule(index);
+  if (joins) bring_in_force(mapping, now);
+  ++lease.open_ops;
+  write(index);
+  ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::grant, .lease = index, .number = number,
+                  .lifetime_s = lifetime_s, .asked = now, .grant_done = std::move(done)});
+  if (!writable()) {  // granted without a store, by configuration
+    Op op = std::move(ops_.back());
+    ops_.pop_back();
+    settle(op, now);
+  }
+}
+
+void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t lifetime_s, TimePoint now,
+                               GrantDone& done) {
+  auto& lease = table_.leases[index];
+  std::vector<RemoteFilter> remotes;
+  if (lease.remotes && !request.clear_filters) remotes = *lease.remotes;
+  // no filter yet means "everybody", and the union with that would be everybody still; but the client that adds its
+  // first filter wants it to hold (PCP-13.3-02), so it does
+  for (const auto& filter : request.filters)
+    if (std::ranges::find(remotes, filter) == remotes.end()) remotes.push_back(filter);
+  if (remotes.size() > most_filters) return refuse(done, {MappingErrc::too_many_filters, permanent_refusal_s}, now);
+  std::optional<std::string> description;
+  if (request.description) description = clean_description(*request.description, policy_.description_octets);
+  const bool same_filters = lease.remotes ? remotes == *lease.remotes : remotes.empty();
+  const bool same_text = !description || *description == lease.description.view();
+
+  if (lease.open_ops > 0 && same_filters && same_text && lifetime_s == lease.lifetime_s &&
+      contact_of(lease) == request.contact && now - lease.asked < seconds{1} && writable()) {
+    // a copy of a request that is on its way to the disk: the same answer at the same time (PCP-X-10)
+    ++lease.open_ops;
+    ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::repeat, .lease = index, .number = lease.number,
+                    .lifetime_s = lifetime_s, .asked = lease.asked, .grant_done = std::move(done)});
+    return;
+  }
+  auto undo = std::make_unique<Undo>();
+  undo->deadline = lease.deadline;
+  undo->asked = lease.asked;
+  undo->lifetime_s = lease.lifetime_s;
+  undo->renewals = lease.renewals;
+  undo->provisional = lease.provisional_deadline;
+  undo->contact = contact_of(lease);
+  if (!same_filters || !same_text) {
+    undo->texts = true;
+    undo->description = lease.description.view();
+    if (lease.remotes) undo->remotes = *lease.remotes;
+    if (description) lease.description.set(*description);
+    lease.remotes = remotes.empty() ? nullptr : std::make_unique<std::vector<RemoteFilter>>(std::move(remotes));
+  }
+  lease.deadline = now + seconds{lifetime_s};
+  lease.asked = now;
+  lease.lifetime_s = lifetime_s;
+  lease.provisional_deadline = false;
+  ++lease.renewals;
+  set_contact(lease, request.contact);
+  table_.schedule(index);
+  bring_in_force(lease.mapping, now);
+  ++lease.open_ops;
+  write(index);
+  ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::renew, .lease = index, .number = lease.number,
+                  .lifetime_s = lifetime_s, .asked = now, .grant_done = std::move(done), .undo = std::move(undo)});
+  if (!writable()) {
+    Op op = std::move(ops_.back());
+    ops_.pop_back();
+    settle(op, now);
+  }
+}
+
+void LeaseService::Impl::release(ReleaseRequest request, TimePoint now, ReleaseDone done, bool from_queue) {
+  expire(now);
+  const EndpointKey key{request.transport, request.internal.address, request.internal.port.number()};
+  const bool own = request.third_party ? may_name_others(policy_, request.requester)
+                                       : request.requester == request.internal.address;
+  if (!own) return done(Refusal{MappingErrc::not_authorized, permanent_refusal_s}, now);
+  const Index mapping = table_.find_mapping(request.transport, request.internal);
+  if ((mapping != nothing && table_.mappings[mapping].endings > 0) || (!from_queue && in_waiting(key))) {
+    if (held_ >= most_open) return done(Refusal{MappingErrc::no_memory, transient_refusal_s}, now);
+    return hold(key, WaitingRelease{std::move(request), std::move(done)});
+  }
+  const Index index = table_.find_on(mapping, request.via);
+  if (index == nothing) {
+    if (mapping != nothing || static_for(request.transport, request.internal))
+      return done(Refusal{MappingErrc::not_owned_here, permanent_refusal_s}, now);
+    return done({}, now);  // what does not exist is already ended
+  }
+  const auto& lease = table_.leases[index];
+  if (lease.has_nonce && lease.nonce != request.nonce)
+    return done(Refusal{MappingErrc::foreign_nonce, std::max(1u, seconds_until(lease.deadline, now))}, now);
+  if (!writable()) return done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
+  if (ops_.size() >= most_open) return done(Refusal{MappingErrc::no_memory, transient_refusal_s}, now);
+  mark_ending(index);
+  forget(lease.number);
+  ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::remove, .lease = index, .number = lease.number,
+                  .asked = now, .release_done = std::move(done)});
+}
+
+void LeaseService::Impl::release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done, bool from_queue) {
+  expire(now);
+  if (!from_queue && held_ > 0) {
+    // behind whatever of this device waits for a deletion of its own
+    for (auto& [key, queue] : waiting_)
+      if (key.address == request.requester && key.transport == request.transport) {
+        queue.push_back(WaitingReleaseAll{std::move(request), std::move(done)});
+        ++held_;
+        return;
+      }
+  }
+  auto batch = std::make_shared<Batch>();
+  for (const auto& entry : statics_)
+    batch->other_left |= entry.mapping.transport == request.transport && entry.mapping.internal.address == request.requester;
+  bool ending_already = false;
+  const Index device = table_.find_device(request.requester);
+  for (Index i = device == nothing ? nothing : table_.devices[device].first_lease; i != nothing;
+       i = table_.leases[i].device_after) {
+    const auto& lease = table_.leases[i];
+    if (lease.via != request.via || table_.mappings[lease.mapping].transport != request.transport) continue;
+    if (lease.ending) ending_already = true;
+    else batch->todo.push_back(lease.number);
+  }
+  if (!batch->todo.empty() && !writable()) return done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
+  // all are marked now, so that a request behind this one finds them ending, however many slices it takes
+  for (const auto number : batch->todo) mark_ending(table_.find_number(number));
+  batch->release_done = std::move(done);
+  if (ending_already) {
+    ++batch->open;
+    ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::wait, .asked = now, .batch = batch});
+  }
+  if (batch->todo.empty() && batch->open == 0) return finish_batch(batch, now);
+  batches_.push_back(batch);
+  run_batches(now);
+}
+
+void LeaseService::Impl::mark_ending(Index index) {
+  auto& lease = table_.leases[index];
+  lease.ending = true;
+  table_.unschedule(index);
+  ++table_.mappings[lease.mapping].endings;
+}
+
+void LeaseService::Impl::unmark_ending(Index index) {
+  auto& lease = table_.leases[index];
+  if (!lease.ending) return;
+  lease.ending = false;
+  auto& mapping = table_.mappings[lease.mapping];
+  if (--mapping.endings == 0) ready_.push_back({mapping.transport, mapping.internal_address, mapping.internal_port});
+  table_.schedule(index);
+}
+
+void LeaseService::Impl::run_batches(TimePoint now) {
+  std::size_t budget = slice;
+  while (!batches_.empty() && budget > 0 && ops_.size() < most_open) {
+    const auto batch = batches_.front();
+    while (!batch->todo.empty() && budget > 0) {
+      const auto number = batch->todo.back();
+      batch->todo.pop_back();
+      --budget;
+      const Index lease = table_.find_number(number);
+      if (lease == nothing) {  // a static mapping took its port meanwhile
+        batch->result.revoked.push_back(public_id(number));
+        continue;
+      }
+      forget(number);
+      ++batch->open;
+      ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::remove, .lease = lease, .number = number,
+                      .reason = batch->reason, .asked = now, .batch = batch});
+    }
+    if (!batch->todo.empty()) break;
+    batches_.erase(batches_.begin());
+    if (batch->open == 0) finish_batch(batch, now);
+  }
+}
+
+void LeaseService::Impl::finish_batch(const std::shared_ptr<Batch>& batch, TimePoint now) {
+  if (batch->release_done) {
+    auto done = std::move(batch->release_done);
+    batch->release_done = nullptr;
+    if (batch->failed) done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
+    else if (batch->other_left) done(Refusal{MappingErrc::not_owned_here, permanent_refusal_s}, now);
+    else done({}, now);
+  }
+  if (batch->revoke_done) {
+    auto done = std::move(batch->revoke_done);
+    batch->revoke_done = nullptr;
+    done(batch->result, now);
+  }
+}
+
+/// Runs what waited for a deletion that is now over, in order, until one of them starts the next deletion.
+void LeaseService::Impl::run_waiting(TimePoint now) {
+  if (running_waiting_) return;
+  running_waiting_ = true;
+  while (!ready_.empty()) {
+    const EndpointKey key = ready_.back();
+    ready_.pop_back();
+    for (;;) {
+      const auto found = waiting_.find(key);
+      if (found == waiting_.end()) break;
+      const Index mapping = table_.find_mapping(key.transport, {key.address, *Port::from(key.port)});
+      if (mapping != nothing && table_.mappings[mapping].endings > 0) break;
+      Waiting next = std::move(found->second.front());
+      found->second.pop_front();
+      --held_;
+      // the queue stays, perhaps empty, until its last one has run: what comes meanwhile lines up behind it
+      if (auto* waiting_grant = std::get_if<WaitingGrant>(&next))
+        grant(std::move(waiting_grant->request), now, std::move(waiting_grant->done), true);
+      else if (auto* waiting_release = std::get_if<WaitingRelease>(&next))
+        release(std::move(waiting_release->request), now, std::move(waiting_release->done), true);
+      else if (auto* all = std::get_if<WaitingReleaseAll>(&next))
+        release_all(std::move(all->request), now, std::move(all->done), true);
+      if (const auto rest = waiting_.find(key); rest != waiting_.end() && rest->second.empty()) waiting_.erase(rest);
+    }
+  }
+  running_waiting_ = false;
+}
+
+// ---------------------------------------------------------------------------------------------------- endings
+
+void LeaseService::Impl::expire(TimePoint now) {
+  for (Index due = table_.next_due(); due != nothing && table_.leases[due].deadline <= now; due = table_.next_due()) {
+    if (table_.leases[due].open_ops > 0) {
+      table_.unschedule(due);  // its commit will settle what becomes of it
+      continue;
+    }
+    ++expired_;
+    end_now(due, LeaseEventReason::expired, policy_.ended_leases, now);
+  }
+}
+
+/// Ends a lease whose end nobody waits for: the store follows.
+void LeaseService::Impl::end_now(Index index, LeaseEventReason reason, nat::Ending how, TimePoint now) {
+  const auto number = table_.leases[index].number;
+  const auto mapping = table_.leases[index].mapping;
+  std::optional<LeaseEvent> event;
+  if (!listeners_.empty()) event.emplace(LeaseEvent{LeaseEventKind::ended, reason, view(index, true)});
+  if (table_.leases[index].ending) unmark_ending(index);
+  table_.remove_lease(index);
+  provisional_.erase(number);
+  after_lease_left(mapping, how, now);
+  forget(number);
+  if (event) tell(*event, now);
+}
+
+void LeaseService::Impl::handle_timeout(TimePoint now) {
+  expire(now);
+  run_batches(now);
+  if (store_failure_ && !healing_ && now >= retry_at_) heal(now);
+  if (now >= wall_check_at_) check_wall_clock(now);
+  if (announce_at_ != nothing) {
+    std::size_t budget = slice;
+    while (announce_at_ < table_.leases.end() && budget > 0) {
+      const Index lease = announce_at_++;
+      if (table_.leases[lease].number == 0 || table_.leases[lease].fresh) continue;
+      --budget;
+      tell(LeaseEventKind::changed, LeaseEventReason::address_changed, lease, now);
+    }
+    if (announce_at_ >= table_.leases.end()) announce_at_ = nothing;
+  }
+  if (rewrite_at_ != nothing && ops_.size() < most_open) {
+    std::size_t budget = slice;
+    while (rewrite_at_ < table_.leases.end() && budget > 0) {
+      const Index lease = rewrite_at_++;
+      if (table_.leases[lease].number == 0 || table_.leases[lease].ending) continue;
+      --budget;
+      write(lease);
+    }
+    if (rewrite_at_ >= table_.leases.end()) rewrite_at_ = nothing;
+  }
+  run_waiting(now);
+}
+
+std::optional<TimePoint> LeaseService::Impl::next_deadline() const {
+  if (!batches_.empty() || announce_at_ != nothing || rewrite_at_ != nothing) return TimePoint::min();
+  auto next = wall_check_at_;
+  if (const auto due = table_.next_deadline()) next = std::min(next, *due);
+  return std::min(next, retry_at_);
+}
+
+// ------------------------------------------------------------------------------------------- start, policy, network
+
+void LeaseService::Impl::start(const LeasePolicy& policy, const nat::NetworkView& network, TimePoint now) {
+  policy_ = policy;
+  network_ = network;
+  wall_offset_ = clock_.wall().time_since_epoch() - now.time_since_epoch();
+  auto content = store_.load();
+  for (auto& warning : content.warnings) warnings_.push_back(warning);
+  if (content.read_only) {
+    store_failure_ = *content.read_only;
+    retry_at_ = now + retry_after_;
+  }
+  restore(std::move(content), now);
+  wall_check_at_ = now + seconds{10};
+  wall_note_at_ = now + std::chrono::minutes{10};
+}
+
+void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
+  const auto meta = [&](std::string_view key) -> std::optional<std::string> {
+    const auto it = content.meta.find(key);
+    if (it == content.meta.end()) return std::nullopt;
+    return it->second;
+  };
+  const auto next_stored = to_number(meta(meta_next_number));
+  next_number_ = next_stored ? static_cast<std::uint64_t>(*next_stored) : 1;
+  // without the counter, numbers that were given and are gone cannot be known: leave room for them
+  const bool counter_lost = !next_stored && (content.lost || !content.leases.empty());
+  for (const auto& record : content.leases) next_number_ = std::max(next_number_, record.number + 1);
+  for (const auto& block : content.blocks) next_number_ = std::max(next_number_, block.lease + 1);
+  if (counter_lost) next_number_ += 100000;
+  numbers_until_ = next_number_;
+
+  // The wall clock counts after a boot once it shows no less than the newest time that was ever written.
+  const auto wall = clock_.wall();
+  WallTime newest{};
+  if (const auto noted = to_number(meta(meta_wall))) newest = WallTime{seconds{*noted}};
+  for (const auto& record : content.leases)
+    if (record.lifetime_s) newest = std::max(newest, record.deadline_wall - seconds{*record.lifetime_s} - seconds{2});
+  const bool plausible = wall >= newest;
+  if (!plausible) not_before_ = newest;
+
+  // The epoch goes on unless something was lost; see below for the address.
+  const auto boot = to_number(meta(meta_boot));
+  const auto epoch_boot = to_number(meta(meta_epoch_boot));
+  const auto epoch_wall = to_number(meta(meta_epoch_wall));
+  const bool same_boot = boot && *boot == static_cast<std::int64_t>(store_.boot());
+  bool fresh = content.lost || !epoch_boot || !epoch_wall;
+  if (fresh) {
+    epoch_ = now;
+  } else if (same_boot) {
+    epoch_ = TimePoint{std::chrono::nanoseconds{*epoch_boot}};
+  } else {
+    epoch_ = now - (std::max(wall, newest) - WallTime{seconds{*epoch_wall}});
+  }
+  if (epoch_ > now) epoch_ = now;
+
+  for (auto& block : content.blocks)
+    if (!block.until || !plausible || wall < *block.until) {
+      const EndpointKey key{block.transport, block.device, block.internal_port};
+      blocks_.insert_or_assign(key, std::move(block));
+    } else {
+      if (writable()) last_ticket_ = store_.erase_block(block.lease);
+      else dirty_blocks_.insert(block.lease);
+    }
+
+  install_statics(now);
+
+  const bool damaged = content.lost;
+  std::vector<Index> restored;
+  bool rewrite = false;
+  for (auto& record : content.leases) {
+    TimePoint deadline = TimePoint::max();
+    bool provisional = false;
+    if (record.lifetime_s) {
+      if (record.boot == store_.boot()) {
+        deadline = record.deadline;
+      } else {
+        rewrite = true;
+        provisional = !plausible;
+        auto left = record.deadline_wall - std::max(wall, newest);
+        left = std::min<seconds>(left, seconds{*record.lifetime_s});
+        deadline = now + left;
+      }
+      if (deadline <= now) {
+        forget(record.number);
+        continue;
+      }
+    }
+    const auto internal_port = Port::from(record.internal_port), external_port = Port::from(record.external_port);
+    const InternalEndpoint internal{record.internal_address, *internal_port};
+    const bool lawful = is_lawful_target(network_, record.internal_address, damaged && !network_.lan.empty());
+    Index mapping = table_.find_mapping(record.transport, internal);
+    const bool clash = mapping != nothing && (table_.mappings[mapping].external_port != record.external_port ||
+                                              table_.find_on(mapping, record.via) != nothing);
+    const bool allowed = !damaged || may_have(policy_, record.internal_address, record.transport, *external_port);
+    if (!lawful || clash || !allowed) {
+      forget(record.number);
+      warnings_.push_back("the lease " + public_id(record.number) + " of " + record.internal_address.to_string() +
+                          " was not put back: " + (clash ? "it contradicts another one" : "policy forbids it"));
+      fresh = true;
+      continue;
+    }
+    if (mapping == nothing) mapping = table_.add_mapping(record.transport, internal, *external_port, 0);
+    const Index index = table_.add_lease(record.number, mapping);
+    auto& lease = table_.leases[index];
+    lease.via = record.via;
+    lease.deadline = deadline;
+    lease.permanent = !record.lifetime_s;
+    lease.lifetime_s = record.lifetime_s.value_or(0);
+    lease.created = static_cast<std::uint32_t>(record.created.time_since_epoch().count());
+    lease.renewals = record.renewals;
+    lease.enabled = record.enabled;
+    lease.fresh = false;
+    if (record.nonce) lease.has_nonce = true, lease.nonce = *record.nonce;
+    set_contact(lease, record.contact);
+    lease.description.set(record.description);
+    if (!record.remotes.empty()) lease.remotes = std::make_unique<std::vector<RemoteFilter>>(std::move(record.remotes));
+    if (provisional) {
+      lease.provisional_deadline = true;
+      provisional_.emplace(record.number, record.deadline_wall);
+    }
+    table_.schedule(index);
+    if (table_.mappings[mapping].first_lease == index && lease.next_on_mapping == nothing) restored.push_back(mapping);
+  }
+  content.leases.clear();
+  content.leases.shrink_to_fit();
+
+  // all leases of a mapping are known now, so each is put in force once, with the right deadline
+  for (const Index mapping : restored) {
+    if (install_again(mapping, now)) continue;
+    fresh = true;
+    while (table_.mappings[mapping].first_lease != nothing) {
+      const Index lease = table_.mappings[mapping].first_lease;
+      const bool last = table_.leases[lease].next_on_mapping == nothing;
+      warnings_.push_back("the lease " + public_id(table_.leases[lease].number) + " of " +
+                          table_.mappings[mapping].internal_address.to_string() + " lost its external port " +
+                          std::to_string(table_.mappings[mapping].external_port));
+      end_now(lease, LeaseEventReason::lost, nat::Ending::reset, now);
+      if (last) break;
+    }
+  }
+  if (rewrite) rewrite_at_ = 0;
+
+  if (const auto text = meta(meta_external)) external_ = Address::parse(*text);
+  if (fresh) {
+    epoch_ = now;
+    const auto listeners = listeners_;
+    for (auto* listener : listeners) listener->on_epoch_reset(now);
+  }
+  address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now, true);
+  if (fresh || !same_boot) write_epoch();
+}
+
+void LeaseService::Impl::reset_epoch(TimePoint now) {
+  epoch_ = now;
+  write_epoch();
+  const auto listeners = listeners_;
+  for (auto* listener : listeners) listener->on_epoch_reset(now);
+}
+
+void LeaseService::Impl::address_is_now(const std::optional<Address>& address, TimePoint now, bool at_start) {
+  const auto before = external_known_ ? external_ : std::nullopt;
+  if (address) {
+    const bool moved = external_ && *external_ != *address;
+    const bool first = !external_;
+    external_ = *address;
+    if (moved || first) note(meta_external, address->to_string());
+    // mappings whose address is gone are on the preferred one now; the plane has moved them
+    const auto to = table_.intern(*address);
+    for (Index i = 0; i < table_.mappings.end(); ++i) {
+      auto& mapping = table_.mappings[i];
+      if (mapping.internal_port == 0) continue;
+      if (!mapping.installed) {
+        install_again(i, now);
+        if (!mapping.installed) mapping.external_address = to;
+      } else if (const auto& old = table_.addresses[mapping.external_address];
+                 std::ranges::find(network_.external, old) == network_.external.end()) {
+        mapping.external_address = to;
+      }
+    }
+    if (moved) {
+      reset_epoch(now);
+      announce_at_ = 0;
+    }
+  } else if (external_ && at_start) {
+    const auto last = table_.intern(*external_);
+    for (Index i = 0; i < table_.mappings.end(); ++i)
+      if (table_.mappings[i].internal_port != 0 && !table_.mappings[i].installed) table_.mappings[i].external_address = last;
+  }
+  external_known_ = address.has_value();
+  if (before != address || at_start) {
+    const auto listeners = listeners_;
+    for (auto* listener : listeners) listener->on_external_address(address, now);
+  }
+}
+
+void LeaseService::Impl::set_network(const nat::NetworkView& network, TimePoint now) {
+  network_ = network;
+  install_statics(now);
+  address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now, false);
+}
+
+void LeaseService::Impl::install_statics(TimePoint now) {
+  for (auto& entry : statics_)  // gone from the configuration, or other now
+    if (std::ranges::none_of(policy_.statics, [&](const StaticMapping& wanted) {
+          return wanted.transport == entry.mapping.transport && wanted.external == entry.mapping.external &&
+                 wanted.internal == entry.mapping.internal;
+        })) {
+      if (entry.installed) plane_.withdraw(entry.installed->id, nat::Ending::reset, now);
+      tell(LeaseEvent{LeaseEventKind::ended, LeaseEventReason::configured, view(entry, false)}, now);
+      entry.number = 0;
+    }
+  std::erase_if(statics_, [](const StaticEntry& entry) { return entry.number == 0; });
+  for (const auto& wanted : policy_.statics) {
+    auto entry = std::ranges::find_if(statics_, [&](const StaticEntry& have) {
+      return wanted.transport == have.mapping.transport && wanted.external == have.mapping.external;
+    });
+    const bool added = entry == statics_.end();
+    if (added) {
+      const std::string key =
+          "static." + std::string{to_string(wanted.transport)} + "." + std::to_string(wanted.external.number());
+      const auto stored = to_number(store_.get_meta(key));
+      statics_.push_back({wanted, stored ? static_cast<std::uint64_t>(*stored) : next_number(), std::nullopt});
+      if (!stored) note(key, std::to_string(statics_.back().number));
+      entry = statics_.end() - 1;
+    }
+    entry->mapping = wanted;
+    if (entry->installed) continue;
+    // a lease that holds the port has to go
+    for (Index i = 0; added && i < table_.mappings.end(); ++i) {
+      const auto& mapping = table_.mappings[i];
+      if (mapping.internal_port == 0 || mapping.transport != wanted.transport ||
+          mapping.external_port != wanted.external.number())
+        continue;
+      for (Index lease = mapping.first_lease; lease != nothing;) {
+        const Index next = table_.leases[lease].next_on_mapping;
+        end_now(lease, LeaseEventReason::replaced, nat::Ending::reset, now);
+        lease = next;
+      }
+      break;
+    }
+    nat::MappingSpec spec{.transport = wanted.transport, .internal = wanted.internal};
+    spec.suggested = wanted.external;
+    spec.insist = true;
+    spec.restore = true;
+    spec.is_static = true;
+    spec.allowed = {1, 65535};
+    const bool leased = table_.find_mapping(wanted.transport, wanted.internal) != nothing;
+    spec.second_port = leased || std::ranges::any_of(statics_, [&](const StaticEntry& other) {
+                         return &other != &*entry && other.installed && other.mapping.transport == wanted.transport &&
+                                other.mapping.internal == wanted.internal;
+                       });
+    if (const auto installed = plane_.install(spec, now)) {
+      entry->installed = *installed;
+      tell(LeaseEvent{LeaseEventKind::granted, LeaseEventReason::configured, view(*entry, false)}, now);
+    }
+  }
+}
+
+void LeaseService::Impl::set_policy(const LeasePolicy& policy, TimePoint now) {
+  policy_ = policy;
+  install_statics(now);
+  run_waiting(now);
+}
+
+void LeaseService::Impl::check_wall_clock(TimePoint now) {
+  wall_check_at_ = now + seconds{10};
+  const auto wall = clock_.wall();
+  const auto offset = wall.time_since_epoch() - now.time_since_epoch();
+  if (not_before_ && wall >= *not_before_) {
+    // The clock is right at last: what was restored with its full remaining time gets its true deadline.
+    not_before_.reset();
+    wall_offset_ = offset;
+    const auto waiting = std::move(provisional_);
+    provisional_.clear();
+    for (const auto& [number, deadline] : waiting) {
+      const Index index = table_.find_number(number);
+      if (index == nothing || !table_.leases[index].provisional_deadline) continue;
+      auto& lease = table_.leases[index];
+      lease.provisional_deadline = false;
+      lease.deadline = std::min(lease.deadline, now + (deadline - wall));
+      if (lease.ending) continue;
+      table_.schedule(index);
+      if (lease.deadline > now) bring_in_force(lease.mapping, now);
+    }
+    rewrite_at_ = 0;
+    write_epoch();
+    expire(now);
+  } else if (offset - wall_offset_ > seconds{5} || wall_offset_ - offset > seconds{5}) {
+    // Stepped: deadlines stay, but what is stored for the next boot must follow.
+    wall_offset_ = offset;
+    if (!not_before_) {
+      rewrite_at_ = 0;
+      write_epoch();
+    }
+  }
+  if (now >= wall_note_at_) {
+    wall_note_at_ = now + std::chrono::minutes{10};
+    if (!not_before_) note(meta_wall, std::to_string(wall.time_since_epoch().count()));
+  }
+  if (!not_before_)
+    for (auto it = blocks_.begin(); it != blocks_.end();) {
+      if (!it->second.until || wall < *it->second.until) {
+        ++it;
+        continue;
+      }
+      if (writable()) last_ticket_ = store_.erase_block(it->second.lease);
+      else dirty_blocks_.insert(it->second.lease);
+      blocks_.erase(it++);
+    }
+}
+
+void LeaseService::Impl::shut_down() {
+  if (!writable() || last_ticket_ == 0) return;
+  note(meta_next_number, std::to_string(next_number_));
+  if (!not_before_) note(meta_wall, std::to_string(clock_.wall().time_since_epoch().count()));
+}
+
+// ---------------------------------------------------------------------------------------------------------- admin
+
+namespace {
+
+bool fits(const LeaseFilter& filter, const LeaseView& view) {
+  if (filter.device) {
+    const auto address = Address::parse(*filter.device);
+    if (!address || *address != view.internal.address) return false;
+  }
+  return (!filter.transport || *filter.transport == view.transport) && (!filter.kind || *filter.kind == view.kind) &&
+         (!filter.via || (view.kind != LeaseKind::implicit && *filter.via == view.via)) &&
+         (!filter.state || *filter.state == view.state) &&
+         (!filter.external || filter.external->contains(view.external.port)) &&
+         (!filter.internal || filter.internal->contains(view.internal.port));
+}
+
+void sort(std::vector<LeaseView>& views) {
+  std::ranges::sort(views, [](const LeaseView& a, const LeaseView& b) {
+    return std::tie(a.internal.address, a.external.port, a.transport, a.number) <
+           std::tie(b.internal.address, b.external.port, b.transport, b.number);
+  });
+}
+
+}  // namespace
+
+std::vector<LeaseView> LeaseService::Impl::list(const LeaseFilter& filter, TimePoint now) const {
+  std::vector<LeaseView> views;
+  for (const auto& entry : statics_)
+    if (auto shown = view(entry, true); fits(filter, shown)) views.push_back(std::move(shown));
+  for (Index i = 0; i < table_.leases.end(); ++i) {
+    const auto& lease = table_.leases[i];
+    if (lease.number == 0 || lease.fresh || (!lease.permanent && lease.deadline <= now)) continue;
+    if (auto shown = view(i, false); fits(filter, shown)) {
+      const auto& mapping = table_.mappings[lease.mapping];
+      if (mapping.installed)
+        if (auto counters = plane_.counters(mapping.plane)) shown.counters = *counters;
+      views.push_back(std::move(shown));
+    }
+  }
+  sort(views);
+  return views;
+}
+
+std::vector<LeaseView> LeaseService::Impl::list_implicit(const LeaseFilter& filter, TimePoint now) const {
+  std::vector<LeaseView> views;
+  for (const auto& implicit : plane_.implicit_mappings(now)) {
+    LeaseView shown{.number = 0,
+                    .id = {},
+                    .state = LeaseState::active,
+                    .kind = LeaseKind::implicit,
+                    .via = Via::config,
+                    .transport = implicit.transport,
+                    .internal = implicit.internal,
+                    .external = implicit.external,
+                    .remotes = {},
+                    .description = {},
+                    .lifetime_s = {},
+                    .deadline = implicit.deadline,
+                    .created = {},
+                    .renewals = 0,
+                    .counters = {},
+                    .nonce = {},
+                    .contact = {}};
+    if (fits(filter, shown)) views.push_back(std::move(shown));
+  }
+  sort(views);
+  return views;
+}
+
+std::vector<LeaseView> LeaseService::Impl::find(std::string_view prefix, TimePoint now) const {
+  std::vector<LeaseView> views;
+  if (prefix.empty()) return views;
+  const auto shown = [&](Index i) {
+    const auto& lease = table_.leases[i];
+    return lease.number != 0 && !lease.fresh && (lease.permanent || lease.deadline > now);
+  };
+  // a whole id names one lease, also when it is the beginning of a longer id
+  if (const auto number = number_of(prefix)) {
+    if (const Index lease = table_.find_number(*number); lease != nothing && shown(lease)) return {view(lease, true)};
+    for (const auto& entry : statics_)
+      if (entry.number == *number) return {view(entry, true)};
+  }
+  for (const auto& entry : statics_)
+    if (public_id(entry.number).starts_with(prefix)) views.push_back(view(entry, true));
+  for (Index i = 0; i < table_.leases.end(); ++i)
+    if (shown(i) && public_id(table_.leases[i].number).starts_with(prefix)) views.push_back(view(i, true));
+  sort(views);
+  return views;
+}
+
+void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::optional<BlockFor> block, TimePoint now,
+                                RevokeDone done) {
+  expire(now);
+  auto batch = std::make_shared<Batch>();
+  batch->reason = LeaseEventReason::revoked;
+  batch->revoke_done = std::move(done);
+  bool waits = false;
+  std::vector<std::uint64_t> numbers{leases.begin(), leases.end()};
+  std::unordered_set<std::uint64_t> seen;
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    const auto number = numbers[i];
+    if (!seen.insert(number).second) continue;
+    const Index index = table_.find_number(number);
+    if (index == nothing || table_.leases[index].fresh) {
+      const auto entry = std::ranges::find(statics_, number, &StaticEntry::number);
+      batch->result.failed.emplace_back(public_id(number),
+                                        entry == statics_.end() ? "no such lease"
+                                                                : "it comes from the configuration: " + entry->mapping.where);
+      continue;
+    }
+    if (!writable()) {
+      batch->result.failed.emplace_back(public_id(number), "the store cannot be written: " + *store_failure_);
+      continue;
+    }
+    auto& lease = table_.leases[index];
+    auto& mapping = table_.mappings[lease.mapping];
+    if (block) {
+      const EndpointKey key{mapping.transport, mapping.internal_address, mapping.internal_port};
+      BlockRecord record{number, mapping.internal_address, mapping.transport, mapping.internal_port, std::nullopt,
+                         std::string{lease.description.view()}};
+      if (block->time) record.until = clock_.wall() + *block->time;
+      Op op{.ticket = 0, .kind = Op::Kind::block, .lease = nothing, .number = number, .asked = now};
+      const auto old = blocks_.find(key);
+      const bool same_call = old != blocks_.end() && seen.contains(old->second.lease) && old->second.lease != number;
+      if (!same_call) {
+        if (old != blocks_.end()) {
+          op.blocks.push_back(old->second);
+          if (old->second.lease != number) last_ticket_ = store_.erase_block(old->second.lease);
+        }
+        blocks_.insert_or_assign(key, record);
+        last_ticket_ = store_.put_block(std::move(record));
+        op.ticket = last_ticket_;
+        ops_.push_back(std::move(op));
+        plane_.end_flows(mapping.internal_address, now);
+      }
+      // the door is shut only when every protocol's lease on it is gone
+      for (Index other = mapping.first_lease; other != nothing; other = table_.leases[other].next_on_mapping)
+        if (!seen.contains(table_.leases[other].number)) numbers.push_back(table_.leases[other].number);
+    }
+    if (lease.ending) {
+      batch->result.revoked.push_back(public_id(number));
+      waits = true;
+      continue;
+    }
+    mark_ending(index);
+    batch->todo.push_back(number);
+  }
+  if (waits) {
+    ++batch->open;
+    ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::wait, .asked = now, .batch = batch});
+  }
+  if (batch->todo.empty() && batch->open == 0) return finish_batch(batch, now);
+  std::ranges::reverse(batch->todo);
+  batches_.push_back(batch);
+  run_batches(now);
+}
+
+std::vector<Block> LeaseService::Impl::blocks() const {
+  std::vector<Block> all;
+  const auto wall = clock_.wall();
+  for (const auto& [key, record] : blocks_) {
+    if (record.until && wall >= *record.until) continue;
+    all.push_back({record.device, record.transport, *Port::from(record.internal_port), record.until, record.lease,
+                   public_id(record.lease), record.description});
+  }
+  std::ranges::sort(all, [](const Block& a, const Block& b) {
+    return std::tie(a.device, a.internal_port, a.transport) < std::tie(b.device, b.internal_port, b.transport);
+  });
+  return all;
+}
+
+void LeaseService::Impl::unblock(std::span<const std::uint64_t> leases, TimePoint now,
+                                 std::function<void(std::size_t, TimePoint)> done) {
+  if (!writable()) return done(0, now);
+  Op op{.ticket = 0, .kind = Op::Kind::unblock, .lease = nothing, .number = 0, .asked = now};
+  for (const auto number : leases) {
+    const auto block = std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == number; });
+    if (block == blocks_.end()) continue;
+    op.blocks.push_back(block->second);
+    blocks_.erase(block);
+    last_ticket_ = store_.erase_block(number);
+  }
+  if (op.blocks.empty()) return done(0, now);
+  op.ticket = last_ticket_;
+  op.unblock_done = std::move(done);
+  ops_.push_back(std::move(op));
+}
+
+ServiceStatus LeaseService::Impl::status() const {
+  ServiceStatus status;
+  status.leases = table_.size();
+  status.mappings = table_.mapping_count() + statics_.size();
+  status.blocks = blocks_.size();
+  status.granted = granted_;
+  status.renewed = renewed_;
+  status.released = released_;
+  status.expired = expired_;
+  status.revoked = revoked_;
+  status.refused = refused_;
+  status.store_state = store_failure_ ? "read-only: " + *store_failure_ : "ok";
+  status.warnings = warnings_;
+  if (store_failure_)
+    status.warnings.push_back("the store cannot be written (" + *store_failure_ + "): " +
+                              (policy_.grant_without_store ? "leases granted now are lost by a restart"
+                                                           : "new leases, renewals and deletions are refused"));
+  for (const auto& entry : statics_)
+    if (!entry.installed && !network_.external.empty())
+      status.warnings.push_back("the static mapping of " + std::string{to_string(entry.mapping.transport)} + " port " +
+                                std::to_string(entry.mapping.external.number()) + " (" + entry.mapping.where +
+                                ") is not in force: the port is used by the gateway itself or by another mapping");
+  return status;
+}
+
+// ------------------------------------------------------------------------------------------------------- the seam
+
+LeaseService::LeaseService(Dependencies dependencies) : impl_{std::make_unique<Impl>(dependencies)} {}
+LeaseService::~LeaseService() { impl_->shut_down(); }
+
+void LeaseService::start(const LeasePolicy& policy, const nat::NetworkView& network, TimePoint now) {
+  impl_->start(policy, network, now);
+}
+void LeaseService::set_policy(const LeasePolicy& policy, TimePoint now) { impl_->set_policy(policy, now); }
+void LeaseService::set_network(const nat::NetworkView& network, TimePoint now) { impl_->set_network(network, now); }
+void LeaseService::commit_results(TimePoint now) { impl_->commit_results(now); }
+void LeaseService::handle_timeout(TimePoint now) { impl_->handle_timeout(now); }
+std::optional<TimePoint> LeaseService::next_deadline() const { return impl_->next_deadline(); }
+
+void LeaseService::grant(GrantRequest request, TimePoint now, GrantDone done) {
+  impl_->grant(std::move(request), now, std::move(done), false);
+}
+void LeaseService::release(ReleaseRequest request, TimePoint now, ReleaseDone done) {
+  impl_->release(std::move(request), now, std::move(done), false);
+}
+void LeaseService::release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done) {
+  impl_->release_all(std::move(request), now, std::move(done), false);
+}
+Result<Address> LeaseService::external_address() const { return impl_->external_address(); }
+std::uint32_t LeaseService::epoch_s(TimePoint now) const { return impl_->epoch_s(now); }
+void LeaseService::add_listener(ServiceListener& listener) { impl_->listeners_.push_back(&listener); }
+void LeaseService::remove_listener(ServiceListener& listener) { std::erase(impl_->listeners_, &listener); }
+
+std::vector<LeaseView> LeaseService::list(const LeaseFilter& filter, TimePoint now) const {
+  return impl_->list(filter, now);
+}
+std::vector<LeaseView> LeaseService::list_implicit(const LeaseFilter& filter, TimePoint now) const {
+  return impl_->list_implicit(filter, now);
+}
+std::vector<LeaseView> LeaseService::find(std::string_view id_prefix, TimePoint now) const {
+  return impl_->find(id_prefix, now);
+}
+void LeaseService::revoke(std::span<const std::uint64_t> leases, std::optional<BlockFor> block, TimePoint now,
+                          RevokeDone done) {
+  impl_->revoke(leases, block, now, std::move(done));
+}
+std::vector<Block> LeaseService::blocks(TimePoint) const { return impl_->blocks(); }
+void LeaseService::unblock(std::span<const std::uint64_t> leases, TimePoint now,
+                           std::function<void(std::size_t, TimePoint)> done) {
+  impl_->unblock(leases, now, std::move(done));
+}
+ServiceStatus LeaseService::status() const { return impl_->status(); }
+
+}  // namespace sallyport::lease

@@ -1,0 +1,226 @@
+#include "src/lease/lease_table.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace sallyport::lease {
+namespace {
+
+constexpr std::uint64_t splitmix(std::uint64_t& state) {
+  std::uint64_t z = state += 0x9e3779b97f4a7c15u;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+struct SipState {
+  std::uint64_t v0, v1, v2, v3;
+  void round() {
+    v0 += v1, v1 = std::rotl(v1, 13), v1 ^= v0, v0 = std::rotl(v0, 32);
+    v2 += v3, v3 = std::rotl(v3, 16), v3 ^= v2;
+    v0 += v3, v3 = std::rotl(v3, 21), v3 ^= v0;
+    v2 += v1, v1 = std::rotl(v1, 17), v1 ^= v2, v2 = std::rotl(v2, 32);
+  }
+  void word(std::uint64_t m) { v3 ^= m, round(), v0 ^= m; }
+};
+
+}  // namespace
+
+KeyedHash::KeyedHash(std::uint64_t seed) noexcept : k0_{splitmix(seed)}, k1_{splitmix(seed)} {}
+
+std::uint64_t KeyedHash::operator()(std::uint64_t a, std::uint64_t b, std::uint64_t c) const noexcept {
+  SipState s{k0_ ^ 0x736f6d6570736575u, k1_ ^ 0x646f72616e646f6du, k0_ ^ 0x6c7967656e657261u, k1_ ^ 0x7465646279746573u};
+  s.word(a), s.word(b), s.word(c), s.word(std::uint64_t{24} << 56);
+  s.v2 ^= 0xff;
+  s.round(), s.round(), s.round();
+  return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+}
+
+std::uint64_t KeyedHash::operator()(const Address& address, std::uint64_t more) const noexcept {
+  std::uint64_t words[2];
+  std::memcpy(words, address.bytes().data(), sizeof words);
+  return (*this)(words[0], words[1], more);
+}
+
+std::size_t LeaseTable::ByEndpoint::operator()(Index mapping) const {
+  const auto& m = table->mappings[mapping];
+  return table->hash_(m.internal_address, std::uint64_t{m.internal_port} << 8 | static_cast<std::uint8_t>(m.transport));
+}
+std::size_t LeaseTable::ByEndpoint::operator()(const MappingKey& key) const {
+  return table->hash_(key.internal.address, std::uint64_t{key.internal.port.number()} << 8 |
+                                                static_cast<std::uint8_t>(key.transport));
+}
+bool LeaseTable::ByEndpoint::operator()(const MappingKey& key, Index mapping) const {
+  const auto& m = table->mappings[mapping];
+  return m.internal_port == key.internal.port.number() && m.transport == key.transport &&
+         m.internal_address == key.internal.address;
+}
+std::size_t LeaseTable::ByNumber::operator()(Index lease) const { return (*this)(table->leases[lease].number); }
+std::size_t LeaseTable::ByNumber::operator()(std::uint64_t number) const { return table->hash_(number, 0, 0); }
+std::size_t LeaseTable::ByAddress::operator()(Index device) const { return (*this)(table->devices[device].address); }
+std::size_t LeaseTable::ByAddress::operator()(const Address& address) const { return table->hash_(address, 0); }
+
+LeaseTable::LeaseTable(std::uint64_t seed)
+    : addresses{Address{}},
+      hash_{seed},
+      by_endpoint_{0, ByEndpoint{this}, ByEndpoint{this}},
+      by_number_{0, ByNumber{this}, ByNumber{this}},
+      by_address_{0, ByAddress{this}, ByAddress{this}} {}
+
+Index LeaseTable::find_mapping(Transport transport, const InternalEndpoint& internal) const {
+  const auto it = by_endpoint_.find(MappingKey{transport, internal});
+  return it == by_endpoint_.end() ? nothing : *it;
+}
+
+Index LeaseTable::find_on(Index mapping, Via via) const {
+  if (mapping == nothing) return nothing;
+  Index lease = mappings[mapping].first_lease;
+  while (lease != nothing && leases[lease].via != via) lease = leases[lease].next_on_mapping;
+  return lease;
+}
+
+Index LeaseTable::find_number(std::uint64_t number) const {
+  const auto it = by_number_.find(number);
+  return it == by_number_.end() ? nothing : *it;
+}
+
+Index LeaseTable::find_device(const Address& address) const {
+  const auto it = by_address_.find(address);
+  return it == by_address_.end() ? nothing : *it;
+}
+
+Index LeaseTable::add_mapping(Transport transport, const InternalEndpoint& internal, Port external,
+                              std::uint16_t address) {
+  const Index index = mappings.take();
+  auto& mapping = mappings[index];
+  mapping.internal_address = internal.address;
+  mapping.internal_port = internal.port.number();
+  mapping.external_port = external.number();
+  mapping.external_address = address;
+  mapping.transport = transport;
+  by_endpoint_.insert(index);
+  return index;
+}
+
+void LeaseTable::remove_mapping(Index mapping) {
+  by_endpoint_.erase(mapping);
+  mappings.give_back(mapping);
+}
+
+Index LeaseTable::add_lease(std::uint64_t number, Index mapping) {
+  const Index index = leases.take();
+  auto& lease = leases[index];
+  lease.number = number;
+  lease.mapping = mapping;
+  auto& on = mappings[mapping];
+  lease.next_on_mapping = on.first_lease;
+  on.first_lease = index;
+  Index device = find_device(on.internal_address);
+  if (device == nothing) {
+    device = devices.take();
+    devices[device].address = on.internal_address;
+    by_address_.insert(device);
+  }
+  on.device = device;
+  auto& owner = devices[device];
+  ++owner.leases;
+  lease.device_after = owner.first_lease;
+  if (owner.first_lease != nothing) leases[owner.first_lease].device_before = index;
+  owner.first_lease = index;
+  by_number_.insert(index);
+  return index;
+}
+
+void LeaseTable::remove_lease(Index index) {
+  unschedule(index);
+  by_number_.erase(index);
+  auto& lease = leases[index];
+  auto& mapping = mappings[lease.mapping];
+  Index* link = &mapping.first_lease;
+  while (*link != index) link = &leases[*link].next_on_mapping;
+  *link = lease.next_on_mapping;
+  auto& device = devices[mapping.device];
+  if (lease.device_before != nothing) leases[lease.device_before].device_after = lease.device_after;
+  else device.first_lease = lease.device_after;
+  if (lease.device_after != nothing) leases[lease.device_after].device_before = lease.device_before;
+  if (--device.leases == 0) {
+    by_address_.erase(mapping.device);
+    devices.give_back(mapping.device);
+    mapping.device = nothing;
+  }
+  leases.give_back(index);
+}
+
+std::uint16_t LeaseTable::intern(const Address& address) {
+  // newest first: the gateway's addresses are few, and the one asked for is nearly always among the last
+  for (std::size_t i = addresses.size(); i-- > 1;)
+    if (addresses[i] == address) return static_cast<std::uint16_t>(i);
+  if (addresses.size() >= 4096) return 0;
+  addresses.push_back(address);
+  return static_cast<std::uint16_t>(addresses.size() - 1);
+}
+
+std::optional<TimePoint> LeaseTable::next_deadline() const {
+  if (heap_.empty()) return std::nullopt;
+  return heap_.front().deadline;
+}
+
+void LeaseTable::schedule(Index index) {
+  auto& lease = leases[index];
+  if (lease.permanent) return unschedule(index);
+  if (lease.heap_slot == nothing) {
+    heap_.push_back({lease.deadline, index});
+    lease.heap_slot = static_cast<Index>(heap_.size() - 1);
+    return sift_up(lease.heap_slot);
+  }
+  const auto slot = lease.heap_slot;
+  const auto before = heap_[slot].deadline;
+  heap_[slot].deadline = lease.deadline;
+  if (lease.deadline < before) sift_up(slot);
+  else sift_down(slot);
+}
+
+void LeaseTable::unschedule(Index index) {
+  auto& lease = leases[index];
+  const auto slot = lease.heap_slot;
+  if (slot == nothing) return;
+  lease.heap_slot = nothing;
+  const Entry last = heap_.back();
+  heap_.pop_back();
+  if (slot == heap_.size()) return;
+  place(slot, last);
+  sift_up(slot);
+  sift_down(leases[last.lease].heap_slot);
+}
+
+void LeaseTable::place(std::size_t slot, const Entry& entry) {
+  heap_[slot] = entry;
+  leases[entry.lease].heap_slot = static_cast<Index>(slot);
+}
+
+void LeaseTable::sift_up(std::size_t slot) {
+  const Entry entry = heap_[slot];
+  while (slot > 0) {
+    const std::size_t parent = (slot - 1) / 2;
+    if (heap_[parent].deadline <= entry.deadline) break;
+    place(slot, heap_[parent]);
+    slot = parent;
+  }
+  place(slot, entry);
+}
+
+void LeaseTable::sift_down(std::size_t slot) {
+  const Entry entry = heap_[slot];
+  for (;;) {
+    std::size_t child = 2 * slot + 1;
+    if (child >= heap_.size()) break;
+    if (child + 1 < heap_.size() && heap_[child + 1].deadline < heap_[child].deadline) ++child;
+    if (entry.deadline <= heap_[child].deadline) break;
+    place(slot, heap_[child]);
+    slot = child;
+  }
+  place(slot, entry);
+}
+
+}  // namespace sallyport::lease

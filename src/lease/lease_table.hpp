@@ -1,0 +1,208 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include <boost/unordered/unordered_flat_set.hpp>
+
+#include "nat/plane/data_plane.hpp"
+#include "sallyport/values/mapping_service.hpp"
+
+/// Leases, mappings and devices in memory, compactly: a lease with its mapping costs about 200 octets. No policy, no
+/// store, no plane; the service drives it.
+namespace sallyport::lease {
+
+using Index = std::uint32_t;
+constexpr Index nothing = ~Index{0};
+
+/// Elements that stay where they are and are named by small numbers.
+template <class T>
+class Slab {
+ public:
+  Index take() {
+    if (!free_.empty()) {
+      const Index index = free_.back();
+      free_.pop_back();
+      (*this)[index] = T{};
+      return index;
+    }
+    if (size_ % chunk == 0) chunks_.push_back(std::make_unique<T[]>(chunk));
+    return size_++;
+  }
+  void give_back(Index index) {
+    (*this)[index] = T{};
+    free_.push_back(index);
+  }
+  T& operator[](Index index) { return chunks_[index / chunk][index % chunk]; }
+  const T& operator[](Index index) const { return chunks_[index / chunk][index % chunk]; }
+  /// One above the highest index ever taken.
+  Index end() const { return size_; }
+
+ private:
+  static constexpr Index chunk = 128;
+  std::vector<std::unique_ptr<T[]>> chunks_;
+  std::vector<Index> free_;
+  Index size_ = 0;
+};
+
+/// SipHash-1-3 of short keys under a secret, so that no client can choose collisions (POL-NET-13).
+class KeyedHash {
+ public:
+  explicit KeyedHash(std::uint64_t seed) noexcept;
+  std::uint64_t operator()(std::uint64_t a, std::uint64_t b, std::uint64_t c) const noexcept;
+  std::uint64_t operator()(const Address& address, std::uint64_t more) const noexcept;
+
+ private:
+  std::uint64_t k0_, k1_;
+};
+
+/// Text that costs one pointer when it is empty.
+class SmallText {
+ public:
+  std::string_view view() const { return text_ ? std::string_view{*text_} : std::string_view{}; }
+  void set(std::string_view text) {
+    text_ = text.empty() ? nullptr : std::make_unique<const std::string>(text);
+  }
+
+ private:
+  std::unique_ptr<const std::string> text_;
+};
+
+struct Lease {
+  std::uint64_t number = 0;  ///< 0: this place is free
+  TimePoint deadline = TimePoint::max();
+  Nonce nonce{};
+  std::uint32_t lifetime_s = 0;
+  std::uint32_t created = 0;  ///< wall time, seconds
+  std::uint32_t renewals = 0;
+  Index mapping = nothing;
+  Index heap_slot = nothing;        ///< not in the heap: permanent, ending or being committed past its deadline
+  Index next_on_mapping = nothing;
+  Index device_before = nothing, device_after = nothing;
+  std::uint32_t contact_interface = 0;
+  std::uint16_t contact_port = 0;
+  std::uint16_t contact_gateway = 0;  ///< index of LeaseTable::addresses
+  std::uint16_t contact_client = 0;   ///< 0: the device itself; else 1 + index of LeaseTable::addresses
+  std::uint16_t open_ops = 0;         ///< writes of it that are not yet committed
+  Via via = Via::pcp;
+  bool has_nonce : 1 = false;
+  bool permanent : 1 = false;
+  bool enabled : 1 = true;
+  bool ending : 1 = false;            ///< its deletion waits for the commit
+  bool fresh : 1 = true;              ///< not yet committed, so not yet shown
+  bool provisional_deadline : 1 = false;  ///< the wall clock was not plausible when it was restored
+  bool dirty : 1 = false;             ///< the store holds something else
+  SmallText description;
+  std::unique_ptr<std::vector<RemoteFilter>> remotes;  ///< empty pointer: everybody
+  TimePoint asked;                    ///< when the latest grant or renewal was asked for
+};
+
+struct Mapping {
+  Address internal_address;
+  nat::MappingId plane{};
+  Index first_lease = nothing;
+  Index device = nothing;
+  std::uint16_t internal_port = 0;  ///< 0: this place is free
+  std::uint16_t external_port = 0;
+  std::uint16_t external_address = 0;  ///< index of LeaseTable::addresses
+  Transport transport = Transport::udp;
+  bool installed : 1 = false;
+  bool filtered : 1 = false;        ///< remote filters are in force in the plane
+  std::uint16_t endings = 0;        ///< deletions that wait for their commit
+
+  InternalEndpoint internal() const { return {internal_address, *Port::from(internal_port)}; }
+};
+
+struct Device {
+  Address address;
+  std::uint32_t leases = 0;
+  Index first_lease = nothing;
+};
+
+class LeaseTable {
+ public:
+  explicit LeaseTable(std::uint64_t seed);
+
+  Slab<Lease> leases;
+  Slab<Mapping> mappings;
+  Slab<Device> devices;
+  /// Addresses that many leases share (gateways, external addresses), by index. Few and never dropped.
+  std::vector<Address> addresses;
+
+  std::size_t size() const { return by_number_.size(); }
+  std::size_t mapping_count() const { return by_endpoint_.size(); }
+
+  Index find_mapping(Transport transport, const InternalEndpoint& internal) const;
+  /// The lease that `via` made on this mapping.
+  Index find_on(Index mapping, Via via) const;
+  Index find_number(std::uint64_t number) const;
+  Index find_device(const Address& address) const;
+
+  Index add_mapping(Transport transport, const InternalEndpoint& internal, Port external, std::uint16_t address);
+  void remove_mapping(Index mapping);
+  /// The caller fills the rest; the number and the mapping are given. Not yet in the heap.
+  Index add_lease(std::uint64_t number, Index mapping);
+  /// Takes it off its mapping (which stays, perhaps empty), its device and the heap.
+  void remove_lease(Index lease);
+
+  /// Index of an address in `addresses`, added when it is new. 0 when there are too many.
+  std::uint16_t intern(const Address& address);
+
+  // Deadlines: a heap that knows where each lease is, so it never holds more than the leases.
+  void schedule(Index lease);    ///< by its deadline; moves it when it is already in; permanent ones stay out
+  void unschedule(Index lease);
+  Index next_due() const { return heap_.empty() ? nothing : heap_.front().lease; }
+  std::optional<TimePoint> next_deadline() const;
+
+ private:
+  struct Entry {
+    TimePoint deadline;
+    Index lease;
+  };
+  struct MappingKey {
+    Transport transport;
+    const InternalEndpoint& internal;
+  };
+  struct ByEndpoint {
+    using is_transparent = void;
+    const LeaseTable* table;
+    std::size_t operator()(Index mapping) const;
+    std::size_t operator()(const MappingKey& key) const;
+    bool operator()(Index a, Index b) const { return a == b; }
+    bool operator()(const MappingKey& key, Index mapping) const;
+    bool operator()(Index mapping, const MappingKey& key) const { return (*this)(key, mapping); }
+  };
+  struct ByNumber {
+    using is_transparent = void;
+    const LeaseTable* table;
+    std::size_t operator()(Index lease) const;
+    std::size_t operator()(std::uint64_t number) const;
+    bool operator()(Index a, Index b) const { return a == b; }
+    bool operator()(std::uint64_t number, Index lease) const { return table->leases[lease].number == number; }
+    bool operator()(Index lease, std::uint64_t number) const { return (*this)(number, lease); }
+  };
+  struct ByAddress {
+    using is_transparent = void;
+    const LeaseTable* table;
+    std::size_t operator()(Index device) const;
+    std::size_t operator()(const Address& address) const;
+    bool operator()(Index a, Index b) const { return a == b; }
+    bool operator()(const Address& address, Index device) const { return table->devices[device].address == address; }
+    bool operator()(Index device, const Address& address) const { return (*this)(address, device); }
+  };
+
+  void place(std::size_t slot, const Entry& entry);
+  void sift_up(std::size_t slot);
+  void sift_down(std::size_t slot);
+
+  KeyedHash hash_;
+  boost::unordered_flat_set<Index, ByEndpoint, ByEndpoint> by_endpoint_;
+  boost::unordered_flat_set<Index, ByNumber, ByNumber> by_number_;
+  boost::unordered_flat_set<Index, ByAddress, ByAddress> by_address_;
+  std::vector<Entry> heap_;
+};
+
+}  // namespace sallyport::lease
