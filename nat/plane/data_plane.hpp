@@ -27,7 +27,26 @@ enum class PlaneErrc {
   not_found,        ///< no such mapping
   system_failure,   ///< the kernel refused; PlaneStatus::warnings says what
 };
-const boost::system::error_category& plane_category() noexcept;
+/// Here and not in a .cpp, so that whoever only calls planes (the lease service) links none.
+inline const boost::system::error_category& plane_category() noexcept {
+  struct Category final : boost::system::error_category {
+    const char* name() const noexcept override { return "sallyport.plane"; }
+    std::string message(int value) const override {
+      switch (static_cast<PlaneErrc>(value)) {
+        case PlaneErrc::no_external_address: return "there is no external address now";
+        case PlaneErrc::port_taken: return "another mapping or another device's flow holds the port";
+        case PlaneErrc::port_reserved: return "the port is the gateway's own, excluded or statically mapped";
+        case PlaneErrc::no_ports_left: return "no free port in the allowed range";
+        case PlaneErrc::no_memory: return "a table of the translator is full";
+        case PlaneErrc::not_found: return "no such mapping";
+        case PlaneErrc::system_failure: return "the kernel refused";
+      }
+      return "unknown reason";
+    }
+  };
+  static const Category category;
+  return category;
+}
 inline boost::system::error_code make_error_code(PlaneErrc error) noexcept {
   return {static_cast<int>(error), plane_category()};
 }
