@@ -1,0 +1,4 @@
+# Needs root, network namespaces and /dev/net/tun; says so and skips where it cannot have them.
+add_library(sallyport_tun_lab STATIC tun_lab.cpp)
+target_link_libraries(sallyport_tun_lab PUBLIC sallyport_values)
+sallyport_test(tun_plane_test LINK sallyport_plane_tun sallyport_tun_lab)
