@@ -163,6 +163,9 @@ class LeaseService::Impl {
 
   std::vector<LeaseView> list(const LeaseFilter& filter, TimePoint now) const;
   std::vector<LeaseView> list_implicit(const LeaseFilter& filter, TimePoint now) const;
+  std::vector<std::uint64_t> list_numbers(const LeaseFilter& filter, TimePoint now) const;
+  std::vector<LeaseView> views(std::span<const std::uint64_t> leases, TimePoint now) const;
+  std::array<std::uint64_t, 6> count_by_via() const;
   std::vector<LeaseView> find(std::string_view prefix, TimePoint now) const;
   void revoke(std::span<const std::uint64_t> leases, std::optional<BlockFor> block, TimePoint now, RevokeDone done);
   std::vector<Block> blocks() const;
@@ -1565,6 +1568,58 @@ std::vector<LeaseView> LeaseService::Impl::list_implicit(const LeaseFilter& filt
   return views;
 }
 
+std::vector<std::uint64_t> LeaseService::Impl::list_numbers(const LeaseFilter& filter, TimePoint now) const {
+  struct Key {
+    Address device;
+    Port external;
+    Transport transport;
+    std::uint64_t number;
+    auto operator<=>(const Key&) const = default;
+  };
+  std::vector<Key> keys;
+  for (const auto& entry : statics_)
+    if (const auto shown = view(entry, false); fits(filter, shown))
+      keys.push_back({shown.internal.address, shown.external.port, shown.transport, shown.number});
+  const bool all = !filter.device && !filter.transport && !filter.via && !filter.kind && !filter.state &&
+                   !filter.external && !filter.internal;
+  if (all) keys.reserve(keys.size() + table_.size());
+  for (Index i = 0; i < table_.leases.end(); ++i) {
+    const auto& lease = table_.leases[i];
+    if (lease.number == 0 || lease.fresh || (!lease.permanent && lease.deadline <= now)) continue;
+    if (!all && !fits(filter, view(i, false))) continue;
+    const auto& mapping = table_.mappings[lease.mapping];
+    keys.push_back({mapping.internal_address, *Port::from(mapping.external_port), mapping.transport, lease.number});
+  }
+  std::ranges::sort(keys);
+  std::vector<std::uint64_t> numbers;
+  numbers.reserve(keys.size());
+  for (const auto& key : keys) numbers.push_back(key.number);
+  return numbers;
+}
+
+std::vector<LeaseView> LeaseService::Impl::views(std::span<const std::uint64_t> leases, TimePoint now) const {
+  std::vector<LeaseView> views;
+  views.reserve(leases.size());
+  for (const auto number : leases) {
+    if (const Index index = table_.find_number(number); index != nothing) {
+      const auto& lease = table_.leases[index];
+      if (!lease.fresh && (lease.permanent || lease.deadline > now)) views.push_back(view(index, true));
+    } else if (const auto entry = std::ranges::find(statics_, number, &StaticEntry::number); entry != statics_.end()) {
+      views.push_back(view(*entry, true));
+    }
+  }
+  return views;
+}
+
+std::array<std::uint64_t, 6> LeaseService::Impl::count_by_via() const {
+  std::array<std::uint64_t, 6> counts{};
+  counts[static_cast<std::size_t>(Via::config)] = statics_.size();
+  for (Index i = 0; i < table_.leases.end(); ++i)
+    if (const auto& lease = table_.leases[i]; lease.number != 0 && !lease.fresh)
+      ++counts[static_cast<std::size_t>(lease.via)];
+  return counts;
+}
+
 std::vector<LeaseView> LeaseService::Impl::find(std::string_view prefix, TimePoint now) const {
   std::vector<LeaseView> views;
   if (prefix.empty()) return views;
@@ -1743,6 +1798,13 @@ std::vector<LeaseView> LeaseService::list(const LeaseFilter& filter, TimePoint n
 std::vector<LeaseView> LeaseService::list_implicit(const LeaseFilter& filter, TimePoint now) const {
   return impl_->list_implicit(filter, now);
 }
+std::vector<std::uint64_t> LeaseService::list_numbers(const LeaseFilter& filter, TimePoint now) const {
+  return impl_->list_numbers(filter, now);
+}
+std::vector<LeaseView> LeaseService::views(std::span<const std::uint64_t> leases, TimePoint now) const {
+  return impl_->views(leases, now);
+}
+std::array<std::uint64_t, 6> LeaseService::count_by_via() const { return impl_->count_by_via(); }
 std::vector<LeaseView> LeaseService::find(std::string_view id_prefix, TimePoint now) const {
   return impl_->find(id_prefix, now);
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 #include <string>
@@ -122,6 +123,12 @@ class LeaseService final : public MappingService {
   /// Leases that match, ordered by device then external port, with counters as of now.
   std::vector<LeaseView> list(const LeaseFilter& filter, TimePoint now) const;
   std::vector<LeaseView> list_implicit(const LeaseFilter& filter, TimePoint now) const;
+  /// The numbers of the leases that list() would give now, in its order: for long lists that are shown in slices.
+  std::vector<std::uint64_t> list_numbers(const LeaseFilter& filter, TimePoint now) const;
+  /// Those of these leases that still stand, in the order given, with counters as of now.
+  std::vector<LeaseView> views(std::span<const std::uint64_t> leases, TimePoint now) const;
+  /// How many leases came by each door, static mappings among them; the index is the number of the Via.
+  std::array<std::uint64_t, 6> count_by_via() const;
   /// By id or unique prefix: not_found, or several candidates (ambiguous).
   std::vector<LeaseView> find(std::string_view id_prefix, TimePoint now) const;
   using RevokeDone = std::function<void(const RevokeResult&, TimePoint now)>;
