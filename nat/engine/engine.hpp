@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -38,7 +39,7 @@ struct Packet {
   bool partial_checksum = false;
   /// A segmentation super packet: its total length may be above the MTU; each part gets the same rewriting.
   bool gso = false;
-  // results
+  // results; `size` shrinks to the total length of the header where the frame was padded
   Action action = Action::drop;
   DropReason reason{};
 };

@@ -155,7 +155,8 @@ class DataPlane {
 
   /// Claims an external port atomically and puts the mapping in force. Renewing or changing filters is not done
   /// here but by renew() and set_remotes(). An implicit mapping of the very same endpoint is turned into this one
-  /// and keeps its port (unless `insist` names another: port_taken).
+  /// and keeps its port (unless `insist` names another: port_taken). Without an external address only restored
+  /// and static mappings are taken: their external address reads 0.0.0.0 and they forward once there is one.
   virtual Result<Installed> install(const MappingSpec& spec, TimePoint now) = 0;
   virtual Result<void> renew(MappingId id, TimePoint deadline) = 0;
   virtual Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) = 0;
