@@ -1,0 +1,481 @@
+#include "src/daemon/daemon.hpp"
+
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <set>
+#include <system_error>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include "nat/plane/tun/tun_plane.hpp"
+#include "src/admin/server.hpp"
+#include "src/daemon/lease_log.hpp"
+#include "src/daemon/log.hpp"
+#include "src/daemon/port_5351.hpp"
+#include "src/daemon/privileges.hpp"
+#include "src/daemon/service_manager.hpp"
+#include "src/lease/lease_service.hpp"
+#include "src/lease/store/sqlite_store.hpp"
+#include "src/transport/device_names.hpp"
+#include "src/transport/netlink.hpp"
+#include "src/transport/network_state.hpp"
+#include "src/transport/udp_service.hpp"
+
+namespace sallyport::daemon {
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+constexpr std::chrono::seconds sweep_interval{1};
+constexpr std::string_view run_directory = "/run/sallyport";
+constexpr std::string_view admin_group = "sallyport";
+
+/// Where the tun plane keeps what it changed: one file per network namespace, found again by --detach
+/// whatever the other flags are.
+std::string undo_file() {
+  struct stat status {};
+  const bool known = ::stat("/proc/self/ns/net", &status) == 0;
+  return std::string{run_directory} + "/tun-undo" +
+         (known ? '-' + std::to_string(status.st_ino) : std::string{});
+}
+
+void make_run_directory() {
+  std::error_code error;
+  std::filesystem::create_directories(run_directory, error);
+  if (error) log::warn("cannot make the directory " + std::string{run_directory} + ": " + error.message());
+}
+
+/// Octets of the system's random source; it does not fail for as few.
+template <class Value>
+void fill_random(Value& value) {
+  if (::getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) std::abort();
+}
+
+class Daemon {
+ public:
+  Daemon(const Config& config, const Flags& flags) : config_{config}, flags_{flags} {}
+  ~Daemon() {
+    if (service_ && lease_log_) service_->remove_listener(*lease_log_);
+  }
+
+  int run();
+
+ private:
+  bool start();
+  bool start_plane();
+  bool start_store();
+  void reload();
+  void stop();
+
+  /// Follows the network and the configuration: plane, service, sockets, announcements. Idempotent.
+  void apply_network(TimePoint now);
+  bool serve_ports(const nat::NetworkView& view, TimePoint now);
+
+  void on_store_news();
+  void on_timer();
+  void after_work();
+  void arm(TimePoint now);
+  void sweep(TimePoint now);
+  void watch_signals();
+
+  void tell_changed_warnings();
+  std::vector<std::string> own_warnings() const;
+  admin::DaemonStatus status() const;
+  admin::DeviceIdentity identify(const Address& address);
+
+  Config config_;
+  Flags flags_;
+  asio::io_context io_{1};
+  SystemClock clock_;
+  TimePoint started_ = clock_.now();
+
+  std::unique_ptr<transport::NetworkWatcher> network_;
+  transport::DeviceNames names_;
+  nat::NetworkView view_;
+  std::unique_ptr<nat::TunPlane> plane_;
+  std::atomic<bool> store_news_{false};
+  std::unique_ptr<lease::Store> store_;
+  std::unique_ptr<lease::LeaseService> service_;
+  std::unique_ptr<LeaseLog> lease_log_;
+  std::unique_ptr<Port5351> port_5351_;
+  std::unique_ptr<transport::UdpService> udp_;
+  std::unique_ptr<admin::Server> admin_;
+
+  asio::steady_timer timer_{io_};
+  std::optional<TimePoint> armed_;
+  TimePoint next_sweep_ = started_ + sweep_interval;
+  asio::signal_set signals_{io_, SIGTERM, SIGINT, SIGHUP};
+  std::optional<std::chrono::microseconds> watchdog_ = watchdog_interval();
+
+  bool plane_behind_ = false;  ///< it did not take the last view
+  std::string udp_problem_;    ///< why the port cannot be had somewhere; empty: it is
+  std::string reload_problem_;
+  std::set<std::string> told_warnings_;
+  transport::SourceLimiter event_limit_{{10, 20, 1, 1000}};
+  std::uint64_t events_left_out_ = 0;
+};
+
+bool Daemon::start_plane() {
+  if (config_.engine.data_plane == PlaneChoice::ebpf) {
+    log::error("the ebpf data plane is not part of this version; use --data-plane tun (or auto)");
+    return false;
+  }
+  make_run_directory();
+  nat::TunOptions options;
+  options.undo_file = undo_file();
+  fill_random(options.engine.secret);
+  fill_random(options.engine.seed);
+  std::string why;
+  auto plane = nat::TunPlane::start(options, clock_, why);
+  if (!plane) {
+    log::error(why);
+    return false;
+  }
+  plane_ = std::move(*plane);
+  if (const auto set = plane_->set_policy(config_.plane_policy(), clock_.now()); !set) {
+    log::error("the data plane refused the configuration: " + set.error().message());
+    return false;
+  }
+  return true;
+}
+
+bool Daemon::start_store() {
+  lease::SqliteOptions options;
+  options.dir = config_.store.dir;
+  options.sync = config_.store.sync;
+  options.notify = [this] {
+    // Many commits while the control thread is busy are one call.
+    if (!store_news_.exchange(true)) asio::post(io_, [this] { on_store_news(); });
+  };
+  auto store = lease::open_sqlite_store(std::move(options));
+  if (!store) {
+    log::error(store.error());
+    return false;
+  }
+  store_ = std::move(*store);
+  return true;
+}
+
+bool Daemon::start() {
+  for (const auto& problem :
+       drop_privileges(std::string{admin_group}, {config_.store.dir, config_.admin.socket}))
+    log::warn(problem);
+
+  auto network = transport::NetworkWatcher::open(io_);
+  if (!network) {
+    log::error("cannot ask the kernel about the network: " + network.error().message());
+    return false;
+  }
+  network_ = std::move(*network);
+  view_ = transport::build_view(network_->state(), config_.network_wishes());
+
+  // The store first: its lock tells a second instance apart from other trouble.
+  if (!start_store() || !start_plane()) return false;
+  if (const auto set = plane_->set_network(view_, clock_.now()); !set) {
+    log::error("the data plane cannot be set up: " + set.error().message());
+    for (const auto& warning : plane_->status().warnings) log::error(warning);
+    return false;
+  }
+
+  std::uint64_t seed = 0;
+  fill_random(seed);
+  service_ = std::make_unique<lease::LeaseService>(
+      lease::LeaseService::Dependencies{*plane_, *store_, clock_, seed});
+  lease_log_ = std::make_unique<LeaseLog>(
+      [](const std::string& line, bool detail) { detail ? log::debug(line) : log::info(line); });
+  service_->add_listener(*lease_log_);
+  port_5351_ = std::make_unique<Port5351>(*service_);
+  port_5351_->set_pcp_options({config_.policy.third_party});
+  service_->start(config_.lease_policy(), view_, clock_.now());
+
+  transport::UdpService::Options udp;
+  udp.limit.per_second = config_.limits.requests_per_second;
+  udp.limit.burst = 2 * config_.limits.requests_per_second;
+  udp_ =
+      std::make_unique<transport::UdpService>(io_, *port_5351_, clock_, udp, [this] { arm(clock_.now()); });
+  if (!serve_ports(view_, clock_.now())) {
+    log::error(udp_problem_);
+    return false;
+  }
+
+  admin::Sources sources;
+  sources.status = [this] { return status(); };
+  sources.device = [this](const Address& address) { return identify(address); };
+  sources.after_change = [this] { after_work(); };
+  admin::ServerOptions options;
+  options.socket = config_.admin.socket;
+  options.group = admin_group;
+  admin_ = std::make_unique<admin::Server>(io_, *service_, clock_, std::move(sources), std::move(options));
+  std::string why;
+  if (!admin_->start(why)) {
+    log::error(why);
+    return false;
+  }
+  network_->watch([this] {
+    apply_network(clock_.now());
+    after_work();
+  });
+  return true;
+}
+
+int Daemon::run() {
+  watch_signals();
+  if (!start()) return 1;
+  tell_changed_warnings();
+  // What changed while we started: its notices wait, and this is sooner.
+  network_->refresh();
+  after_work();
+
+  static constexpr std::string_view line = "sallyportd ready\n";
+  [[maybe_unused]] const auto written = ::write(STDOUT_FILENO, line.data(), line.size());
+  notify_service_manager("READY=1");
+  io_.run();
+  return 0;
+}
+
+void Daemon::watch_signals() {
+  signals_.async_wait([this](const error_code& error, int number) {
+    if (error) return;
+    if (number != SIGHUP) return stop();
+    reload();
+    watch_signals();
+  });
+}
+
+void Daemon::stop() {
+  notify_service_manager("STOPPING=1");
+  log::info(
+      "stopping; leases are kept, and nothing leaves the LAN untranslated until the next start or --detach");
+  // A disk that hangs must not hold the stop up: what was acknowledged is synced long since.
+  std::signal(SIGALRM, [](int) { ::_exit(0); });
+  ::alarm(4);
+  admin_.reset();
+  udp_.reset();
+  io_.stop();
+}
+
+void Daemon::reload() {
+  notify_reloading();
+  auto loaded = load_config(flags_);
+  if (!loaded.problems.empty()) {
+    for (const auto& problem : loaded.problems) log::error(log::escaped(problem));
+    reload_problem_ =
+        "the configuration was not reloaded, the old one is kept: " + log::escaped(loaded.problems.front());
+    log::error("the configuration has " + std::to_string(loaded.problems.size()) +
+               (loaded.problems.size() == 1 ? " problem" : " problems") + "; the old one is kept");
+    notify_service_manager("READY=1");
+    return;
+  }
+  reload_problem_.clear();
+  auto& config = loaded.config;
+  const auto keep = [](auto& value, const auto& old, const char* key) {
+    if (value == old) return;
+    log::warn(std::string{key} + " is another now: that takes a restart");
+    value = old;
+  };
+  keep(config.engine.data_plane, config_.engine.data_plane, "engine.data_plane");
+  keep(config.store.dir, config_.store.dir, "store.dir");
+  keep(config.store.sync, config_.store.sync, "store.sync");
+  keep(config.admin.socket, config_.admin.socket, "admin.socket");
+  config_ = std::move(config);
+
+  const auto now = clock_.now();
+  log::set_level(config_.log.level);
+  if (const auto set = plane_->set_policy(config_.plane_policy(), now); !set)
+    log::warn("the data plane refused the new configuration: " + set.error().message());
+  port_5351_->set_pcp_options({config_.policy.third_party});
+  udp_->set_rate(config_.limits.requests_per_second, 2 * config_.limits.requests_per_second);
+  apply_network(now);
+  serve_ports(view_, now);  // what is spoken where may differ though the network does not
+  service_->set_policy(config_.lease_policy(), now);
+  after_work();
+  tell_changed_warnings();
+  log::info("the configuration was reloaded");
+  notify_service_manager("READY=1");
+}
+
+void Daemon::apply_network(TimePoint now) {
+  auto view = transport::build_view(network_->state(), config_.network_wishes());
+  if (view == view_ && !plane_behind_) return;
+  view_ = std::move(view);
+  const auto set = plane_->set_network(view_, now);
+  if (!set && !plane_behind_)
+    log::error("the data plane could not follow the network: " + set.error().message());
+  plane_behind_ = !set;
+  service_->set_network(view_, now);
+  serve_ports(view_, now);
+  tell_changed_warnings();
+}
+
+bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
+  std::vector<nat::PlaneInterface> interfaces;
+  std::vector<Port5351::Spoken> spoken;
+  for (const auto& interface : view.lan) {
+    const bool pcp = config_.speaks(Protocol::pcp, interface.name);
+    const bool natpmp = config_.speaks(Protocol::natpmp, interface.name);
+    if (!pcp && !natpmp) continue;
+    interfaces.push_back(interface);
+    if (interface.index == 0) continue;
+    spoken.push_back(
+        {interface.index, pcp, natpmp, interface.up ? interface.addresses : std::vector<Address>{}});
+  }
+  std::string why;
+  const bool good = udp_->serve(interfaces, transport::own_addresses(network_->state()), why);
+  udp_problem_ = good ? std::string{} : why;
+  port_5351_->set_spoken(std::move(spoken), now);
+  return good;
+}
+
+void Daemon::on_store_news() {
+  store_news_ = false;  // first: news that come while we look make another call
+  service_->commit_results(clock_.now());
+  after_work();
+}
+
+/// After anything that may have driven the service: answers may wait, deadlines may be others.
+void Daemon::after_work() {
+  if (!udp_) return;
+  udp_->drain();
+  arm(clock_.now());
+}
+
+void Daemon::arm(TimePoint now) {
+  auto next = next_sweep_;
+  if (const auto deadline = port_5351_->next_deadline()) next = std::min(next, *deadline);
+  if (const auto deadline = service_->next_deadline()) next = std::min(next, *deadline);
+  // one that fires too early finds nothing due: cheaper than setting it anew at each request
+  if (armed_ && *armed_ <= next) return;
+  armed_ = next;
+  timer_.expires_after(std::max<std::chrono::nanoseconds>(next - now, std::chrono::milliseconds{1}));
+  timer_.async_wait([this](const error_code& error) {
+    if (!error) on_timer();
+  });
+}
+
+void Daemon::on_timer() {
+  armed_.reset();
+  const auto now = clock_.now();
+  if (now >= next_sweep_) {
+    next_sweep_ = now + sweep_interval;
+    sweep(now);
+  }
+  if (const auto deadline = service_->next_deadline(); deadline && *deadline <= now)
+    service_->handle_timeout(now);
+  port_5351_->handle_timeout(now);
+  after_work();
+}
+
+void Daemon::sweep(TimePoint now) {
+  for (const auto& event : plane_->sweep(now)) {
+    if (event_limit_.admit({}, now) == transport::SourceLimiter::Verdict::pass)
+      log::warn(log::escaped(event.text));
+    else
+      ++events_left_out_;
+  }
+  if (events_left_out_ != 0 && event_limit_.admit({}, now) == transport::SourceLimiter::Verdict::pass)
+    log::warn(std::to_string(std::exchange(events_left_out_, 0)) +
+              " more events of the data plane were not written");
+  lease_log_->handle_timeout(now);
+  if (plane_behind_) apply_network(now);
+  if (!udp_problem_.empty()) serve_ports(view_, now);
+  tell_changed_warnings();
+  if (watchdog_) notify_service_manager("WATCHDOG=1");
+}
+
+std::vector<std::string> Daemon::own_warnings() const {
+  std::vector<std::string> warnings;
+  const auto describe = [&](const nat::PlaneInterface& interface, const std::string& side) {
+    const auto name = side + " interface " + interface.name;
+    if (interface.index == 0)
+      warnings.push_back("the " + name + " does not exist; it is taken up when it comes");
+    else if (!interface.up)
+      warnings.push_back("the " + name + " is down or has no link");
+    else if (interface.addresses.empty())
+      warnings.push_back("the " + name + " has no IPv4 address");
+  };
+  for (const auto& interface : view_.lan) describe(interface, "LAN");
+  for (const auto& interface : view_.wan) describe(interface, "WAN");
+  if (view_.external.empty())
+    warnings.push_back("there is no external address: new leases are refused until the WAN has one");
+  if (!reload_problem_.empty()) warnings.push_back(reload_problem_);
+  if (!udp_problem_.empty())
+    warnings.push_back("PCP and NAT-PMP are not answered everywhere: " + udp_problem_);
+  return warnings;
+}
+
+/// Logs each warning when it comes and when it goes, not in between.
+void Daemon::tell_changed_warnings() {
+  std::set<std::string> current;
+  for (auto list : {own_warnings(), plane_->status().warnings, service_->status().warnings})
+    current.insert(list.begin(), list.end());
+  for (const auto& warning : current)
+    if (!told_warnings_.contains(warning)) log::warn(log::escaped(warning));
+  for (const auto& warning : told_warnings_)
+    if (!current.contains(warning)) log::info("no longer so: " + log::escaped(warning));
+  told_warnings_ = std::move(current);
+}
+
+admin::DaemonStatus Daemon::status() const {
+  admin::DaemonStatus status;
+  status.version = SALLYPORT_VERSION;
+  status.uptime_s = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_).count());
+  status.plane = plane_->status();
+  status.data_plane_reason =
+      std::string{config_.engine.data_plane == PlaneChoice::tun
+                      ? "tun was asked for"
+                      : "auto: the ebpf plane is not part of this version, tun runs on any kernel"} +
+      "; IPv6 is left to the system";
+  const auto add = [&](const nat::PlaneInterface& interface, const char* role, bool served) {
+    status.interfaces.push_back(
+        {interface.name, role, interface.index != 0 && interface.up, interface.addresses, served});
+  };
+  const auto speaks = [&](Protocol protocol) {
+    return std::ranges::any_of(config_.listen.lan,
+                               [&](const std::string& name) { return config_.speaks(protocol, name); });
+  };
+  for (const auto& interface : view_.lan)
+    add(interface, "lan",
+        config_.speaks(Protocol::pcp, interface.name) || config_.speaks(Protocol::natpmp, interface.name));
+  for (const auto& interface : view_.wan) add(interface, "wan", false);
+  status.external_addresses = view_.external;
+  if (speaks(Protocol::pcp)) status.protocols.emplace_back("pcp");
+  if (speaks(Protocol::natpmp)) status.protocols.emplace_back("natpmp");
+  status.warnings = own_warnings();
+  return status;
+}
+
+admin::DeviceIdentity Daemon::identify(const Address& address) {
+  return {network_->mac_of(address), names_.name_of(address, clock_.now())};
+}
+
+}  // namespace
+
+int run(const Config& config, const Flags& flags) {
+  std::signal(SIGPIPE, SIG_IGN);
+  return Daemon{config, flags}.run();
+}
+
+int detach() {
+  make_run_directory();
+  nat::TunOptions options;
+  options.undo_file = undo_file();
+  std::string why;
+  if (nat::TunPlane::detach(options, why)) return 0;
+  log::error(why);
+  return 1;
+}
+
+}  // namespace sallyport::daemon
