@@ -28,6 +28,8 @@ enum class PlaneErrc {
   system_failure,   ///< the kernel refused; PlaneStatus::warnings says what
 };
 /// Here and not in a .cpp, so that whoever only calls planes (the lease service) links none.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wnon-virtual-dtor"  // Boost's, and nobody deletes a category
 inline const boost::system::error_category& plane_category() noexcept {
   struct Category final : boost::system::error_category {
     const char* name() const noexcept override { return "sallyport.plane"; }
@@ -47,6 +49,7 @@ inline const boost::system::error_category& plane_category() noexcept {
   static const Category category;
   return category;
 }
+#pragma GCC diagnostic pop
 inline boost::system::error_code make_error_code(PlaneErrc error) noexcept {
   return {static_cast<int>(error), plane_category()};
 }

@@ -401,7 +401,8 @@ bool LeaseService::Impl::install_again(Index index, TimePoint now) {
   mapping.installed = installed.has_value();
   if (!installed) return installed.error() == nat::PlaneErrc::no_external_address;  // until there is one
   mapping.plane = installed->id;
-  mapping.external_address = table_.intern(installed->external.address);
+  // put back without an external address it is shown on the last one, until there is one again
+  if (!network_.external.empty()) mapping.external_address = table_.intern(installed->external.address);
   mapping.filtered = !spec.remotes.empty();
   return true;
 }
@@ -1368,7 +1369,7 @@ void LeaseService::Impl::address_is_now(const std::optional<Address>& address, T
   } else if (external_ && at_start) {
     const auto last = table_.intern(*external_);
     for (Index i = 0; i < table_.mappings.end(); ++i)
-      if (table_.mappings[i].internal_port != 0 && !table_.mappings[i].installed) table_.mappings[i].external_address = last;
+      if (table_.mappings[i].internal_port != 0) table_.mappings[i].external_address = last;
   }
   external_known_ = address.has_value();
   if (before != address || at_start) {

@@ -1,0 +1,125 @@
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "nat/plane/data_plane.hpp"
+
+namespace sallyport::test {
+
+/// A plane without packets: it keeps the rules of the seam and remembers what was asked of it.
+class FakePlane final : public nat::DataPlane {
+ public:
+  struct Held {
+    nat::MappingSpec spec;
+    ExternalEndpoint external;
+  };
+  using Key = std::pair<Transport, std::uint16_t>;
+
+  std::map<std::uint64_t, Held> mappings;
+  std::map<Key, std::uint64_t> by_port;
+  std::set<Key> own_ports;             ///< the gateway's own: port_reserved
+  std::set<Key> used_by_flows;         ///< another device's outbound flow: port_taken
+  std::vector<std::pair<std::uint64_t, nat::Ending>> withdrawn;
+  std::vector<Address> flows_ended;
+  nat::NetworkView network;
+  std::size_t installs = 0;
+
+  std::optional<Held> at(Transport transport, std::uint16_t port, TimePoint now) const {
+    const auto it = by_port.find({transport, port});
+    if (it == by_port.end() || mappings.at(it->second).spec.deadline <= now) return std::nullopt;
+    return mappings.at(it->second);
+  }
+
+  Result<nat::Installed> install(const nat::MappingSpec& spec, TimePoint now) override {
+    ++installs;
+    if (network.external.empty() && !spec.restore) return nat::PlaneErrc::no_external_address;
+    const auto free = [&](std::uint16_t port) -> std::optional<nat::PlaneErrc> {
+      if (own_ports.contains({spec.transport, port})) return nat::PlaneErrc::port_reserved;
+      if (used_by_flows.contains({spec.transport, port})) return nat::PlaneErrc::port_taken;
+      if (const auto held = at(spec.transport, port, now))
+        return held->spec.is_static ? nat::PlaneErrc::port_reserved : nat::PlaneErrc::port_taken;
+      return std::nullopt;
+    };
+    std::uint16_t port = spec.suggested ? spec.suggested->number() : 0;
+    if (port != 0) {
+      if (!spec.restore && !spec.allowed.contains(*spec.suggested)) return nat::PlaneErrc::port_reserved;
+      if (const auto why = free(port)) {
+        if (spec.insist || spec.restore) return *why;
+        port = 0;
+      }
+    }
+    const std::uint32_t size = spec.allowed.last - spec.allowed.first + 1u;
+    for (std::uint32_t i = 0; port == 0 && i < size; ++i) {
+      const auto p = static_cast<std::uint16_t>(spec.allowed.first + ++last_port_ % size);
+      if (!free(p)) port = p;
+    }
+    if (port == 0) return nat::PlaneErrc::no_ports_left;
+    if (const auto old = by_port.find({spec.transport, port}); old != by_port.end()) mappings.erase(old->second);
+    const std::uint64_t id = ++last_id_;
+    const Address external = network.external.empty() ? Address{} : network.external.front();
+    mappings.insert_or_assign(id, Held{spec, {external, *Port::from(port)}});
+    by_port[{spec.transport, port}] = id;
+    return nat::Installed{nat::MappingId{id}, {external, *Port::from(port)}};
+  }
+  Result<void> renew(nat::MappingId id, TimePoint deadline) override {
+    const auto it = mappings.find(static_cast<std::uint64_t>(id));
+    if (it == mappings.end()) return nat::PlaneErrc::not_found;
+    it->second.spec.deadline = deadline;
+    return {};
+  }
+  Result<void> set_remotes(nat::MappingId id, std::span<const RemoteFilter> remotes, TimePoint) override {
+    const auto it = mappings.find(static_cast<std::uint64_t>(id));
+    if (it == mappings.end()) return nat::PlaneErrc::not_found;
+    it->second.spec.remotes.assign(remotes.begin(), remotes.end());
+    return {};
+  }
+  void withdraw(nat::MappingId id, nat::Ending how, TimePoint) override {
+    const auto it = mappings.find(static_cast<std::uint64_t>(id));
+    if (it == mappings.end()) return;
+    withdrawn.emplace_back(static_cast<std::uint64_t>(id), how);
+    by_port.erase({it->second.spec.transport, it->second.external.port.number()});
+    mappings.erase(it);
+  }
+  void end_flows(const Address& device, TimePoint) override { flows_ended.push_back(device); }
+  Result<Counters> counters(nat::MappingId id) const override {
+    if (!mappings.contains(static_cast<std::uint64_t>(id))) return nat::PlaneErrc::not_found;
+    return Counters{1, 2, 100, 200, std::nullopt};
+  }
+  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override {
+    const auto held = at(transport, external.number(), now);
+    if (!held) return std::nullopt;
+    return held->spec.is_static ? TimePoint::max() : held->spec.deadline;
+  }
+  Result<void> set_network(const nat::NetworkView& view, TimePoint) override {
+    network = view;
+    for (auto& [id, held] : mappings)
+      if (!view.external.empty()) held.external.address = view.external.front();
+    return {};
+  }
+  Result<void> set_policy(const nat::PlanePolicy&, TimePoint) override { return {}; }
+  std::vector<nat::PlaneEvent> sweep(TimePoint now) override {
+    for (auto it = mappings.begin(); it != mappings.end();) {
+      if (it->second.spec.deadline > now) {
+        ++it;
+        continue;
+      }
+      by_port.erase({it->second.spec.transport, it->second.external.port.number()});
+      it = mappings.erase(it);
+    }
+    return {};
+  }
+  std::vector<nat::ImplicitView> implicit_mappings(TimePoint) const override { return {}; }
+  nat::PlaneStatus status() const override { return {}; }
+
+ private:
+  std::uint64_t last_id_ = 0;
+  std::uint32_t last_port_ = 0;
+};
+
+}  // namespace sallyport::test
