@@ -56,6 +56,10 @@ TEST(PcpResultCode, HasTheNumbersOfTheRegistry) {
   EXPECT_EQ(to_string(static_cast<ResultCode>(6)), "MALFORMED_OPTION");
   EXPECT_EQ(to_string(static_cast<ResultCode>(13)), "EXCESSIVE_REMOTE_PEERS");
   EXPECT_EQ(to_string(static_cast<ResultCode>(26)), "UNSUPP_THIRD_PARTY_ID_LENGTH");
+  std::set<std::string_view> names;
+  for (int code = 0; code <= 26; ++code) names.insert(to_string(static_cast<ResultCode>(code)));
+  EXPECT_EQ(names.size(), 27U);
+  EXPECT_FALSE(names.contains("unknown result"));
   EXPECT_EQ(to_string(static_cast<ResultCode>(200)), "unknown result");
 }
 

@@ -664,6 +664,13 @@ TEST_F(PcpServer, LetsABoundedNumberOfRequestsWait) {
   EXPECT_EQ(service.waiting(), 1U);
 }
 
+TEST_F(PcpServer, GivesThePlacesOfAnsweredDeletionsBack) {
+  auto request = map_request();
+  request.lifetime_s = 0;
+  for (std::size_t i = 0; i <= Server::max_pending_per_client; ++i)
+    EXPECT_EQ(result_of(encode_map_request(request)), (ErrorAnswer{ResultCode::success, 0})) << i;
+}
+
 // PCP-11.3-08, PCP-X-10
 TEST_F(PcpServer, AnswersARetransmissionLikeTheFirst) {
   const auto first = ask(map_datagram());
