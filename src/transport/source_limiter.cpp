@@ -30,10 +30,12 @@ SourceLimiter::Verdict SourceLimiter::admit(const Address& source, TimePoint now
   }
 
   auto& bucket = order_.front();
-  const std::chrono::duration<double> passed = now - bucket.filled;
-  bucket.tokens =
-      std::min<double>(options_.burst, bucket.tokens + std::max(0.0, passed.count()) * options_.per_second);
-  bucket.filled = now;
+  if (now > bucket.filled) {
+    const std::chrono::duration<double> passed = now - bucket.filled;
+    bucket.tokens += passed.count() * options_.per_second;
+    bucket.filled = now;
+  }
+  bucket.tokens = std::min<double>(bucket.tokens, options_.burst);
   if (bucket.tokens >= 1) {
     bucket.tokens -= 1;
     return Verdict::pass;

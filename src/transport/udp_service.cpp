@@ -99,7 +99,9 @@ class UdpService::Impl : public std::enable_shared_from_this<Impl> {
   void drain();
   void close() {
     closed_ = true;
+    for (const auto& served : sockets_) served->socket.close();  // a handler that waits may still hold it
     sockets_.clear();
+    everywhere_else_ = Descriptor{};
     release_timer_.cancel();
   }
   void set_rate(std::uint32_t per_second, std::uint32_t burst) { limiter_.set_rate(per_second, burst); }
