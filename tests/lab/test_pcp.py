@@ -1,0 +1,269 @@
+"""PCP with sockets: what is granted, refused, enforced and told."""
+
+import os
+
+import wire
+from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, OTHER_FAR, PEER, tcp_ask, tcp_shut, wait_until
+from labcase import LabCase
+
+
+class Pcp(LabCase):
+    config = {"lifetimes": {"pcp_min": 2}}
+
+    def test_a_service_is_reached_behind_a_mapped_port_PCP_11_3_01_19(self):
+        port = self.port()
+        service, tservice = self.udp_service(port), self.tcp_service(port, name=b"t:")
+        for protocol in ("udp", "tcp"):
+            nonce = os.urandom(12)
+            answer = self.client().map(protocol, port, port, 600, nonce)
+            self.assertEqual((answer.version, answer.response, answer.result, answer.lifetime, answer.nonce),
+                             (2, True, 0, 600, nonce))
+            self.assertEqual((answer.internal, answer.external, answer.external_address), (port, port, EXTERNAL))
+            self.assertEqual((answer.reserved, answer.tail, len(answer.raw)), (0, b"\0" * 12, 60))  # PCP-7-10, -13
+        self.arrives(service, port)
+        self.assertEqual(tcp_ask(self.lab.internet, (EXTERNAL, port))[0], b"t:")
+        self.assertEqual(len(tservice.peers), 1)
+
+    def test_only_the_nonce_of_its_creator_renews_or_deletes_a_lease_PCP_11_3_06_15_1_10(self):
+        client, port, nonce = self.client(), self.port(), os.urandom(12)
+        external = client.map("udp", port, port, 600, nonce).external
+        for lifetime in (600, 0):
+            answer = client.map("udp", port, port, lifetime, os.urandom(12))
+            self.assertEqual(answer.result, wire.NOT_AUTHORIZED)
+            self.assertTrue(580 <= answer.lifetime <= 600, answer.lifetime)
+        self.assertEqual(self.lease("udp", external)["state"], "active")
+        self.assertEqual(client.map("udp", port, port + 9000, 700, nonce).external, external)  # PCP-11.3-07
+        self.assertEqual(client.unmap("udp", port, nonce).result, 0)
+        self.assertEqual(client.unmap("udp", port, nonce).result, 0)  # PCP-15.1-07
+
+    def test_the_right_nonce_from_another_address_is_worth_nothing_POL_OWN_01(self):
+        port, nonce = self.port(), os.urandom(12)
+        external = self.client(1).map("udp", port, port, 600, nonce).external
+        before = self.lease("udp", external)
+        self.assertEqual(self.client(2).unmap("udp", port, nonce).result, 0)  # it had none
+        other = self.client(2).map("udp", port, port, 600, nonce)
+        self.assertEqual(other.result, 0)
+        self.assertNotEqual(other.external, external)
+        now = self.lease("udp", external)
+        self.assertEqual((now["id"], now["internal"]["address"]), (before["id"], DEVICE1))
+
+    def test_shut_after_deletion_established_connections_included_PCP_15_1_01_NMAP_09(self):
+        client, port, nonce = self.client(), self.port(), os.urandom(12)
+        service = self.tcp_service(port)
+        external = client.map("tcp", port, port, 600, nonce).external
+        with self.lab.internet.connect((EXTERNAL, external), (FAR, 0)) as sock:
+            sock.sendall(b"x")
+            self.assertEqual(sock.recv(1), b"x")
+            gone = client.unmap("tcp", port, nonce)
+            self.assertEqual((gone.result, gone.lifetime, gone.internal), (0, 0, port))  # PCP-15.1-08
+            self.ends_by_reset(sock, "the caller's connection")
+        wait_until("the service's end is reset", lambda: service.ends == ["reset"])
+        self.assertTrue(tcp_shut(self.lab.internet, (EXTERNAL, external)))
+
+    def test_shut_after_expiry_NMAP_05(self):
+        port = self.port()
+        service = self.udp_service(port)
+        answer = self.client().map("udp", port, port, 2)
+        self.assertEqual(answer.lifetime, 2)
+        self.arrives(service, answer.external)
+        wait_until("the lease is over", lambda: not [x for x in self.leases() if x["external"]["port"] == port])
+        self.dropped(service, answer.external)
+
+    def test_a_second_device_gets_another_port_and_prefer_failure_tells_PCP_11_3_11_13_2(self):
+        port, nonce = self.port(), os.urandom(12)
+        self.assertEqual(self.client(1).map("tcp", port, port, 500, nonce).external, port)
+        self.assertNotEqual(self.client(2).map("tcp", port, port).external, port)
+        prefer = wire.option(wire.PREFER_FAILURE)
+        refused = self.client(2).map("tcp", self.port(), port, options=prefer)
+        self.assertEqual(refused.result, wire.CANNOT_PROVIDE_EXTERNAL)
+        self.assertTrue(480 <= refused.lifetime <= 500, refused.lifetime)  # PCP-13.2-03: the rest of that lease
+        self.assertIn((wire.PREFER_FAILURE, b""), refused.options)  # PCP-7.3-10
+        granted = self.client(2).map("tcp", self.port(), wanted := self.port(), options=prefer)
+        self.assertEqual((granted.result, granted.external), (0, wanted))
+        self.assertEqual(granted.options, [(wire.PREFER_FAILURE, b"")])  # PCP-7.3-09
+        held = self.client(1).map("tcp", port, port + 9000, 500, nonce, options=prefer)
+        self.assertEqual(held.result, wire.CANNOT_PROVIDE_EXTERNAL)  # PCP-13.2-07
+        self.assertEqual(self.client(1).map("tcp", self.port(), 443, options=prefer).result,
+                         wire.CANNOT_PROVIDE_EXTERNAL)  # POL-TGT-03
+        self.assertEqual(self.client(1).map("tcp", self.port(), 0, options=prefer).result, wire.MALFORMED_OPTION)
+
+    def test_filters_hold_for_every_packet_PCP_13_3_02_POL_TGT_07(self):
+        client, port, nonce = self.client(), self.port(), os.urandom(12)
+        service = self.udp_service(port)
+        only = wire.filter_option(FAR, 32)
+        answer = client.map("udp", port, port, 600, nonce, options=only)
+        self.assertEqual((answer.result, answer.options), (0, [(wire.FILTER, only[4:])]))
+        external = answer.external
+        self.arrives(service, external, FAR)
+        self.dropped(service, external, OTHER_FAR)
+        self.dropped(service, external, PEER)
+        # PCP-13.3-06: a renewal adds
+        client.map("udp", port, port, 600, nonce, options=wire.filter_option(OTHER_FAR, 32))
+        self.arrives(service, external, OTHER_FAR)
+        self.arrives(service, external, FAR)
+        self.dropped(service, external, PEER)
+        # PCP-13.3-05: prefix length 0 clears, what follows it counts
+        clear = wire.option(wire.FILTER, b"\0" * 20)
+        client.map("udp", port, port, 600, nonce, options=clear + wire.filter_option(PEER, 32))
+        self.arrives(service, external, PEER)
+        self.dropped(service, external, FAR)
+        client.map("udp", port, port, 600, nonce, options=clear)
+        self.arrives(service, external, FAR)
+        self.assertEqual(self.lease("udp", external)["remote"], [])
+
+    def test_a_filter_with_a_remote_port_admits_that_port_only_PCP_13_3_02_03(self):
+        port = self.port()
+        service = self.udp_service(port)
+        answer = self.client().map("udp", port, port, 600, options=wire.filter_option("198.51.100.0", 24, 7777))
+        self.assertEqual(answer.result, 0)
+        self.arrives(service, answer.external, FAR, sport=7777)
+        self.dropped(service, answer.external, FAR, sport=7778)
+
+    def test_a_filter_of_a_tcp_mapping_shuts_out_others_and_ends_nobody_inside_PCP_13_3_11(self):
+        port = self.port()
+        service = self.tcp_service(port, name=b"f:")
+        answer = self.client().map("tcp", port, port, 600, options=wire.filter_option(FAR, 32))
+        self.assertEqual(tcp_ask(self.lab.internet, (EXTERNAL, answer.external), (FAR, 0))[0], b"f:")
+        with self.assertRaises(OSError):
+            self.lab.internet.connect((EXTERNAL, answer.external), (OTHER_FAR, 0), timeout=0.7)
+        self.assertEqual(len(service.peers), 1)
+        # outbound from the inside of a filtered mapping, to a remote the filter does not name, and its answer
+        uport = self.port()
+        external = self.client().map("udp", uport, uport, 600, options=wire.filter_option(FAR, 32)).external
+        with self.lab.internet.udp(OTHER_FAR, 0) as peer, self.lab.device1.udp(DEVICE1, uport) as mine:
+            mine.sendto(b"out", peer.getsockname())
+            data, sender = peer.recvfrom(100)
+            self.assertEqual((data, sender), (b"out", (EXTERNAL, external)))
+            peer.sendto(b"back", sender)
+            self.assertEqual(mine.recvfrom(100), (b"back", (OTHER_FAR, peer.getsockname()[1])))
+
+    def test_descriptions_are_kept_and_told_back_DESC_3_03_05(self):
+        client, port, nonce = self.client(), self.port(), os.urandom(12)
+        text = "caméra du jardin".encode()
+        answer = client.map("udp", port, port, 600, nonce, options=wire.option(wire.DESCRIPTION, text))
+        self.assertEqual((answer.result, answer.options), (0, [(wire.DESCRIPTION, text)]))
+        self.assertEqual(self.lease("udp", answer.external)["description"], text.decode())
+        client.map("udp", port, port, 600, nonce)
+        self.assertEqual(self.lease("udp", answer.external)["description"], text.decode())
+        client.map("udp", port, port, 600, nonce, options=wire.option(wire.DESCRIPTION, b"new\x1b[31mred"))
+        self.assertEqual(self.lease("udp", answer.external)["description"], "new [31mred")  # POL-TXT-02
+
+    def test_third_party_is_off_unless_allowed_PCP_13_1_02(self):
+        port = self.port()
+        answer = self.client().map("udp", port, port, options=wire.option(wire.THIRD_PARTY, wire.v6(DEVICE2)))
+        self.assertEqual(answer.result, wire.UNSUPP_OPTION)
+        self.assertEqual([x for x in self.leases() if x["internal"]["port"] == port], [])
+
+    def test_announce_is_answered_with_the_epoch_PCP_14_1_02(self):
+        answer = self.client().announce()
+        self.assertEqual((answer.result, answer.lifetime, len(answer.raw)), (0, 0, 24))
+        later = wait_until("the epoch counts", lambda: (a := self.client().announce()).epoch > answer.epoch and a)
+        self.assertLessEqual(later.epoch - answer.epoch, 30)
+
+    def test_lifetimes_are_cut_to_the_window_PCP_15_03(self):
+        client = self.client()
+        self.assertEqual(client.map("udp", self.port(), lifetime=1).lifetime, 2)
+        self.assertEqual(client.map("udp", self.port(), lifetime=0xffffffff).lifetime, 86400)
+
+    def test_a_renewal_may_shorten_PCP_15_07(self):
+        client, port, nonce = self.client(), self.port(), os.urandom(12)
+        client.map("udp", port, port, 3600, nonce)
+        self.assertEqual(client.map("udp", port, port, 300, nonce).lifetime, 300)
+        self.assertLessEqual(self.lease("udp", port)["remaining_s"], 300)
+
+    def test_only_tcp_and_udp_are_mapped_POL_TGT_06(self):
+        client = self.client()
+        for protocol, internal, expected in ((132, 5000, wire.UNSUPP_PROTOCOL), (6, 0, wire.UNSUPP_PROTOCOL),
+                                             (0, 0, wire.UNSUPP_PROTOCOL), (0, 5000, wire.MALFORMED_REQUEST)):
+            with self.subTest(protocol=protocol, internal=internal):
+                self.assertEqual(client.map(protocol, internal).result, expected)
+
+    def test_a_static_mapping_answers_and_cannot_be_deleted_PCP_11_3_09_15_1_09(self):
+        answer = self.client().map("udp", 1999, 5555)
+        self.assertEqual((answer.result, answer.external), (0, 1999))
+        self.assertEqual(self.client().unmap("udp", 1999, os.urandom(12)).result, wire.NOT_AUTHORIZED)
+
+    def test_an_implicit_mapping_becomes_explicit_with_its_port_PCP_11_3_10(self):
+        port = self.port()
+        # device 2 holds the port, so what device 1 sends from it gets another
+        self.client(2).map("udp", port, port)
+        with self.lab.device1.udp(DEVICE1, port) as mine, self.lab.internet.udp(FAR) as peer:
+            mine.sendto(b"out", peer.getsockname())
+            external = peer.recvfrom(100)[1][1]
+            self.assertNotEqual(external, port)
+            answer = self.client(1).map("udp", port)
+            self.assertEqual((answer.result, answer.external), (0, external))
+            with self.lab.internet.udp(OTHER_FAR) as stranger:
+                stranger.sendto(b"in", (EXTERNAL, external))
+                self.assertEqual(mine.recvfrom(100)[0], b"in")
+
+    def test_a_port_of_another_devices_flow_is_not_leased_and_the_flow_lives_POL_TGT_08(self):
+        port = self.port()
+        with self.lab.device1.udp(DEVICE1, port) as mine, self.lab.internet.udp(FAR) as peer:
+            mine.sendto(b"out", peer.getsockname())
+            sender = peer.recvfrom(100)[1]
+            self.assertEqual(sender, (EXTERNAL, port))
+            answer = self.client(2).map("udp", port, port)
+            self.assertEqual(answer.result, 0)
+            self.assertNotEqual(answer.external, port)
+            refused = self.client(2).map("udp", self.port(), port, options=wire.option(wire.PREFER_FAILURE))
+            self.assertEqual(refused.result, wire.CANNOT_PROVIDE_EXTERNAL)
+            peer.sendto(b"back", sender)
+            self.assertEqual(mine.recvfrom(100)[0], b"back")
+
+    def test_the_daemons_control_ports_are_never_leased_POL_TGT_05(self):
+        prefer = wire.option(wire.PREFER_FAILURE)
+        for protocol, port in (("udp", 1900), ("udp", 5350), ("udp", 5351), ("tcp", 5000)):
+            with self.subTest(protocol=protocol, port=port):
+                self.assertNotEqual(self.client().map(protocol, self.port(), port).external, port)
+                self.assertEqual(self.client().map(protocol, self.port(), port, options=prefer).result,
+                                 wire.CANNOT_PROVIDE_EXTERNAL)
+
+    def test_a_port_where_the_gateway_listens_is_not_leased_and_stays_reachable_POL_TGT_05_NET_04(self):
+        prefer = wire.option(wire.PREFER_FAILURE)
+        from lab import TcpEcho, UdpEcho
+        for protocol, kind in (("tcp", TcpEcho), ("udp", UdpEcho)):
+            port = self.port()
+            with kind(self.lab.gateway, port, b"own:"):
+                if protocol == "tcp":
+                    ask = lambda: tcp_ask(self.lab.internet, (EXTERNAL, port), timeout=1)[0]
+                else:
+                    ask = lambda: (self.answer_of(self.lab.internet, (EXTERNAL, port)))[0]
+
+                def answered():
+                    try:
+                        return ask() == b"own:"
+                    except OSError:
+                        return False
+
+                self.assertNotEqual(self.client().map(protocol, self.port(), port).external, port)
+                self.assertEqual(self.client().map(protocol, self.port(), port, options=prefer).result,
+                                 wire.CANNOT_PROVIDE_EXTERNAL)
+                wait_until(f"the gateway's own {protocol} service is reached from the WAN", answered)
+
+
+class PcpThirdParty(LabCase):
+    config = {"policy": {"third_party": [DEVICE1]}}
+
+    def test_an_allowed_client_opens_and_closes_for_another_PCP_13_1_06_15_1_11(self):
+        port, nonce = self.port(), os.urandom(12)
+        service = self.udp_service(port, device=2)
+        third = wire.option(wire.THIRD_PARTY, wire.v6(DEVICE2))
+        answer = self.client(1).map("udp", port, port, 600, nonce, options=third)
+        self.assertEqual((answer.result, answer.options), (0, [(wire.THIRD_PARTY, wire.v6(DEVICE2))]))
+        self.arrives(service, answer.external)
+        self.assertEqual(self.lease("udp", answer.external)["internal"], {"address": DEVICE2, "port": port})
+        self.assertEqual(self.client(1).map("udp", port, 0, 0, nonce, options=third).result, 0)
+        self.dropped(service, answer.external)
+
+    def test_its_bounds_PCP_13_1_03_04_07_08(self):
+        client, port = self.client(1), self.port()
+        for address, expected in ((DEVICE1, wire.MALFORMED_REQUEST), ("10.77.0.1", wire.NOT_AUTHORIZED),
+                                  ("192.168.50.1", wire.NOT_AUTHORIZED), ("192.168.50.255", wire.NOT_AUTHORIZED),
+                                  (FAR, wire.NOT_AUTHORIZED), ("127.0.0.1", wire.NOT_AUTHORIZED)):
+            with self.subTest(address=address):
+                answer = client.map("udp", port, options=wire.option(wire.THIRD_PARTY, wire.v6(address)))
+                self.assertEqual(answer.result, expected)
+        self.assertEqual(client.map("udp", port, options=wire.option(1, b"\0" * 12)).result, wire.MALFORMED_OPTION)
+        other = self.client(2).map("udp", port, options=wire.option(wire.THIRD_PARTY, wire.v6(DEVICE1)))
+        self.assertIn(other.result, (wire.UNSUPP_OPTION, wire.NOT_AUTHORIZED))
