@@ -110,6 +110,24 @@ void apply_wal(Image& image, std::span<const std::byte> wal) {
     if (commit_seen) image.wal_damaged = true;
     if (big32(frame, 4) != 0) commit_seen = true;
   }
+  if (!image.wal_damaged) return;
+  // The sum runs through the whole WAL, but each frame states it, so the frames behind a damaged one can be judged
+  // each by the sum its predecessor states. Rows have their own checksums, so a page is worth having without its
+  // transaction.
+  for (at = committed_end; at + frame_size <= wal.size(); at += frame_size) {
+    const auto frame = wal.subspan(at, frame_size);
+    if (!std::ranges::equal(frame.subspan(8, 8), salts)) continue;
+    const std::size_t before = at == 32 ? 24 : at - frame_size + 16;
+    sum.s0 = big32(wal, before);
+    sum.s1 = big32(wal, before + 4);
+    sum.add(frame.first(8));
+    sum.add(frame.subspan(24));
+    const std::size_t page = big32(frame, 0);
+    if (sum.s0 != big32(frame, 16) || sum.s1 != big32(frame, 20) || page == 0 || page > (1u << 18)) continue;
+    if (image.octets.size() < page * page_size) image.octets.resize(page * page_size);
+    std::ranges::copy(frame.subspan(24),
+                      image.octets.begin() + static_cast<std::ptrdiff_t>((page - 1) * std::size_t{page_size}));
+  }
 }
 
 /// An SQLite varint; moves `at` behind it.

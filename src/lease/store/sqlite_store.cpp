@@ -34,7 +34,23 @@ std::uint32_t tag_of(const std::string& boot_id) {
   return hash;
 }
 
-bool is_damage(int code) { return (code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB; }
+/// Everything that is not the disk's or the permissions' fault is the content's.
+bool is_damage(int code) {
+  switch (code & 0xff) {
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+    case SQLITE_IOERR:
+    case SQLITE_FULL:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+    case SQLITE_NOMEM:
+    case SQLITE_NOLFS:
+    case SQLITE_PROTOCOL: return false;
+    default: return true;
+  }
+}
 
 void sync_directory(const std::filesystem::path& dir) {
   const int descriptor = ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -88,21 +104,35 @@ class File {
 
   void put(int table, std::uint64_t key, std::span<const std::byte> row) {
     auto& statement = *put_[table];
-    statement.reset();
+    statement.tryReset();  // of a call that failed, too
     statement.bind(1, static_cast<std::int64_t>(key));
     statement.bindNoCopy(2, row.data(), static_cast<int>(row.size()));
     statement.exec();
-    statement.reset();
+    statement.tryReset();
   }
   void erase(int table, std::uint64_t key) {
     auto& statement = *erase_[table];
-    statement.reset();
+    statement.tryReset();
     statement.bind(1, static_cast<std::int64_t>(key));
     statement.exec();
-    statement.reset();
+    statement.tryReset();
   }
-  void begin() { begin_.exec(), begin_.reset(); }
-  void commit() { commit_.exec(), commit_.reset(); }
+  void begin() {
+    begin_.tryReset();
+    begin_.exec();
+    begin_.tryReset();
+  }
+  void commit() {
+    commit_.tryReset();
+    commit_.exec();
+    commit_.tryReset();
+  }
+  void roll_back() noexcept {
+    for (std::size_t i = 0; i < 3; ++i) put_[i]->tryReset(), erase_[i]->tryReset();
+    begin_.tryReset();
+    commit_.tryReset();
+    if (sqlite3_get_autocommit(database_.getHandle()) == 0) database_.tryExec("ROLLBACK");
+  }
 
   template <class Take>
   void each(int table, Take take) {
@@ -146,6 +176,9 @@ class SqliteStore final : public Store {
     const auto image = read_image(path_, options_.vfs);
     try {
       if (image && image->wal_damaged) throw Damaged{"its journal is damaged"};
+      // SQLite takes a file of an unknown format for one that it must not write
+      if (image && image->octets.size() >= 20 && std::to_integer<int>(image->octets[18]) > 2)
+        throw Damaged{"its header is damaged"};
       file_ = std::make_unique<File>(path_, options_.vfs, options_.sync);
       if (!image) sync_directory(options_.dir);
       bool sound = true;
@@ -236,10 +269,15 @@ class SqliteStore final : public Store {
         file_->begin();
         for (const auto& op : batch) apply(op);
         file_->commit();
+        failures_in_a_row_ = 0;
       } catch (const SQLite::Exception& error) {
         failure = describe(error);
-        file_.reset();
-        if (is_damage(error.getErrorCode())) rebuild = set_aside(warning, error.what());
+        // The connection stays where it can: it writes over what a failed sync may have left in the WAL, while a new
+        // one would take that for committed.
+        if (file_) file_->roll_back();
+        const bool damage = is_damage(error.getErrorCode());
+        if (damage || ++failures_in_a_row_ % 4 == 0) file_.reset();
+        if (damage) rebuild = set_aside(warning, error.what());
       } catch (const Damaged& damage) {
         failure = damage.what;
         file_.reset();
@@ -383,6 +421,7 @@ class SqliteStore final : public Store {
   std::map<std::string, std::string, std::less<>> meta_;  ///< control thread
 
   std::unique_ptr<File> file_;  ///< load(), then the store thread
+  unsigned failures_in_a_row_ = 0;
   std::vector<std::byte> row_;
   std::thread thread_;
 

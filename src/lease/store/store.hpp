@@ -65,7 +65,8 @@ using Ticket = std::uint64_t;
 struct StoreProgress {
   Ticket committed = 0;  ///< every write up to this one is synced (except those of an earlier failure)
   /// Set when a commit failed: every write after `committed` that was queued before this answer is void. Writes
-  /// queued from now on are tried afresh.
+  /// queued from now on are tried afresh. After a crash a void write may be found all the same (its sync failed, not
+  /// its write), unless its key was written again meanwhile.
   std::optional<std::string> failure;
   /// With a failure: the next successful write starts an empty store, so everything must be written again.
   bool rebuild = false;
