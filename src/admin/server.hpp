@@ -40,7 +40,8 @@ struct DaemonStatus {
   std::vector<InterfaceStatus> interfaces;
   std::vector<Address> external_addresses;
   std::vector<std::string> protocols;  ///< those spoken: "pcp", "natpmp"
-  std::vector<std::string> warnings;   ///< one sentence each, with the next step; the plane's and the store's are added
+  std::vector<std::string>
+      warnings;  ///< one sentence each, with the next step; the plane's and the store's are added
   struct Requests {
     std::string protocol;  ///< "pcp"
     std::string result;    ///< "success", or the protocol's word for the refusal
@@ -58,16 +59,16 @@ struct DeviceIdentity {
 struct Sources {
   std::function<DaemonStatus()> status;
   std::function<DeviceIdentity(const Address&)> device;
-  /// Runs after the API gave the lease service work (revoke, unblock): its next deadline may be another now. May be
-  /// empty.
+  /// Runs after the API gave the lease service work (revoke, unblock): its next deadline may be another now.
+  /// May be empty.
   std::function<void()> after_change;
 };
 
 struct ServerOptions {
   std::string socket = "/run/sallyport/admin.sock";
-  std::string group = "sallyport";  ///< owns the socket where it exists; the mode is 0660
-  std::size_t connections = 64;     ///< further ones wait in the backlog
-  std::size_t subscribers = 16;     ///< of GET /api/v1/events, part of `connections`
+  std::string group = "sallyport";          ///< owns the socket where it exists; the mode is 0660
+  std::size_t connections = 64;             ///< further ones wait in the backlog
+  std::size_t subscribers = 16;             ///< of GET /api/v1/events, part of `connections`
   std::size_t event_backlog = 1024 * 1024;  ///< octets one subscriber may be behind before it is dropped
   std::chrono::milliseconds head_timeout{10'000};
   std::chrono::milliseconds request_timeout{30'000};  ///< body read, and each piece of an answer taken
@@ -85,8 +86,8 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  /// Makes the socket (and its directory) and listens. A socket file that nobody answers is replaced; one that
-  /// somebody answers, and a file that is not a socket, are not touched. False with a sentence in `why`.
+  /// Makes the socket (and its directory) and listens. A socket file that nobody answers is replaced; one
+  /// that somebody answers, and a file that is not a socket, are not touched. False with a sentence in `why`.
   bool start(std::string& why);
 
  private:
