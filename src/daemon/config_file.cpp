@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <set>
-#include <sstream>
 #include <system_error>
 
 #include "src/daemon/config.hpp"
@@ -730,15 +730,14 @@ Loaded finish(Reading reading, const Flags& flags) {
 bool read_path(const std::filesystem::path& path, Reading& reading) {
   std::error_code error;
   if (!std::filesystem::exists(path, error) && !error) return false;
-  std::ostringstream text;
   std::ifstream file{path, std::ios::binary};
-  if (std::filesystem::is_directory(path, error) || !file || !(text << file.rdbuf())) {
-    if (file && std::filesystem::is_regular_file(path, error) && std::filesystem::file_size(path, error) == 0)
-      return true;
+  std::string text;
+  if (file) text.assign(std::istreambuf_iterator<char>{file}, {});
+  if (!file || std::filesystem::is_directory(path, error)) {
     reading.problem({path.string(), 0, 0}, "", "cannot be read, expected a TOML file");
     return true;
   }
-  read_text(path.string(), text.view(), reading);
+  read_text(path.string(), text, reading);
   return true;
 }
 
