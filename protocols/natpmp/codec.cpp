@@ -11,6 +11,8 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wnon-virtual-dtor"  // Boost's, and nobody deletes a category
 struct DecodeCategory final : boost::system::error_category {
   const char* name() const noexcept override { return "sallyport.natpmp.decode"; }
   std::string message(int value) const override {
@@ -29,6 +31,7 @@ struct DecodeCategory final : boost::system::error_category {
     return "unknown reason";
   }
 };
+#pragma GCC diagnostic pop
 
 std::uint8_t map_opcode(Transport transport) {
   return static_cast<std::uint8_t>(transport == Transport::tcp ? Opcode::map_tcp : Opcode::map_udp);

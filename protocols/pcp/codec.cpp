@@ -10,6 +10,8 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wnon-virtual-dtor"  // Boost's, and nobody deletes a category
 struct DecodeCategory final : boost::system::error_category {
   const char* name() const noexcept override { return "sallyport.pcp.decode"; }
   std::string message(int value) const override {
@@ -34,6 +36,7 @@ struct DecodeCategory final : boost::system::error_category {
     return "unknown reason";
   }
 };
+#pragma GCC diagnostic pop
 
 void append(Bytes& out, std::span<const std::byte> bytes) {
   out.insert(out.end(), bytes.begin(), bytes.end());
