@@ -8,7 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <fstream>
+#include <sstream>
+#include <thread>
 
 #include "tun_lab.hpp"
 
@@ -579,6 +582,16 @@ TEST_F(TunPlaneTest, ASecondInstanceIsRefusedAndHarmless) {
   round_trip(lab->lan(), host, 5000);
 }
 
+TEST_F(TunPlaneTest, WhatCouldNotBeUndoneIsNotDone) {
+  const std::string before = TunLab::state();
+  auto wrong = options();
+  wrong.undo_file = lab->undo_file() + "/missing/undo";
+  std::string why;
+  EXPECT_FALSE(TunPlane::start(wrong, clock, why));
+  EXPECT_NE(why.find(wrong.undo_file), std::string::npos) << why;
+  EXPECT_EQ(TunLab::state(), before);
+}
+
 TEST_F(TunPlaneTest, StartingAgainAndAgainChangesNothing) {
   start();
   const std::string first = run("ip -4 rule show; ip -4 route show table all");
@@ -656,6 +669,85 @@ TEST_F(TunPlaneTest, ManyPacketsAtOnceAllPass) {
   for (int i = 0; i < count; ++i)
     lab->lan().send(udp(host, static_cast<std::uint16_t>(10000 + i), server, 53));
   for (int i = 0; i < count; ++i) ASSERT_TRUE(lab->wan().await(to(server, 53))) << i;
+}
+
+/// "Name: a b c" lines of /proc/net/snmp come in pairs of names and values.
+std::uint64_t snmp(const std::string& group, const std::string& name) {
+  std::ifstream in{"/proc/thread-self/net/snmp"};
+  std::string names, values;
+  while (std::getline(in, names) && std::getline(in, values)) {
+    std::istringstream keys{names}, numbers{values};
+    std::string key, number;
+    while (keys >> key && numbers >> number)
+      if (names.starts_with(group + ':') && key == name) return std::stoull(number);
+  }
+  throw std::runtime_error{name};
+}
+
+// The gateway merges segments (GRO) and hands the engine super packets with partial checksums; the far ends
+// and the way out of the gateway make and verify real ones (dataplane.md, pitfall 5).
+TEST_F(TunPlaneTest, StreamsOfSuperPacketsArriveWholeEitherWay) {  // NPKT-09
+  start();
+  lab->lan().give_stack("192.168.1.20/24", "192.168.1.1");
+  lab->wan().give_stack("203.0.113.30/24", external);
+  for (FarEnd* far : {&lab->lan(), &lab->wan()}) far->inside([] { run("ethtool -K host tx off gro off"); });
+  for (const char* interface : {"lan0", "wan0"})
+    run(std::string{"ethtool -K "} + interface + " tx off && ethtool -K " + interface + " gro on");
+  const auto installed = plane->install(mapping(Transport::tcp, "192.168.1.20", 80, 8080), clock.now());
+  ASSERT_TRUE(installed);
+
+  constexpr std::size_t total = 8 << 20;
+  std::string sent(total, 0);
+  for (std::size_t i = 0; i < total; ++i) sent[i] = static_cast<char>(i * 2654435761u >> 13);
+  const auto stream = [&](FarEnd& from, FarEnd& to, std::uint16_t listen_port, const char* dial,
+                          std::uint16_t dial_port) {
+    int listener = -1, client = -1;
+    to.inside([&] {
+      listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      sockaddr_in any{};
+      any.sin_family = AF_INET;
+      any.sin_port = htons(listen_port);
+      ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&any), sizeof any), 0);
+      ASSERT_EQ(listen(listener, 1), 0);
+    });
+    from.inside([&] { client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); });
+    std::thread sender{[&] {
+      sockaddr_in there{};
+      there.sin_family = AF_INET;
+      there.sin_port = htons(dial_port);
+      there.sin_addr.s_addr = htonl(ip(dial));
+      if (connect(client, reinterpret_cast<sockaddr*>(&there), sizeof there) != 0) return;
+      for (std::size_t at = 0; at < total;) {
+        const ssize_t size = ::send(client, sent.data() + at, total - at, MSG_NOSIGNAL);
+        if (size <= 0) return;
+        at += static_cast<std::size_t>(size);
+      }
+      shutdown(client, SHUT_WR);
+    }};
+    std::string got;
+    pollfd wait{listener, POLLIN, 0};
+    if (poll(&wait, 1, 10000) == 1) {
+      const int server_end = accept(listener, nullptr, nullptr);
+      std::array<char, 65536> part;
+      wait.fd = server_end;
+      while (poll(&wait, 1, 10000) == 1) {
+        const ssize_t size = read(server_end, part.data(), part.size());
+        if (size <= 0) break;
+        got.append(part.data(), static_cast<std::size_t>(size));
+      }
+      close(server_end);
+    }
+    shutdown(client, SHUT_RDWR);
+    sender.join();
+    close(client);
+    close(listener);
+    EXPECT_EQ(got.size(), total);
+    EXPECT_TRUE(got == sent);
+    to.inside([] { EXPECT_EQ(snmp("Tcp", "InCsumErrors"), 0u); });
+    from.inside([] { EXPECT_EQ(snmp("Tcp", "InCsumErrors"), 0u); });
+  };
+  stream(lab->lan(), lab->wan(), 5001, "203.0.113.30", 5001);
+  stream(lab->wan(), lab->lan(), 80, external, 8080);
 }
 
 }  // namespace

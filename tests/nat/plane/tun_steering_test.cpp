@@ -1,0 +1,132 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "nat/plane/tun/steering.hpp"
+#include "nat/plane/tun/sysctls.hpp"
+
+// What needs no kernel: which rules follow from which network.
+
+namespace sallyport::nat::tun {
+namespace {
+
+Address v4(const char* text) { return *Address::parse(text); }
+
+SteeringInput gateway() {
+  PlaneInterface lan;
+  lan.name = "lan0";
+  lan.prefixes = {*Prefix::parse("192.168.1.0/24")};
+  PlaneInterface wan;
+  wan.name = "wan0";
+  wan.addresses = {v4("203.0.113.2")};
+  SteeringInput input;
+  input.device = "sp0";
+  input.device_index = 9;
+  input.network.lan = {lan};
+  input.network.wan = {wan};
+  input.network.external = {v4("203.0.113.2")};
+  input.router_ports = {61000, 65534};
+  return input;
+}
+
+template <class Predicate>
+std::vector<Rule> rules_that(const Steering& steering, Predicate&& predicate) {
+  std::vector<Rule> found;
+  std::copy_if(steering.rules.begin(), steering.rules.end(), std::back_inserter(found), predicate);
+  return found;
+}
+
+TEST(Steering, IsSortedAndWithoutDuplicates) {
+  auto input = gateway();
+  input.network.lan.push_back(input.network.lan[0]);
+  const Steering steering = steer(input);
+  EXPECT_TRUE(std::is_sorted(steering.rules.begin(), steering.rules.end()));
+  EXPECT_EQ(std::adjacent_find(steering.rules.begin(), steering.rules.end()), steering.rules.end());
+  EXPECT_TRUE(std::is_sorted(steering.routes.begin(), steering.routes.end()));
+  EXPECT_EQ(std::adjacent_find(steering.routes.begin(), steering.routes.end()), steering.routes.end());
+}
+
+TEST(Steering, ALanPacketEndsInABlackholeWhateverComesBefore) {
+  const Steering steering = steer(gateway());
+  const auto last = std::find_if(steering.rules.rbegin(), steering.rules.rend(),
+                                 [](const Rule& rule) { return rule.iif == "lan0"; });
+  ASSERT_NE(last, steering.rules.rend());
+  EXPECT_EQ(last->action, RuleAction::blackhole);
+  EXPECT_EQ(last->from, Net{});
+  EXPECT_EQ(last->to, Net{});
+}
+
+TEST(Steering, NoRuleToTheWorldByMainHoldsADefaultRouteForTheLan) {
+  auto input = gateway();
+  input.network.untranslated = {*Prefix::parse("10.8.0.0/24")};
+  for (const Rule& rule : steer(input).rules)
+    EXPECT_TRUE(rule.iif != "lan0" || rule.action != RuleAction::lookup || rule.target != table_main ||
+                rule.no_default_route)
+        << rule.priority;
+}
+
+TEST(Steering, WithoutAnExternalAddressNothingLeadsToTheDevice) {
+  auto input = gateway();
+  input.network.external.clear();
+  for (const Route& route : steer(input).routes) EXPECT_NE(route.kind, RouteKind::unicast);
+}
+
+TEST(Steering,
+     RulesThatNeedNoAddressDoNotStopArp) {  // a rule with iif and to alone did (dataplane.md, section 3)
+  for (const Rule& rule : rules_that(steer(gateway()), [](const Rule& candidate) {
+         return candidate.iif == "wan0" && candidate.to.length == 32 &&
+                candidate.action == RuleAction::lookup;
+       }))
+    EXPECT_NE(rule.ip_protocol, 0) << rule.priority;
+}
+
+TEST(Steering, NoPortRangeEndsAt65535) {  // the kernel refuses it
+  auto input = gateway();
+  input.router_ports = {61000, 65535};
+  for (const Rule& rule : steer(input).rules) EXPECT_LT(rule.port_last, 65535);
+}
+
+TEST(Steering, NeighbouringLeasedPortsShareARule) {
+  auto input = gateway();
+  input.leased_router_ports[Transport::udp] = {61000, 61001, 61002, 61010};
+  const auto leased = rules_that(steer(input), [](const Rule& rule) { return rule.priority == 47; });
+  ASSERT_EQ(leased.size(), 2u);
+  EXPECT_EQ(leased[0].port_first, 61000);
+  EXPECT_EQ(leased[0].port_last, 61002);
+  EXPECT_EQ(leased[1].port_first, 61010);
+}
+
+TEST(Steering, ManyLeasedPortsCostNoRulesAtAll) {
+  auto input = gateway();
+  for (std::uint16_t port = 61000; port < 61200; port = static_cast<std::uint16_t>(port + 2))
+    input.leased_router_ports[Transport::udp].push_back(port);
+  const auto udp_by_port = rules_that(
+      steer(input), [](const Rule& rule) { return rule.ip_protocol == 17 && rule.port_first >= 61000; });
+  EXPECT_TRUE(udp_by_port.empty());
+  const auto tcp_by_port =
+      rules_that(steer(input), [](const Rule& rule) { return rule.ip_protocol == 6 && rule.port_first; });
+  EXPECT_EQ(tcp_by_port.size(), 1u) << "the other transport keeps its range";
+}
+
+class UndoFile : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = std::filesystem::temp_directory_path() / "undo-XXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    directory = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(directory); }
+  std::string file() const { return directory / "undo"; }
+  std::filesystem::path directory;
+};
+
+TEST_F(UndoFile, OfAnotherBootCountsAsNone) {
+  std::ofstream{file()} << "sallyport-tun-undo 1 boot 00000000-0000-0000-0000-000000000000 netns 1\n"
+                        << "ipv4/ip_early_demux=7\n";
+  EXPECT_TRUE(SysctlKeeper{file()}.changed().empty());
+}
+
+}  // namespace
+}  // namespace sallyport::nat::tun
