@@ -125,6 +125,14 @@ bool can_be_walked(std::span<const std::byte> area) {
   return in.ok();
 }
 
+/// At most `octets` of a text, cut between characters: an answer grows no longer than its request
+/// (PCP-7.3-12).
+std::string_view cut(std::string_view text, std::size_t octets) {
+  if (text.size() <= octets) return text;
+  while (octets > 0 && (static_cast<unsigned char>(text[octets]) & 0xc0) == 0x80) --octets;
+  return text.substr(0, octets);
+}
+
 std::optional<Transport> transport_of(std::uint8_t protocol) {
   if (protocol == static_cast<std::uint8_t>(Transport::tcp)) return Transport::tcp;
   if (protocol == static_cast<std::uint8_t>(Transport::udp)) return Transport::udp;
@@ -304,7 +312,7 @@ void Server::answer_map(const Request& request, const MapBody& map, std::uint32_
         break;
       case OptionCode::description:
         if (description && description_text(option->data))
-          append_description(out, std::string_view{*description}.substr(0, option->data.size()));
+          append_description(out, cut(*description, option->data.size()));
         break;
       default:
         break;  // skipped, so left out

@@ -593,6 +593,21 @@ TEST_F(PcpServer, ReturnsTheDescriptionAsStored) {
   EXPECT_EQ(service.grants.back().description, "");
 }
 
+// PCP-7.3-12: a static mapping, say, has its own text
+TEST_F(PcpServer, CutsAStoredDescriptionThatIsLongerThanTheOneSent) {
+  service.on_grant = [](const GrantRequest&) -> Outcome<Granted> {
+    return Granted{1, {external_address, *Port::from(8080)}, 3600, "caf\xc3\xa9 camera"};
+  };
+  const auto text_for = [&](std::string sent) {
+    auto request = map_request();
+    request.options.description = std::move(sent);
+    return decode_map_response(*ask(encode_map_request(request)))->options.description;
+  };
+  EXPECT_EQ(text_for("xxxx"), "caf");
+  EXPECT_EQ(text_for("xxxxx"), "caf\xc3\xa9");
+  EXPECT_EQ(text_for(""), "");
+}
+
 TEST_F(PcpServer, RefusesADescriptionOfMoreThan1016Octets) {
   auto request = map_request();
   request.options.description = std::string(1016, 'x');
