@@ -39,27 +39,20 @@ std::optional<std::uint32_t> number(std::string_view text, std::uint32_t most, i
 
 std::optional<Port> port(std::string_view text) { return Port::from(number(text, 65535).value_or(0)); }
 
+constexpr std::pair<pcp::ResultCode, const char*> next_steps[] = {
+    {pcp::ResultCode::unsupp_version, "the gateway speaks another version; try NAT-PMP (natpmpc)"},
+    {pcp::ResultCode::not_authorized, "give the nonce of the lease (--nonce), or ask the administrator"},
+    {pcp::ResultCode::network_failure, "the gateway has no internet address now; try again later"},
+    {pcp::ResultCode::no_resources, "the gateway is short of ports or of storage; try again later"},
+    {pcp::ResultCode::user_ex_quota, "close ports that are not needed any more"},
+    {pcp::ResultCode::cannot_provide_external, "leave out --prefer-failure, or name another --external"},
+    {pcp::ResultCode::address_mismatch, "there is another NAT between here and the gateway; ask that one"},
+    {pcp::ResultCode::excessive_remote_peers, "name fewer filters"}};
+
 const char* next_step(pcp::ResultCode code) {
-  switch (code) {
-    case pcp::ResultCode::unsupp_version:
-      return "the gateway speaks another version; try NAT-PMP (natpmpc)";
-    case pcp::ResultCode::not_authorized:
-      return "give the nonce of the lease (--nonce), or ask the administrator";
-    case pcp::ResultCode::network_failure:
-      return "the gateway has no internet address now; try again later";
-    case pcp::ResultCode::no_resources:
-      return "the gateway is short of ports or of storage; try again later";
-    case pcp::ResultCode::user_ex_quota:
-      return "close ports that are not needed any more";
-    case pcp::ResultCode::cannot_provide_external:
-      return "leave out --prefer-failure, or name another --external";
-    case pcp::ResultCode::address_mismatch:
-      return "there is another NAT between here and the gateway; ask that one";
-    case pcp::ResultCode::excessive_remote_peers:
-      return "name fewer filters";
-    default:
-      return "this gateway does not do that";
-  }
+  for (const auto& [of, step] : next_steps)
+    if (of == code) return step;
+  return "this gateway does not do that";
 }
 
 }  // namespace
@@ -69,18 +62,18 @@ int main(int argc, char** argv) {
   wanted.map.protocol = static_cast<std::uint8_t>(Transport::tcp);
   wanted.map.external_address = Address::v4(0);  // any IPv4 address
   std::uint32_t tries = 3;
-  bool have_nonce = false, good = true;
+  bool have_nonce = false, deletion = false, good = true;
   constexpr option options[] = {
       {"protocol", 1, nullptr, 'p'},       {"external", 1, nullptr, 'e'}, {"lifetime", 1, nullptr, 'l'},
       {"filter", 1, nullptr, 'f'},         {"nonce", 1, nullptr, 'n'},    {"tries", 1, nullptr, 't'},
       {"prefer-failure", 0, nullptr, 'F'}, {"delete", 0, nullptr, 'd'},   {"description", 1, nullptr, 'D'},
       {"help", 0, nullptr, 'h'},           {nullptr, 0, nullptr, 0}};
-  for (int c; good && (c = ::getopt_long(argc, argv, "h", options, nullptr)) != -1;) {
+  for (int c; (c = ::getopt_long(argc, argv, "h", options, nullptr)) != -1;) {
     const std::string_view text = ::optarg ? ::optarg : "";
     if (c == 'h') return std::fputs(usage, stdout), 0;
     if (c == 'F') wanted.options.prefer_failure = true;
     if (c == 'D') wanted.options.description = std::string{text};
-    if (c == 'd') wanted.lifetime_s = 0;
+    if (c == 'd') deletion = true;
     if (c == 'l') good = (wanted.lifetime_s = number(text, UINT32_MAX).value_or(0)) != 0;
     if (c == 't') good = (tries = number(text, 9).value_or(0)) != 0;
     if (c == 'e') good = (wanted.map.external_port = port(text)).has_value();
@@ -108,8 +101,8 @@ int main(int argc, char** argv) {
   if (!gateway || !gateway->is_v4()) return fail(2, "the gateway is named by its IPv4 address");
   wanted.map.internal_port = port(argv[::optind + 1]);
   if (!wanted.map.internal_port) return fail(2, "a port is a number from 1 to 65535");
-  if (wanted.lifetime_s == 0 && !have_nonce)
-    return fail(2, "--delete needs the --nonce that opened the port");
+  if (deletion && !have_nonce) return fail(2, "--delete needs the --nonce that opened the port");
+  if (deletion) wanted.lifetime_s = 0;
   if (!have_nonce && ::getrandom(wanted.map.nonce.data(), wanted.map.nonce.size(), 0) != 12)
     return fail(1, "the system gives no random numbers");
 
@@ -152,7 +145,7 @@ int main(int argc, char** argv) {
                            lifetime + " s: " + next_step(answer->header.result));
       const auto inside = to_string(wanted.client, *wanted.map.internal_port);
       const char* protocol = wanted.map.protocol == 17 ? "udp" : "tcp";
-      if (wanted.lifetime_s == 0) return std::printf("closed: %s %s\n", protocol, inside.c_str()), 0;
+      if (deletion) return std::printf("closed: %s %s\n", protocol, inside.c_str()), 0;
       if (!answer->map.external_port) return fail(1, "the gateway's answer names no port");
       std::printf("open: %s %s -> %s for %s s, nonce ", protocol,
                   to_string(answer->map.external_address, *answer->map.external_port).c_str(), inside.c_str(),
