@@ -101,19 +101,13 @@ void apply_wal(Image& image, std::span<const std::byte> wal) {
       committed_end = at + frame_size;
     }
   }
-  // What was never synced is the tail of one transaction: at most one end-of-commit mark, and nothing behind it. More
-  // frames of this generation than that were synced once, so the WAL was damaged later.
-  bool commit_seen = false;
-  for (at = committed_end; at + frame_size <= wal.size(); at += frame_size) {
-    const auto frame = wal.subspan(at, 24);
-    if (!std::ranges::equal(frame.subspan(8, 8), salts)) continue;
-    if (commit_seen) image.wal_damaged = true;
-    if (big32(frame, 4) != 0) commit_seen = true;
-  }
-  if (!image.wal_damaged) return;
-  // The sum runs through the whole WAL, but each frame states it, so the frames behind a damaged one can be judged
-  // each by the sum its predecessor states. Rows have their own checksums, so a page is worth having without its
-  // transaction.
+  // Behind the valid part may lie tails of transactions that never were synced, one over another. Each ends with its
+  // end-of-commit mark, and nothing follows it in its chain. A frame that does follow one by its sum was written
+  // after that commit was synced: then the WAL was valid further than now, and was damaged later.
+  //
+  // The sum runs through the whole WAL, but each frame states it, so a frame can be judged by the sum its predecessor
+  // states. Rows have their own checksums, so a page is worth having without its transaction.
+  std::vector<std::size_t> good;
   for (at = committed_end; at + frame_size <= wal.size(); at += frame_size) {
     const auto frame = wal.subspan(at, frame_size);
     if (!std::ranges::equal(frame.subspan(8, 8), salts)) continue;
@@ -122,10 +116,17 @@ void apply_wal(Image& image, std::span<const std::byte> wal) {
     sum.s1 = big32(wal, before + 4);
     sum.add(frame.first(8));
     sum.add(frame.subspan(24));
-    const std::size_t page = big32(frame, 0);
-    if (sum.s0 != big32(frame, 16) || sum.s1 != big32(frame, 20) || page == 0 || page > (1u << 18)) continue;
+    if (sum.s0 != big32(frame, 16) || sum.s1 != big32(frame, 20)) continue;
+    const bool follows_a_commit = at > committed_end && big32(wal, at - frame_size + 4) != 0;
+    if (follows_a_commit) image.wal_damaged = true;
+    good.push_back(at);
+  }
+  if (!image.wal_damaged) return;
+  for (const auto where : good) {
+    const std::size_t page = big32(wal, where);
+    if (page == 0 || page > (1u << 18)) continue;
     if (image.octets.size() < page * page_size) image.octets.resize(page * page_size);
-    std::ranges::copy(frame.subspan(24),
+    std::ranges::copy(wal.subspan(where + 24, page_size),
                       image.octets.begin() + static_cast<std::ptrdiff_t>((page - 1) * std::size_t{page_size}));
   }
 }
