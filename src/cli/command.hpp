@@ -1,0 +1,66 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "sallyport/admin/client.hpp"
+
+namespace CLI {
+class App;
+}
+
+/// What the commands of `sallyport` share.
+namespace sallyport::cli {
+
+/// The contract's exit codes.
+enum ExitCode : int {
+  ok = 0,
+  failed = 1,
+  usage = 2,
+  not_found = 3,
+  not_permitted = 4,
+  unreachable = 5,
+  conflict = 6,
+  partly_done = 7,
+};
+
+struct Options {
+  std::string socket = "/run/sallyport/admin.sock";
+  bool json = false;
+  bool no_color = false;
+
+  // found out by main
+  bool color = false;      ///< stdout is a terminal that shows colours
+  std::size_t width = 80;  ///< of the terminal; 80 where there is none
+};
+
+/// One command: its words are parsed, then `run` is called. Each file adds its own to `app`.
+using Run = std::function<int()>;
+void add_status(CLI::App& app, const Options& options, Run& run);
+void add_list(CLI::App& app, const Options& options, Run& run);
+void add_show(CLI::App& app, const Options& options, Run& run);
+void add_revoke(CLI::App& app, const Options& options, Run& run);
+void add_unblock(CLI::App& app, const Options& options, Run& run);
+void add_watch(CLI::App& app, const Options& options, Run& run);
+
+/// "sallyport: TEXT" on stderr; the text is made printable.
+void complain(std::string_view text);
+/// Says what went wrong and what to do about it; the exit code for it.
+int fail(const Options& options, const admin::Failure& failure);
+int wrong_use(std::string_view text, std::string_view command);
+
+/// Writes to stdout. A reader that has gone ends the program quietly.
+void put(std::string_view text);
+
+/// Words of the command line to a filter; a usage error is told and 2 returned.
+int to_filter(const std::vector<std::string>& words, std::string_view command, admin::Filter& filter);
+
+/// Ids or filter words, but not both; 0, or the exit code after telling.
+int to_selection(const std::vector<std::string>& words, std::string_view command,
+                 std::vector<std::string>& ids, admin::Filter& filter);
+
+/// The exit code of a revoke or unblock of several: told on stderr what failed.
+int judge(const std::vector<std::string>& done, const std::vector<admin::RevokeAnswer::Failed>& failed);
+
+}  // namespace sallyport::cli
