@@ -34,8 +34,8 @@ struct Packet {
   std::byte* data = nullptr;
   std::uint32_t size = 0;
   Side from = Side::lan;
-  /// The transport checksum is a pseudo-header sum still to be completed (virtio NEEDS_CSUM, CHECKSUM_PARTIAL): fold
-  /// address changes in uninverted, never ports.
+  /// The transport checksum is a pseudo-header sum still to be completed (virtio NEEDS_CSUM,
+  /// CHECKSUM_PARTIAL): fold address changes in uninverted, never ports.
   bool partial_checksum = false;
   /// A segmentation super packet: its total length may be above the MTU; each part gets the same rewriting.
   bool gso = false;
@@ -51,7 +51,8 @@ class PacketSink {
   virtual void emit(std::span<const std::byte> packet, Action where) = 0;
 };
 
-/// Told whether the router itself has a socket on a port of an external (or the wildcard) address (POL-TGT-05).
+/// Told whether the router itself has a socket on a port of an external (or the wildcard) address
+/// (POL-TGT-05).
 class OwnPorts {
  public:
   virtual ~OwnPorts() = default;
@@ -70,8 +71,8 @@ struct EngineOptions {
   std::uint64_t seed = 0;                 ///< of the random port choice
 };
 
-/// The translator: no socket, no clock, no lock. Whoever owns it makes calls one at a time; `nat/README.md` says
-/// how the planes share it between threads.
+/// The translator: no socket, no clock, no lock. Whoever owns it makes calls one at a time; `nat/README.md`
+/// says how the planes share it between threads.
 class Engine {
  public:
   Engine(const EngineOptions& options, const OwnPorts& own_ports);

@@ -1,0 +1,99 @@
+#include "nat/engine/mapping_table.hpp"
+
+namespace sallyport::nat {
+namespace {
+
+constexpr std::uint32_t none = 0xffffffff;
+constexpr std::uint32_t first_endpoints = 512;
+constexpr std::uint64_t used = 0x80000000;
+
+}  // namespace
+
+MappingTable::MappingTable(const SipHash& hash)
+    : hash_{hash},
+      slots_{parts << 16},
+      endpoints_{first_endpoints},
+      mask_{first_endpoints - 1},
+      free_lease_{none} {}
+
+std::uint16_t MappingTable::find(Part part, std::uint32_t host, std::uint16_t port) const noexcept {
+  const std::uint32_t wanted = tag(part, host, port);
+  for (std::uint32_t at = wanted & mask_; endpoints_[at] != 0; at = (at + 1) & mask_) {
+    const Entry entry = endpoints_[at];
+    if (entry >> 32 != wanted || (entry >> 16 & 3) != static_cast<std::uint64_t>(part)) continue;
+    const auto external = static_cast<std::uint16_t>(entry);
+    const Slot& owner = slot(part, external);
+    if (owner.host == host && owner.port == port) return external;
+  }
+  return 0;
+}
+
+bool MappingTable::link(Part part, std::uint16_t external) {
+  if (entries_ + 1 > (mask_ + 1) / 4 * 3 && !grow()) return false;
+  const Slot& owner = slot(part, external);
+  const std::uint32_t hash = tag(part, owner.host, owner.port);
+  std::uint32_t at = hash & mask_;
+  while (endpoints_[at] != 0) at = (at + 1) & mask_;
+  endpoints_[at] = Entry{hash} << 32 | used | static_cast<Entry>(part) << 16 | external;
+  ++entries_;
+  return true;
+}
+
+void MappingTable::unlink(Part part, std::uint16_t external) noexcept {
+  const Slot& owner = slot(part, external);
+  const std::uint32_t hash = tag(part, owner.host, owner.port);
+  const Entry wanted = Entry{hash} << 32 | used | static_cast<Entry>(part) << 16 | external;
+  std::uint32_t hole = hash & mask_;
+  while (endpoints_[hole] != wanted) {
+    if (endpoints_[hole] == 0) return;
+    hole = (hole + 1) & mask_;
+  }
+  for (std::uint32_t at = (hole + 1) & mask_; endpoints_[at] != 0; at = (at + 1) & mask_) {
+    const auto home = static_cast<std::uint32_t>(endpoints_[at] >> 32) & mask_;
+    if (((at - home) & mask_) >= ((at - hole) & mask_)) {
+      endpoints_[hole] = endpoints_[at];
+      hole = at;
+    }
+  }
+  endpoints_[hole] = 0;
+  --entries_;
+}
+
+bool MappingTable::grow() {
+  Pages<Entry> larger;
+  const std::uint32_t capacity = (mask_ + 1) * 2;
+  if (!larger.grow(capacity)) return false;
+  for (std::uint32_t from = 0; from <= mask_; ++from) {
+    if (endpoints_[from] == 0) continue;
+    std::uint32_t at = static_cast<std::uint32_t>(endpoints_[from] >> 32) & (capacity - 1);
+    while (larger[at] != 0) at = (at + 1) & (capacity - 1);
+    larger[at] = endpoints_[from];
+  }
+  endpoints_ = std::move(larger);
+  mask_ = capacity - 1;
+  return true;
+}
+
+std::uint32_t MappingTable::add_lease() {
+  std::uint32_t at = free_lease_;
+  if (at != none) {
+    free_lease_ = leases_[at].flows;
+  } else {
+    if (lease_high_water_ == leases_.size() &&
+        !leases_.grow(lease_high_water_ ? lease_high_water_ * 2UL : 64))
+      return none;
+    at = lease_high_water_++;
+  }
+  leases_[at] = Lease{};
+  leases_[at].flags = Lease::used;
+  leases_[at].flows = none;
+  return at;
+}
+
+void MappingTable::free_lease(std::uint32_t at) noexcept {
+  leases_[at] = Lease{};
+  leases_[at].flows = free_lease_;
+  free_lease_ = at;
+}
+
+}  // namespace sallyport::nat

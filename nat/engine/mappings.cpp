@@ -1,0 +1,427 @@
+#include "nat/engine/engine_impl.hpp"
+
+// Slots and flows: who may claim a port, what ends when, what gives way in a full table.
+
+namespace sallyport::nat {
+namespace {
+
+using std::chrono::duration_cast;
+using std::chrono::seconds;
+
+constexpr std::uint32_t never_s = 0xffffffff;
+/// The control thread withdraws what expired; only when it has not done so for this long does the engine
+/// itself.
+constexpr seconds grace{2};
+constexpr std::uint32_t most_group_steps = 64;
+
+std::uint32_t to_seconds(TimePoint time) {
+  const auto count = duration_cast<seconds>(time.time_since_epoch()).count();
+  return count <= 0 ? 0 : count >= never_s ? never_s : static_cast<std::uint32_t>(count);
+}
+
+}  // namespace
+
+bool Engine::Impl::is_in_force(const Slot& slot) const noexcept {
+  switch (slot.kind) {
+    case SlotKind::implicit:
+    case SlotKind::draining:
+      return !rules::sp_is_over(slot.deadline_s, now_s_);
+    case SlotKind::explicit_:
+    case SlotKind::static_:
+      return slot.deadline_s > now_s_ || mappings_.lease(slot.aux).deadline > now_;
+    case SlotKind::free:
+    case SlotKind::quarantine:
+      return false;
+  }
+  return false;
+}
+
+bool Engine::Impl::is_in_grace(const Slot& slot) const noexcept {
+  return slot.is_lease() && mappings_.lease(slot.aux).deadline <= now_ &&
+         now_ - mappings_.lease(slot.aux).deadline < grace;
+}
+
+std::uint16_t Engine::Impl::mapping_of(Part part, std::uint32_t host, std::uint16_t port) {
+  const std::uint16_t external = mappings_.find(part, host, port);
+  if (external == 0) return 0;
+  if (is_in_force(mappings_.slot(part, external))) return external;
+  retire(part, external);
+  return 0;
+}
+
+bool Engine::Impl::is_reserved(Part part, std::uint16_t port) const noexcept {
+  return part != Part::icmp && (reserved_[static_cast<std::size_t>(part)][port / 64] >> port % 64 & 1);
+}
+
+bool Engine::Impl::is_own(Part part, std::uint16_t port) const {
+  return part != Part::icmp && own_ports_.in_use(part == Part::tcp ? Transport::tcp : Transport::udp, port);
+}
+
+/// Keeps the allocator's bit of a port, and of its companion, true to the slots.
+void Engine::Impl::update_choice(Part part, std::uint16_t external) {
+  const auto choosable = [&](Part of, const Slot& slot, const Slot* companion) {
+    return slot.kind == SlotKind::free && external != 0 && !is_reserved(of, external) &&
+           !(companion && companion->is_lease());
+  };
+  const Slot& slot = mappings_.slot(part, external);
+  if (part == Part::icmp) {
+    mappings_.ports(part).set(external, choosable(part, slot, nullptr));
+    return;
+  }
+  const Part other = part == Part::tcp ? Part::udp : Part::tcp;
+  const Slot& companion = mappings_.slot(other, external);
+  mappings_.ports(part).set(external, choosable(part, slot, &companion));
+  mappings_.ports(other).set(external, choosable(other, companion, &slot));
+}
+
+Engine::Impl::Verdict Engine::Impl::may_claim(Part part, std::uint16_t external, std::uint32_t host,
+                                              Claim claim) {
+  if (external == 0) return Verdict::taken;
+  if (is_reserved(part, external) || is_own(part, external)) return Verdict::reserved;
+  Slot& slot = mappings_.slot(part, external);
+  const bool chosen_for = claim == Claim::implicit || claim == Claim::suggested;
+  switch (slot.kind) {
+    case SlotKind::free:
+      break;
+    case SlotKind::static_:
+      return Verdict::reserved;
+    case SlotKind::implicit:
+    case SlotKind::draining:
+    case SlotKind::explicit_:
+      if (is_in_force(slot) || is_in_grace(slot)) return Verdict::taken;
+      retire(part, external);
+      if (slot.kind != SlotKind::quarantine) break;
+      [[fallthrough]];
+    case SlotKind::quarantine:
+      if (rules::sp_is_over(slot.deadline_s, now_s_)) {
+        free_slot(part, external);
+        break;
+      }
+      // Ended sessions stay ended: an outbound packet of the former owner's does not open its old door again.
+      if (claim == Claim::implicit) return Verdict::resting;
+      if (slot.host == host || claim == Claim::restored) break;
+      if (policy_.reuse_strict) return Verdict::taken;
+      if (claim == Claim::suggested) return Verdict::resting;
+      break;
+  }
+  if (chosen_for && part != Part::icmp) {
+    const Slot& companion = mappings_.slot(part == Part::tcp ? Part::udp : Part::tcp, external);
+    if (companion.is_lease() && companion.host != host && is_in_force(companion)) return Verdict::resting;
+  }
+  return Verdict::free;
+}
+
+std::uint16_t Engine::Impl::choose_port(Part part, PortRange range) {
+  const auto usable = [&](std::uint16_t port) { return !is_own(part, port); };
+  const auto draw = [&] { return static_cast<std::uint32_t>(random() >> 32); };
+  auto port = mappings_.ports(part).choose(range, draw, usable);
+  if (!port) {
+    reclaim(part);
+    port = mappings_.ports(part).choose(range, draw, usable);
+  }
+  return port.value_or(0);
+}
+
+/// Frees at once what is over, instead of with the sweep: at most once a second.
+void Engine::Impl::reclaim(Part part) {
+  auto& done_s = reclaimed_s_[static_cast<std::size_t>(part)];
+  if (done_s == now_s_) return;
+  done_s = now_s_;
+  for (std::uint32_t external = 1; external < 65536; ++external)
+    retire(part, static_cast<std::uint16_t>(external));
+}
+
+bool Engine::Impl::retire(Part part, std::uint16_t external) {
+  Slot& slot = mappings_.slot(part, external);
+  switch (slot.kind) {
+    case SlotKind::free:
+      return true;
+    case SlotKind::implicit:
+    case SlotKind::draining:
+    case SlotKind::quarantine:
+      if (!rules::sp_is_over(slot.deadline_s, now_s_)) return false;
+      free_slot(part, external);
+      return true;
+    case SlotKind::explicit_:
+    case SlotKind::static_:
+      if (is_in_force(slot) || is_in_grace(slot)) return false;
+      end_lease(slot.aux, Ending::reset, to_seconds(mappings_.lease(slot.aux).deadline));
+      return slot.kind == SlotKind::free;
+  }
+  return false;
+}
+
+void Engine::Impl::claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port,
+                              SlotKind kind, std::uint32_t deadline_s, std::uint32_t aux) {
+  Slot& slot = mappings_.slot(part, external);
+  const auto generation = static_cast<std::uint8_t>(slot.generation + 1);
+  slot = {host, port, kind, generation, deadline_s, aux};
+  update_choice(part, external);
+}
+
+void Engine::Impl::free_slot(Part part, std::uint16_t external) {
+  Slot& slot = mappings_.slot(part, external);
+  if (slot.kind == SlotKind::free) return;
+  for (std::uint32_t record = chain_of(slot); record != Flow::none;) {
+    const std::uint32_t next = flows_[record].slot_next;
+    drop_flow(record);
+    record = next;
+  }
+  mappings_.unlink(part, external);
+  if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) {
+    auto& host = hosts_[slot.host];
+    --(part == Part::icmp ? host.icmp_ids : host.mappings);
+    --implicit_count_;
+    release_host(slot.host);
+  }
+  slot.kind = SlotKind::free;
+  slot.host = 0;
+  slot.port = 0;
+  slot.aux = Flow::none;
+  update_choice(part, external);
+}
+
+void Engine::Impl::release_host(std::uint32_t address) {
+  const auto host = hosts_.find(address);
+  if (host == hosts_.end()) return;
+  if (host->second.mappings == 0 && host->second.flows == 0 && host->second.icmp_ids == 0) hosts_.erase(host);
+}
+
+std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std::uint16_t port,
+                                          DropReason& why) {
+  const auto known = hosts_.find(address);
+  const Host host = known == hosts_.end() ? Host{} : known->second;
+  if (part == Part::icmp) {
+    if (policy_.icmp_ids_per_device && host.icmp_ids >= policy_.icmp_ids_per_device) {
+      why = DropReason::icmp_id_limit;
+      return 0;
+    }
+  } else if (policy_.mappings_per_device && host.mappings >= policy_.mappings_per_device) {
+    why = DropReason::mapping_limit;
+    return 0;
+  }
+  const PortRange pool = part == Part::icmp ? PortRange{1, 65535} : policy_.pool;
+  std::uint16_t external = 0;
+  if (port >= pool.first && port <= pool.last &&
+      may_claim(part, port, address, Claim::implicit) == Verdict::free)
+    external = port;
+  else
+    external = choose_port(part, pool);
+  if (external == 0) {
+    why = DropReason::no_ports;
+    shortage_ports_ = true;
+    return 0;
+  }
+  claim_slot(part, external, address, port, SlotKind::implicit, rules::sp_deadline(now_s_, 1), Flow::none);
+  if (!mappings_.link(part, external)) {
+    mappings_.slot(part, external).kind = SlotKind::free;
+    update_choice(part, external);
+    why = DropReason::table_full;
+    return 0;
+  }
+  auto& counted = hosts_[address];
+  ++(part == Part::icmp ? counted.icmp_ids : counted.mappings);
+  ++implicit_count_;
+  return external;
+}
+
+void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s) {
+  Lease& lease = mappings_.lease(at);
+  if (lease.flags & Lease::gone) return;
+  lease.flags |= Lease::gone;
+  const Part part = lease.part;
+  const std::uint16_t external = lease.external;
+  Slot& slot = mappings_.slot(part, external);
+  --explicit_count_;
+  filters_.erase(at);
+  const std::uint32_t first = lease.flows;
+  const auto delay = static_cast<std::uint32_t>(std::max<std::int64_t>(policy_.reuse_delay.count(), 0));
+  if (how == Ending::reset && delay == 0) how = Ending::vacate;
+  switch (how) {
+    case Ending::vacate:
+      free_slot(part, external);
+      return;
+    case Ending::reset: {
+      mappings_.unlink(part, external);
+      const std::uint32_t deadline_s = rules::sp_deadline(since_s, delay);
+      for (std::uint32_t record = first; record != Flow::none; record = flows_[record].slot_next) {
+        dequeue(record);
+        Flow& flow = flows_[record];
+        flow.flags = static_cast<std::uint8_t>((flow.flags | Flow::ended) & ~Flow::of_explicit);
+        flow.deadline_s = deadline_s;
+      }
+      claim_slot(part, external, slot.host, slot.port, SlotKind::quarantine, deadline_s, first);
+      return;
+    }
+    case Ending::drain: {
+      const auto rest = static_cast<std::uint32_t>(policy_.tcp_transitory.count());
+      std::uint32_t deadline_s = rules::sp_deadline(now_s_, rest);
+      for (std::uint32_t record = first; record != Flow::none; record = flows_[record].slot_next) {
+        flows_[record].flags &= static_cast<std::uint8_t>(~Flow::of_explicit);
+        deadline_s = std::max(deadline_s, flows_[record].deadline_s);
+      }
+      claim_slot(part, external, slot.host, slot.port, SlotKind::draining, deadline_s, first);
+      ++hosts_[slot.host].mappings;
+      ++implicit_count_;
+      return;
+    }
+  }
+}
+
+// --- flows ---
+
+std::uint32_t Engine::Impl::new_flow(std::uint64_t hash, const FlowKey& key, std::uint16_t external,
+                                     bool inbound, DropReason& why) {
+  if (!inbound && policy_.flows_per_device) {
+    const auto host = hosts_.find(key.host);
+    if (host != hosts_.end() && host->second.flows >= policy_.flows_per_device) {
+      why = DropReason::flow_limit;
+      return Flow::none;
+    }
+  }
+  if (table_is_full() && !make_room()) {
+    why = DropReason::table_full;
+    shortage_flows_ = true;
+    return Flow::none;
+  }
+  const std::uint32_t record = flows_.insert(hash, key);
+  if (record == Flow::none) {
+    why = DropReason::table_full;
+    shortage_flows_ = true;
+    return Flow::none;
+  }
+  const Part part = key.protocol == packet::protocol::tcp   ? Part::tcp
+                    : key.protocol == packet::protocol::udp ? Part::udp
+                                                            : Part::icmp;
+  Slot& slot = mappings_.slot(part, external);
+  Flow& flow = flows_[record];
+  flow.external_port = external;
+  std::uint32_t& first = chain_of(slot);
+  flow.slot_next = first;
+  if (first != Flow::none) flows_[first].slot_previous = record;
+  first = record;
+  if (slot.is_lease()) flow.flags |= Flow::of_explicit;
+  if (inbound) {
+    flow.flags |= Flow::inbound;
+    enqueue(record, Flow::queued_new);
+  } else {
+    flow.flags |= Flow::answered;
+    ++hosts_[key.host].flows;
+  }
+  return record;
+}
+
+void Engine::Impl::mark_answered(std::uint32_t record) {
+  dequeue(record);
+  Flow& flow = flows_[record];
+  flow.flags |= Flow::answered;
+  ++hosts_[flow.host].flows;
+}
+
+void Engine::Impl::unchain(std::uint32_t record) {
+  const Flow& flow = flows_[record];
+  const Part part = flow.protocol == packet::protocol::tcp   ? Part::tcp
+                    : flow.protocol == packet::protocol::udp ? Part::udp
+                                                             : Part::icmp;
+  if (flow.slot_previous != Flow::none)
+    flows_[flow.slot_previous].slot_next = flow.slot_next;
+  else
+    chain_of(mappings_.slot(part, flow.external_port)) = flow.slot_next;
+  if (flow.slot_next != Flow::none) flows_[flow.slot_next].slot_previous = flow.slot_previous;
+}
+
+void Engine::Impl::drop_flow(std::uint32_t record) {
+  unchain(record);
+  dequeue(record);
+  const Flow& flow = flows_[record];
+  if (flow.flags & Flow::answered) {
+    const std::uint32_t host = flow.host;
+    --hosts_[host].flows;
+    release_host(host);
+  }
+  flows_.erase(record);
+}
+
+void Engine::Impl::remove_flow(std::uint32_t record) {
+  const Flow& flow = flows_[record];
+  const Part part = flow.protocol == packet::protocol::tcp   ? Part::tcp
+                    : flow.protocol == packet::protocol::udp ? Part::udp
+                                                             : Part::icmp;
+  const std::uint16_t external = flow.external_port;
+  drop_flow(record);
+  const Slot& slot = mappings_.slot(part, external);
+  if ((slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) && slot.aux == Flow::none)
+    free_slot(part, external);
+}
+
+void Engine::Impl::move_flow(std::uint32_t record, std::uint16_t external) {
+  unchain(record);
+  Flow& flow = flows_[record];
+  Slot& slot = mappings_.slot(flow.protocol == packet::protocol::tcp ? Part::tcp : Part::udp, external);
+  flow.external_port = external;
+  std::uint32_t& first = chain_of(slot);
+  flow.slot_previous = Flow::none;
+  flow.slot_next = first;
+  if (first != Flow::none) flows_[first].slot_previous = record;
+  first = record;
+}
+
+void Engine::Impl::enqueue(std::uint32_t record, Flow::Flag flag) {
+  Queue& queue = flag == Flow::queued_new ? unanswered_ : half_open_;
+  Flow& flow = flows_[record];
+  flow.flags |= flag;
+  flow.queue_next = Flow::none;
+  flow.queue_previous = queue.last;
+  (queue.last != Flow::none ? flows_[queue.last].queue_next : queue.first) = record;
+  queue.last = record;
+}
+
+void Engine::Impl::dequeue(std::uint32_t record) {
+  Flow& flow = flows_[record];
+  if (!(flow.flags & (Flow::queued_new | Flow::queued_half_open))) return;
+  Queue& queue = flow.flags & Flow::queued_new ? unanswered_ : half_open_;
+  (flow.queue_previous != Flow::none ? flows_[flow.queue_previous].queue_next : queue.first) =
+      flow.queue_next;
+  (flow.queue_next != Flow::none ? flows_[flow.queue_next].queue_previous : queue.last) = flow.queue_previous;
+  flow.flags &= static_cast<std::uint8_t>(~(Flow::queued_new | Flow::queued_half_open));
+}
+
+/// Only what nobody inside ever answered gives way, then handshakes that the peer never finished: both are
+/// what a flood leaves (POL-NET-14).
+bool Engine::Impl::make_room() {
+  if (swept_full_s_ != now_s_) {
+    swept_full_s_ = now_s_;
+    sweep_flows(8192);
+    if (!table_is_full()) return true;
+  }
+  for (const Queue* queue : {&unanswered_, &half_open_})
+    if (queue->first != Flow::none) {
+      remove_flow(queue->first);
+      return true;
+    }
+  return false;
+}
+
+/// Whether the endpoint sent to that address and may hear from it (ADF).
+bool Engine::Impl::sent_before(const FlowKey& key) {
+  std::uint32_t record = flows_.find_group(key);
+  for (std::uint32_t step = 0; record != Flow::none && step < most_group_steps; ++step) {
+    const Flow& flow = flows_[record];
+    if ((flow.flags & Flow::answered) && !(flow.flags & Flow::ended) &&
+        !rules::sp_is_over(flow.deadline_s, now_s_))
+      return true;
+    record = flow.group_next;
+  }
+  return false;
+}
+
+void Engine::Impl::sweep_flows(std::uint32_t records) {
+  for (std::uint32_t i = 0; i < records && flows_.count() != 0; ++i) {
+    if (flow_cursor_ >= flows_.high_water()) flow_cursor_ = 0;
+    const std::uint32_t record = flow_cursor_++;
+    const Flow& flow = flows_[record];
+    if (flow.protocol != 0 && rules::sp_is_over(flow.deadline_s, now_s_)) remove_flow(record);
+  }
+}
+
+}  // namespace sallyport::nat

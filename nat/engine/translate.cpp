@@ -1,0 +1,913 @@
+#include "nat/engine/engine_impl.hpp"
+#include "nat/packet/build.hpp"
+
+// The way of a packet: outbound, inbound, hairpin; TCP sessions; rewriting.
+
+namespace sallyport::nat {
+namespace {
+
+using packet::ChecksumChange;
+using packet::Ipv4;
+using packet::Malformed;
+
+constexpr std::size_t most_in_batch = 32;
+
+constexpr DropReason reason_of(Malformed malformed) noexcept {
+  switch (malformed) {
+    case Malformed::no:
+      return DropReason::none;
+    case Malformed::truncated:
+      return DropReason::truncated;
+    case Malformed::version:
+      return DropReason::bad_version;
+    case Malformed::header_length:
+      return DropReason::bad_header_length;
+    case Malformed::total_length:
+      return DropReason::bad_total_length;
+    case Malformed::header_checksum:
+      return DropReason::bad_header_checksum;
+    case Malformed::ttl:
+      return DropReason::ttl_zero;
+    case Malformed::option:
+      return DropReason::bad_option;
+    case Malformed::source_route:
+      return DropReason::source_route;
+    case Malformed::transport_header:
+      return DropReason::bad_transport_header;
+    case Malformed::transport_length:
+      return DropReason::bad_transport_length;
+    case Malformed::port:
+      return DropReason::port_zero;
+    case Malformed::tcp_flags:
+      return DropReason::bad_tcp_flags;
+    case Malformed::fragment:
+      return DropReason::bad_fragment;
+  }
+  return DropReason::truncated;
+}
+
+/// 0/8, 127/8, 169.254/16, 224/4, 240/4: no host is reached there through a router (POL-NET-03).
+constexpr bool is_special(std::uint32_t address) noexcept {
+  const std::uint32_t top = address >> 24;
+  return top == 0 || top == 127 || top >= 224 || address >> 16 == 0xa9fe;
+}
+constexpr bool is_private(std::uint32_t address) noexcept {
+  return address >> 24 == 10 || address >> 20 == 0xac1 || address >> 16 == 0xc0a8;
+}
+
+constexpr Part part_of_protocol(std::uint8_t protocol) noexcept {
+  return protocol == packet::protocol::tcp   ? Part::tcp
+         : protocol == packet::protocol::udp ? Part::udp
+                                             : Part::icmp;
+}
+constexpr bool has_ports(const Ipv4& ip) noexcept {
+  return ip.protocol == packet::protocol::tcp || ip.protocol == packet::protocol::udp;
+}
+
+FlowKey outbound_key(const Ipv4& ip) noexcept {
+  return {ip.protocol, ip.sport, ip.source, ip.destination,
+          ip.protocol == packet::protocol::icmp ? std::uint16_t{0} : ip.dport};
+}
+FlowKey inbound_key(const Ipv4& ip, const Slot& slot) noexcept {
+  return {ip.protocol, slot.port, slot.host, ip.source,
+          ip.protocol == packet::protocol::icmp ? std::uint16_t{0} : ip.sport};
+}
+
+}  // namespace
+
+bool Engine::Impl::is_lan_host(std::uint32_t address) const noexcept {
+  for (const Net& net : lan_)
+    if (net.contains(address)) return !net.is_end(address) && !is_gateway(address) && !is_special(address);
+  return false;
+}
+
+bool Engine::Impl::is_martian_source(std::uint32_t address) const noexcept {
+  return is_special(address) || in_any(lan_, address) || is_gateway(address) ||
+         (policy_.drop_private_wan_sources && is_private(address));
+}
+
+void Engine::Impl::translate(std::span<Packet> batch, TimePoint now, PacketSink& sink) {
+  set_now(now);
+  sink_ = &sink;
+  std::array<Work, most_in_batch> work;
+  while (!batch.empty()) {
+    const std::size_t count = std::min(batch.size(), most_in_batch);
+    look_ahead(batch.first(count), std::span{work}.first(count));
+    for (std::size_t i = 0; i < count; ++i) {
+      pass(batch[i], work[i]);
+      if (batch[i].action == Action::drop) ++drops_[static_cast<std::size_t>(batch[i].reason)];
+    }
+    batch = batch.subspan(count);
+  }
+  sink_ = nullptr;
+}
+
+/// Fetches, for all packets of a batch at once, the lines of memory that pass() will need one after the
+/// other. What it finds are guesses: an earlier packet of the batch may make or end state of a later one.
+void Engine::Impl::look_ahead(std::span<Packet> batch, std::span<Work> work) const {
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    Work& next = work[i];
+    next.malformed = packet::parse({batch[i].data, batch[i].size}, batch[i].gso, next.ip);
+    next.hashed = false;
+    next.candidate = Flow::none;
+    const Ipv4& ip = next.ip;
+    if (next.malformed != Malformed::no || ip.is_fragment() || !has_ports(ip)) continue;
+    if (batch[i].from == Side::lan) {
+      next.key = outbound_key(ip);
+      next.hash = flows_.hash_of(next.key);
+      next.hashed = true;
+      flows_.prefetch_index(next.hash);
+    } else if (batch[i].from == Side::wan) {
+      mappings_.prefetch(part_of_protocol(ip.protocol), ip.dport);
+    }
+  }
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    Work& next = work[i];
+    const Ipv4& ip = next.ip;
+    if (next.hashed || batch[i].from != Side::wan || next.malformed != Malformed::no || ip.is_fragment() ||
+        !has_ports(ip))
+      continue;
+    const Slot& slot = mappings_.slot(part_of_protocol(ip.protocol), ip.dport);
+    if (slot.kind == SlotKind::free) continue;
+    if (slot.is_lease()) __builtin_prefetch(&mappings_.lease(slot.aux), 1);
+    next.key = inbound_key(ip, slot);
+    next.hash = flows_.hash_of(next.key);
+    next.hashed = true;
+    flows_.prefetch_index(next.hash);
+  }
+  for (std::size_t i = 0; i < batch.size(); ++i)
+    if (work[i].hashed) {
+      work[i].candidate = flows_.candidate(work[i].hash);
+      flows_.prefetch_record(work[i].candidate);
+    }
+}
+
+/// The flow of `work.key` now.
+std::uint32_t Engine::Impl::lookup(const Work& work) const noexcept {
+  // A record is only trusted by its key: it may have been freed, and used again, since the look ahead.
+  if (work.candidate != Flow::none && work.candidate < flows_.high_water() &&
+      flows_[work.candidate].is(work.key))
+    return work.candidate;
+  return flows_.find(work.hash, work.key);
+}
+
+void Engine::Impl::drop(Packet& packet, DropReason reason) noexcept {
+  packet.action = Action::drop;
+  packet.reason = reason;
+}
+
+void Engine::Impl::pass(Packet& packet, Work& work) {
+  packet.action = Action::drop;
+  packet.reason = DropReason::none;
+  if (work.malformed != Malformed::no) {
+    packet.reason = reason_of(work.malformed);
+    return;
+  }
+  packet.size = work.ip.size;
+  if (work.ip.is_fragment()) {
+    pass_fragment(packet, work);
+    return;
+  }
+  switch (packet.from) {
+    case Side::lan:
+      from_lan(packet, work);
+      break;
+    case Side::wan:
+      from_wan(packet, work);
+      break;
+    case Side::router:
+      from_router(packet, work);
+      break;
+  }
+}
+
+// --- from which side ---
+
+void Engine::Impl::from_lan(Packet& packet, Work& work) {
+  Ipv4& ip = work.ip;
+  if (work.hashed) {
+    const std::uint32_t record = lookup(work);
+    // A flow stands for every check that its first packet passed.
+    if (record != Flow::none && !rules::sp_is_over(flows_[record].deadline_s, now_s_)) {
+      outbound(packet, work, ip.destination == external_);
+      return;
+    }
+  }
+  if (!is_lan_host(ip.source)) return drop(packet, DropReason::spoofed_source);
+  const std::uint32_t destination = ip.destination;
+  if (is_special(destination)) return drop(packet, DropReason::martian_destination);
+  const bool to_external = has_external_ && destination == external_;
+  if (!to_external && is_gateway(destination)) {
+    packet.action = Action::local;
+    return;
+  }
+  if (in_any(lan_, destination)) {
+    for (const Net& net : lan_)
+      if (net.is_end(destination) && net.contains(destination))
+        return drop(packet, DropReason::martian_destination);
+    if (ttl_is_over(packet, ip, Action::forward_lan)) return;
+    return forward(packet, ip, Action::forward_lan);
+  }
+  if (in_any(untranslated_, destination)) {
+    if (ttl_is_over(packet, ip, Action::forward_lan)) return;
+    return forward(packet, ip, Action::forward_wan);
+  }
+  if (!has_external_) return drop(packet, DropReason::no_external_address);
+  if (ip.protocol == packet::protocol::icmp) {
+    if (ip.is_icmp_error()) return outbound_error(packet, ip, to_external);
+    if (to_external) {
+      // Pinging the external address from inside: the gateway answers, as on any address of its own.
+      if (ip.icmp_type == packet::icmp_type::echo) {
+        packet.action = Action::local;
+        return;
+      }
+      return drop(packet, DropReason::unknown_icmp);
+    }
+    return outbound_query(packet, work);
+  }
+  if (!has_ports(ip)) return refuse_protocol(packet, ip);
+  if (!work.hashed) {
+    work.key = outbound_key(ip);
+    work.hash = flows_.hash_of(work.key);
+    work.hashed = true;
+    work.candidate = Flow::none;
+  }
+  outbound(packet, work, to_external);
+}
+
+void Engine::Impl::from_router(Packet& packet, Work& work) {
+  Ipv4& ip = work.ip;
+  if (ip.protocol == packet::protocol::icmp && has_external_) {
+    if (ip.is_icmp_error()) {
+      packet::Quoted quoted;
+      // Its own errors tell the outside nothing of internal addresses (N5508-28).
+      if (packet::parse_quoted(ip, quoted) && in_any(lan_, quoted.destination) &&
+          !is_gateway(quoted.destination))
+        return outbound_error(packet, ip, false);
+      if (in_any(lan_, ip.source)) return drop(packet, DropReason::icmp_fits_nothing);
+      return forward(packet, ip, Action::forward_wan);
+    }
+    // Its own pings share the identifiers with the hosts'.
+    if (ip.source == external_ && ip.icmp_type == packet::icmp_type::echo)
+      return outbound_query(packet, work);
+  }
+  forward(packet, ip, Action::forward_wan);
+}
+
+void Engine::Impl::from_wan(Packet& packet, Work& work) {
+  Ipv4& ip = work.ip;
+  if (has_external_ && ip.destination == external_) {
+    if (has_ports(ip)) return inbound(packet, work, false);
+    if (is_martian_source(ip.source)) return drop(packet, DropReason::martian_source);
+    if (ip.protocol == packet::protocol::icmp) return inbound_icmp(packet, work);
+    return drop(packet, DropReason::unknown_protocol);
+  }
+  if (is_special(ip.destination)) return drop(packet, DropReason::martian_destination);
+  if (in_any(lan_, ip.destination)) {
+    // Back from where packets pass untranslated; everybody else has no business with internal addresses.
+    if (in_any(untranslated_, ip.source) && is_lan_host(ip.destination) && !in_any(lan_, ip.source) &&
+        !is_gateway(ip.source)) {
+      if (ttl_is_over(packet, ip, Action::forward_wan)) return;
+      return forward(packet, ip, Action::forward_lan);
+    }
+    return drop(packet, DropReason::internal_destination);
+  }
+  if (is_martian_source(ip.source)) return drop(packet, DropReason::martian_source);
+  if (is_gateway(ip.destination)) {
+    packet.action = Action::local;
+    return;
+  }
+  drop(packet, has_external_ ? DropReason::not_ours : DropReason::no_external_address);
+}
+
+void Engine::Impl::refuse_protocol(Packet& packet, const Ipv4& ip) {
+  send_icmp_error(ip, packet::icmp_type::unreachable, 2, Action::forward_lan);
+  drop(packet, DropReason::unknown_protocol);
+}
+
+// --- outbound ---
+
+void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
+  Ipv4& ip = work.ip;
+  const Part part = part_of_protocol(ip.protocol);
+  std::uint32_t record = lookup(work);
+  if (record != Flow::none && rules::sp_is_over(flows_[record].deadline_s, now_s_)) {
+    remove_flow(record);
+    record = Flow::none;
+  }
+  if (record != Flow::none && (flows_[record].flags & Flow::ended)) {
+    if (!(part == Part::tcp && rules::sp_plain_syn(ip.tcp_flags))) {
+      answer_ended(ip, Action::forward_lan);
+      return drop(packet, DropReason::ended);
+    }
+    remove_flow(record);
+    record = Flow::none;
+  }
+  if (ttl_is_over(packet, ip, Action::forward_lan)) return;
+  if (hairpin) {
+    const Slot& target = mappings_.slot(part, ip.dport);
+    if (!is_in_force(target) || target.host == external_) return drop(packet, DropReason::no_mapping);
+    if (target.host == ip.source && target.port == ip.sport)
+      return drop(packet, DropReason::hairpin_to_itself);
+  }
+
+  const std::uint32_t host = ip.source;
+  std::uint16_t external = 0;
+  if (record != Flow::none) {
+    Flow& flow = flows_[record];
+    external = flow.external_port;
+    if (flow.touched_s != now_s_ && !is_in_force(mappings_.slot(part, external)))
+      return drop(packet, DropReason::ended);  // its lease is past the deadline
+    if (!carry(flow, ip, true, packet)) return;
+    if (!(flow.flags & Flow::answered)) mark_answered(record);
+    touch_slot(flow, record);
+  } else {
+    const bool syn = part == Part::tcp && rules::sp_plain_syn(ip.tcp_flags);
+    external = mapping_of(part, ip.source, ip.sport);
+    if (external == 0 && mappings_.find(part, ip.source, ip.sport) != 0)
+      return drop(packet, DropReason::ended);
+    const bool leased = external != 0 && mappings_.slot(part, external).is_lease();
+    bool untracked = false;
+    if (part == Part::tcp && !syn) {
+      untracked = leased && mappings_.lease(mappings_.slot(part, external).aux).untracked_until_s > now_s_;
+      if (!untracked) return drop(packet, DropReason::no_session);
+    }
+    DropReason why{};
+    if (external == 0) {
+      external = make_implicit(part, ip.source, ip.sport, why);
+      if (external == 0) {
+        const bool policy = why == DropReason::mapping_limit;
+        send_icmp_error(ip, packet::icmp_type::unreachable, policy ? 13 : 1, Action::forward_lan);
+        return drop(packet, why);
+      }
+    }
+    if (!untracked) {
+      record = new_flow(work.hash, work.key, external, false, why);
+      if (record == Flow::none) {
+        Slot& slot = mappings_.slot(part, external);
+        // A lease without filters works even without a free entry (POL-NET-14).
+        if (leased && why == DropReason::table_full) {
+          if (part == Part::tcp)
+            mappings_.lease(slot.aux).untracked_until_s =
+                rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_established.count()));
+        } else {
+          if (slot.kind == SlotKind::implicit && slot.aux == Flow::none) free_slot(part, external);
+          send_icmp_error(ip, packet::icmp_type::unreachable, why == DropReason::flow_limit ? 13 : 1,
+                          Action::forward_lan);
+          return drop(packet, why);
+        }
+      } else {
+        Flow& flow = flows_[record];
+        if (part == Part::tcp) {
+          start_tcp(flow, ip, true);
+          flow.deadline_s =
+              rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_transitory.count()));
+        } else {
+          flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.udp_idle.count()));
+        }
+        touch_slot(flow, record);
+      }
+    }
+  }
+  const Slot& slot = mappings_.slot(part, external);
+  if ((record == Flow::none || (flows_[record].flags & Flow::of_explicit)) && slot.is_lease()) {
+    Lease& lease = mappings_.lease(slot.aux);
+    ++lease.packets_out;
+    lease.bytes_out += ip.size;
+    lease.last_packet = now_;
+  }
+  rewrite_id(ip, host);
+  rewrite_source(packet, ip, external_, external);
+  if (hairpin) return inbound(packet, work, true);
+  forward(packet, ip, Action::forward_wan);
+}
+
+void Engine::Impl::touch_slot(Flow& flow, std::uint32_t) {
+  if (flow.touched_s == now_s_) return;
+  flow.touched_s = now_s_;
+  Slot& slot = mappings_.slot(part_of_protocol(flow.protocol), flow.external_port);
+  if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) return;
+  const std::uint32_t deadline_s = rules::sp_deadline(flow.deadline_s, 0);
+  if (slot.deadline_s < deadline_s) slot.deadline_s = deadline_s;
+}
+
+// --- inbound ---
+
+void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
+  Ipv4& ip = work.ip;
+  const Part part = part_of_protocol(ip.protocol);
+  const std::uint16_t external = ip.dport;
+  Slot& slot = mappings_.slot(part, external);
+  if (!is_in_force(slot)) {
+    if (hairpin) return drop(packet, DropReason::no_mapping);
+    if (slot.kind == SlotKind::quarantine && !rules::sp_is_over(slot.deadline_s, now_s_) &&
+        part == Part::tcp) {
+      const FlowKey key = inbound_key(ip, slot);
+      const std::uint32_t ended = flows_.find(flows_.hash_of(key), key);
+      if (ended != Flow::none && (flows_[ended].flags & Flow::ended) && !rules::sp_plain_syn(ip.tcp_flags)) {
+        answer_ended(ip, Action::forward_wan);
+        return drop(packet, DropReason::ended);
+      }
+    }
+    return inbound_unmapped(packet, ip);
+  }
+
+  // The slot may name another endpoint than when the batch was looked ahead, and a hairpin has a key of its
+  // own.
+  const FlowKey key = inbound_key(ip, slot);
+  if (hairpin || !work.hashed || key.first() != work.key.first() || key.second() != work.key.second()) {
+    work.key = key;
+    work.hash = flows_.hash_of(key);
+    work.hashed = true;
+    work.candidate = Flow::none;
+  }
+  std::uint32_t record = lookup(work);
+  if (record != Flow::none && rules::sp_is_over(flows_[record].deadline_s, now_s_)) {
+    remove_flow(record);
+    record = Flow::none;
+    if (!is_in_force(slot)) {
+      if (hairpin) return drop(packet, DropReason::no_mapping);
+      return inbound_unmapped(packet, ip);
+    }
+  }
+  if (record == Flow::none && !hairpin && is_martian_source(ip.source))
+    return drop(packet, DropReason::martian_source);
+
+  Lease* lease = slot.is_lease() ? &mappings_.lease(slot.aux) : nullptr;
+  if (lease) {
+    if (lease->flags & Lease::disabled) return drop(packet, DropReason::disabled);
+    if ((lease->flags & Lease::filtered) && !filters_allow(slot.aux, ip.source, ip.sport))
+      return drop(packet, DropReason::filtered);
+  }
+  const bool syn = part == Part::tcp && rules::sp_plain_syn(ip.tcp_flags);
+  if (record != Flow::none && (flows_[record].flags & Flow::ended)) {
+    // The endpoint holds another port now: what comes for its ended flow by that one is new.
+    if (part == Part::tcp && !syn) {
+      answer_ended(ip, Action::forward_wan);
+      return drop(packet, DropReason::ended);
+    }
+    remove_flow(record);
+    record = Flow::none;
+  }
+  if (record != Flow::none && flows_[record].external_port != external) {
+    // Two external ports of one endpoint: the answer wears the one that the peer sent to last.
+    if (part == Part::tcp && !syn) return drop(packet, DropReason::no_session);
+    if (part == Part::tcp) {
+      const std::uint8_t state = flows_[record].state;
+      if (state != rules::SP_TCP_BOTH_FIN && state != rules::SP_TCP_TRANS)
+        return drop(packet, DropReason::no_session);
+    }
+    move_flow(record, external);
+    if (lease) flows_[record].flags |= Flow::of_explicit;
+  }
+
+  if (record != Flow::none) {
+    if (!hairpin && ttl_is_over(packet, ip, Action::forward_wan)) return;
+    Flow& flow = flows_[record];
+    if (!carry(flow, ip, false, packet)) return;
+    if (!(flow.flags & Flow::inbound)) touch_slot(flow, record);
+  } else {
+    bool track = false;
+    if (lease) {
+      if (part == Part::tcp) {
+        track = syn;
+        if (!syn && lease->untracked_until_s <= now_s_) return drop(packet, DropReason::no_session);
+      } else {
+        track = lease->flags & Lease::second_port;
+      }
+    } else if (slot.kind == SlotKind::draining) {
+      return drop(packet, DropReason::filtered);
+    } else {
+      const bool allowed = policy_.implicit == Filtering::endpoint ||
+                           (policy_.implicit == Filtering::address && sent_before(key));
+      if (!allowed) return drop(packet, DropReason::filtered);
+      if (part == Part::tcp && !syn) return drop(packet, DropReason::no_session);
+      track = part == Part::tcp;
+    }
+    if (!hairpin && ttl_is_over(packet, ip, Action::forward_wan)) return;
+    if (track) {
+      DropReason why{};
+      record = new_flow(work.hash, key, external, true, why);
+      if (record == Flow::none) {
+        if (!lease || (lease->flags & Lease::filtered)) return drop(packet, why);
+        if (part == Part::tcp)
+          lease->untracked_until_s =
+              rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_established.count()));
+      } else {
+        Flow& flow = flows_[record];
+        if (part == Part::tcp) {
+          start_tcp(flow, ip, false);
+          flow.deadline_s =
+              rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_transitory.count()));
+        } else {
+          flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.udp_idle.count()));
+        }
+        touch_slot(flow, record);
+      }
+    }
+  }
+  if (lease) {
+    ++lease->packets_in;
+    lease->bytes_in += ip.size;
+    lease->last_packet = now_;
+  }
+  rewrite_destination(packet, ip, slot.host, slot.port);
+  forward(packet, ip, Action::forward_lan);
+}
+
+/// To the gateway's own services where they listen, never to its control ports; else silence (POL-NET-04).
+void Engine::Impl::inbound_unmapped(Packet& packet, const Ipv4& ip) {
+  if (is_martian_source(ip.source)) return drop(packet, DropReason::martian_source);
+  const Part part = part_of_protocol(ip.protocol);
+  const bool control = part == Part::udp && (ip.dport == 1900 || ip.dport == 5350 || ip.dport == 5351);
+  if (!control && is_own(part, ip.dport)) {
+    packet.action = Action::local;
+    return;
+  }
+  drop(packet, DropReason::no_mapping);
+}
+
+void Engine::Impl::answer_ended(const Ipv4& ip, Action where) {
+  if (ip.protocol != packet::protocol::tcp || (ip.tcp_flags & packet::tcp_flag::rst)) return;
+  const auto rst = packet::make_rst(ip);
+  sink_->emit(rst, where);
+}
+
+// --- flows ---
+
+bool Engine::Impl::carry(Flow& flow, const Ipv4& ip, bool from_inside, Packet& packet) {
+  if (ip.protocol == packet::protocol::tcp) return carry_tcp(flow, ip, from_inside, packet);
+  // Outbound always refreshes; inbound only what was opened from inside (NAT-X-08).
+  if (from_inside || !(flow.flags & Flow::inbound))
+    flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.udp_idle.count()));
+  return true;
+}
+
+namespace {
+
+/// The parts of a flow as one side sees them.
+struct TcpSides {
+  std::uint32_t& own_ack;
+  std::uint16_t& own_window;
+  std::uint32_t& other_ack;
+  std::uint16_t& other_window;
+  unsigned own_shift, other_shift;  // where the two scales stand
+};
+TcpSides sides(Flow& flow, bool from_inside) noexcept {
+  if (from_inside) return {flow.ack_host, flow.window_host, flow.ack_peer, flow.window_peer, 0, 4};
+  return {flow.ack_peer, flow.window_peer, flow.ack_host, flow.window_host, 4, 0};
+}
+std::uint8_t offered_scale(const Ipv4& ip) noexcept {
+  const std::uint32_t at = packet::find_tcp_option(ip, 3, 3);
+  return at ? std::min<std::uint8_t>(ip.transport()[at], 14) : Flow::no_scale;
+}
+void set_scale(Flow& flow, unsigned shift, std::uint8_t scale) noexcept {
+  flow.scales = static_cast<std::uint8_t>((flow.scales & ~(15U << shift)) | unsigned{scale} << shift);
+}
+std::uint32_t payload_of(const Ipv4& ip) noexcept { return ip.transport_size() - ip.transport_header_length; }
+
+}  // namespace
+
+void Engine::Impl::start_tcp(Flow& flow, const Ipv4& ip, bool from_inside) const {
+  auto side = sides(flow, from_inside);
+  flow.state = from_inside ? rules::SP_TCP_INTERNAL_INIT : rules::SP_TCP_EXTERNAL_INIT;
+  flow.scales = Flow::no_scale << 4 | Flow::no_scale;
+  set_scale(flow, side.own_shift, offered_scale(ip));
+  side.own_ack = 0;
+  side.own_window = ip.window;
+  side.other_ack = ip.seq + 1;
+  side.other_window = static_cast<std::uint16_t>(std::min<std::uint32_t>(payload_of(ip), 65535));
+}
+
+bool Engine::Impl::carry_tcp(Flow& flow, const Ipv4& ip, bool from_inside, Packet& packet) {
+  using namespace rules;
+  auto side = sides(flow, from_inside);
+  const std::uint8_t flags = ip.tcp_flags;
+  const std::uint8_t own_init = from_inside ? SP_TCP_INTERNAL_INIT : SP_TCP_EXTERNAL_INIT;
+  const std::uint8_t other_init = from_inside ? SP_TCP_EXTERNAL_INIT : SP_TCP_INTERNAL_INIT;
+  const std::uint8_t before = flow.state;
+  const auto transitory = static_cast<std::uint32_t>(policy_.tcp_transitory.count());
+  const auto established = static_cast<std::uint32_t>(policy_.tcp_established.count());
+
+  if (before == own_init) {
+    // Only the other side's SYN moves it on. What its own side says again is passed on.
+    if (sp_plain_syn(flags)) {
+      // A host may try anew with other numbers; an outsider's second SYN is not let to move the first one's.
+      if (from_inside) start_tcp(flow, ip, true);
+      flow.deadline_s = sp_deadline(now_s_, transitory);
+    } else if (flags & SP_RST) {
+      if (!from_inside && ip.seq != side.other_ack && ip.seq + 1 != side.other_ack) {
+        packet.reason = DropReason::out_of_window;
+        return false;
+      }
+      flow.state = SP_TCP_TRANS;
+    }
+    return true;
+  }
+  if (before == other_init) {
+    const bool plain = sp_plain_syn(flags);
+    const bool acknowledges =
+        (flags & SP_ACK) && static_cast<std::uint32_t>(ip.ack - side.own_ack) <= side.own_window;
+    if ((flags & SP_RST) && !acknowledges && !from_inside) {
+      packet.reason = DropReason::out_of_window;
+      return false;
+    }
+    const std::uint8_t after = sp_tcp_step(before, from_inside, flags, plain || acknowledges || from_inside);
+    if (after == SP_TCP_ESTABLISHED) {
+      set_scale(flow, side.own_shift, offered_scale(ip));
+      if (!plain) side.own_ack = ip.ack;
+      side.own_window = ip.window;
+      side.other_ack = ip.seq + 1 + payload_of(ip);
+      if (!from_inside) flow.flags |= Flow::confirmed;
+    }
+    if (after != before) {
+      flow.state = after;
+      const bool waits = (flow.flags & Flow::inbound) && !(flow.flags & Flow::confirmed);
+      flow.deadline_s =
+          sp_deadline(now_s_, waits ? transitory : sp_tcp_timeout(after, established, transitory));
+    }
+    return true;
+  }
+
+  const unsigned host_scale = flow.scales & 15U, peer_scale = flow.scales >> 4;
+  const bool scaled = host_scale != Flow::no_scale && peer_scale != Flow::no_scale;
+  const unsigned other_scale = scaled ? (from_inside ? peer_scale : host_scale) : 0;
+  const std::uint32_t window = std::uint32_t{side.other_window} << other_scale;
+  const bool near = sp_near_window(ip.seq, side.other_ack, window);
+  if (sp_plain_syn(flags)) {
+    const std::uint8_t after = sp_tcp_step(before, from_inside, flags, near);
+    if (after != before) {
+      start_tcp(flow, ip, from_inside);
+      flow.deadline_s = sp_deadline(now_s_, transitory);
+    }
+    return true;
+  }
+  bool valid = near;
+  if (flags & SP_RST)
+    valid = sp_in_window(ip.seq, side.other_ack, window);
+  else if (flags & SP_FIN)
+    valid = near && sp_in_window(ip.seq + payload_of(ip), side.other_ack, window);
+  if ((flags & SP_RST) && !valid) {
+    packet.reason = DropReason::out_of_window;
+    return false;
+  }
+  flow.state = sp_tcp_step(before, from_inside, flags, valid);
+  if (flags & SP_RST) {
+    if (before != SP_TCP_TRANS) flow.deadline_s = sp_deadline(now_s_, transitory);
+    return true;
+  }
+  if (!near || (flags & SP_SYN)) return true;
+  if ((flags & SP_ACK) && sp_seq_at_or_after(ip.ack, side.own_ack)) {
+    // Who acknowledges the host's own SYN receives at its address: no spoofed flood goes that far.
+    constexpr std::uint32_t far = 1 << 24;
+    if (!from_inside && (flow.flags & Flow::inbound) && !(flow.flags & Flow::confirmed) &&
+        ip.ack - side.own_ack < far)
+      flow.flags |= Flow::confirmed;
+    side.own_ack = ip.ack;
+    side.own_window = ip.window;
+  }
+  const bool waits = (flow.flags & Flow::inbound) && !(flow.flags & Flow::confirmed);
+  flow.deadline_s =
+      sp_deadline(now_s_, waits ? transitory : sp_tcp_timeout(flow.state, established, transitory));
+  return true;
+}
+
+// --- rewriting ---
+
+void Engine::Impl::forward(Packet& packet, Ipv4& ip, Action where) noexcept {
+  if (ip.protocol == packet::protocol::tcp && (ip.tcp_flags & packet::tcp_flag::syn) && mss_ != 0)
+    clamp_mss(packet, ip);
+  const std::uint8_t ttl = ttl_ == TtlMode::decrement ? static_cast<std::uint8_t>(ip.ttl - 1)
+                           : ip.ttl == 255            ? std::uint8_t{255}
+                                                      : static_cast<std::uint8_t>(ip.ttl + 1);
+  ChecksumChange change;
+  change.word(static_cast<std::uint16_t>(ip.ttl << 8 | ip.protocol),
+              static_cast<std::uint16_t>(ttl << 8 | ip.protocol));
+  ip.data[8] = ttl;
+  change.apply_at(ip.data + 10);
+  packet.action = where;
+  packet.reason = DropReason::none;
+  ++packets_;
+}
+
+bool Engine::Impl::ttl_is_over(Packet& packet, const Ipv4& ip, Action back) {
+  if (ttl_ != TtlMode::decrement || ip.ttl > 1) return false;
+  send_icmp_error(ip, packet::icmp_type::time_exceeded, 0, back);
+  drop(packet, DropReason::ttl_expired);
+  return true;
+}
+
+void Engine::Impl::rewrite_source(const Packet& packet, Ipv4& ip, std::uint32_t source,
+                                  std::uint16_t port) noexcept {
+  ChecksumChange address;
+  address.address(ip.source, source);
+  packet::store32(ip.data + 12, source);
+  address.apply_at(ip.data + 10);
+  ip.source = source;
+  rewrite_transport(packet, ip, address, 0, port);
+  ip.sport = port;
+}
+
+void Engine::Impl::rewrite_destination(const Packet& packet, Ipv4& ip, std::uint32_t destination,
+                                       std::uint16_t port) noexcept {
+  ChecksumChange address;
+  address.address(ip.destination, destination);
+  packet::store32(ip.data + 16, destination);
+  address.apply_at(ip.data + 10);
+  ip.destination = destination;
+  rewrite_transport(packet, ip, address, 2, port);
+  ip.dport = port;
+}
+
+/// Puts a port (of an ICMP query: the identifier) and what it and the address do to the checksum.
+void Engine::Impl::rewrite_transport(const Packet& packet, Ipv4& ip, const ChecksumChange& address,
+                                     std::uint32_t port_at, std::uint16_t port) noexcept {
+  std::uint8_t* transport = ip.transport();
+  if (ip.protocol == packet::protocol::icmp) port_at = 4;
+  ChecksumChange change;
+  change.word(packet::load16(transport + port_at), port);
+  packet::store16(transport + port_at, port);
+  switch (ip.protocol) {
+    case packet::protocol::icmp:
+      change.apply_at(transport + 2);
+      return;  // no pseudo-header
+    case packet::protocol::tcp:
+    case packet::protocol::udp: {
+      const bool udp = ip.protocol == packet::protocol::udp;
+      std::uint8_t* field = transport + (udp ? 6 : 16);
+      const std::uint16_t before = packet::load16(field);
+      if (packet.partial_checksum) {
+        packet::store16(field, address.apply_to_partial(before));
+        return;
+      }
+      if (udp && before == 0) return;  // no checksum stays none (NPKT-02)
+      change.add(address);
+      const std::uint16_t after = change.apply(before);
+      packet::store16(field, udp && after == 0 ? std::uint16_t{0xffff} : after);
+      return;
+    }
+    default:
+      return;
+  }
+}
+
+void Engine::Impl::clamp_mss(const Packet& packet, const Ipv4& ip) noexcept {
+  if (ip.is_fragment()) return;
+  const std::uint32_t at = packet::find_tcp_option(ip, 2, 4);
+  if (at == 0) return;
+  std::uint8_t* transport = ip.transport();
+  const std::uint16_t before = packet::load16(transport + at);
+  if (before <= mss_) return;
+  packet::store16(transport + at, mss_);
+  if (packet.partial_checksum) return;  // what the card will sum includes it
+  ChecksumChange change;
+  if (at % 2 == 0) {
+    change.word(before, mss_);
+  } else {
+    // The option may stand at an odd offset: then its octets belong to two words.
+    change.word(static_cast<std::uint16_t>(before << 8 | before >> 8),
+                static_cast<std::uint16_t>(mss_ << 8 | mss_ >> 8));
+  }
+  change.apply_at(transport + 16);
+}
+
+// IPv4 IDs of datagrams that may be, or are, fragmented: a permutation of the host's own, of its own for each
+// host, so that two hosts who count alike do not meet at one remote (RFC 6864 5.3), and fragments stay
+// together.
+
+namespace {
+
+constexpr std::uint8_t id_round(std::uint64_t key, unsigned round, std::uint8_t half) noexcept {
+  std::uint64_t mixed = (key ^ half ^ (std::uint64_t{round} << 56)) * 0x9e3779b97f4a7c15;
+  mixed ^= mixed >> 29;
+  return static_cast<std::uint8_t>((mixed * 0xbf58476d1ce4e5b9) >> 56);
+}
+constexpr unsigned id_rounds = 4;
+
+}  // namespace
+
+std::uint16_t Engine::Impl::hide_id(std::uint32_t host, std::uint16_t id) const noexcept {
+  const std::uint64_t key = (id_secret_ ^ host) * 0xff51afd7ed558ccd;
+  auto left = static_cast<std::uint8_t>(id >> 8), right = static_cast<std::uint8_t>(id);
+  for (unsigned round = 0; round < id_rounds; ++round) {
+    const auto next = static_cast<std::uint8_t>(left ^ id_round(key, round, right));
+    left = right;
+    right = next;
+  }
+  return static_cast<std::uint16_t>(left << 8 | right);
+}
+
+std::uint16_t Engine::Impl::show_id(std::uint32_t host, std::uint16_t id) const noexcept {
+  const std::uint64_t key = (id_secret_ ^ host) * 0xff51afd7ed558ccd;
+  auto left = static_cast<std::uint8_t>(id >> 8), right = static_cast<std::uint8_t>(id);
+  for (unsigned round = id_rounds; round-- > 0;) {
+    const auto previous = static_cast<std::uint8_t>(right ^ id_round(key, round, left));
+    right = left;
+    left = previous;
+  }
+  return static_cast<std::uint16_t>(left << 8 | right);
+}
+
+void Engine::Impl::rewrite_id(Ipv4& ip, std::uint32_t host) noexcept {
+  if (ip.dont_fragment && !ip.is_fragment()) return;
+  const std::uint16_t id = hide_id(host, ip.id);
+  ChecksumChange change;
+  change.word(ip.id, id);
+  packet::store16(ip.data + 4, id);
+  change.apply_at(ip.data + 10);
+  ip.id = id;
+}
+
+// --- fragments ---
+
+void Engine::Impl::pass_fragment(Packet& packet, Work& work) {
+  Ipv4& ip = work.ip;
+  // Nothing is kept for packets that could not pass whole.
+  if (packet.from == Side::lan && !is_lan_host(ip.source)) return drop(packet, DropReason::spoofed_source);
+  if (packet.from == Side::wan &&
+      (is_martian_source(ip.source) || !has_external_ || ip.destination != external_)) {
+    if (has_external_ && ip.destination == external_) return drop(packet, DropReason::martian_source);
+    return from_wan(packet, work);
+  }
+  if (packet.from == Side::router && ip.source != external_) return from_router(packet, work);
+  if (packet.from == Side::lan && !(has_external_ && ip.destination == external_) &&
+      (is_special(ip.destination) || in_any(lan_, ip.destination) || is_gateway(ip.destination) ||
+       in_any(untranslated_, ip.destination) || !has_external_))
+    return from_lan(packet, work);
+  if (!has_ports(ip) && ip.protocol != packet::protocol::icmp) {
+    if (packet.from == Side::router) return forward(packet, ip, Action::forward_wan);
+    if (packet.from == Side::lan && ip.fragment_offset == 0) return refuse_protocol(packet, ip);
+    return drop(packet, DropReason::unknown_protocol);
+  }
+  if (ip.fragment_offset == 0 && ip.protocol == packet::protocol::icmp && ip.is_icmp_error())
+    return drop(packet, DropReason::icmp_fits_nothing);  // its checksum cannot be judged
+
+  FragmentFate fate;
+  switch (fragments_.take(ip, packet.from, now_s_, fate)) {
+    case Fragments::Next::hold:
+      packet.action = Action::held;
+      return;
+    case Fragments::Next::overlap:
+      return drop(packet, DropReason::fragment_overlap);
+    case Fragments::Next::limit:
+      return drop(packet, DropReason::fragment_limit);
+    case Fragments::Next::dropped:
+      return drop(packet, DropReason::fragment_of_dropped);
+    case Fragments::Next::follow: {
+      if (fate.action == Action::local) {
+        packet.action = Action::local;
+        return;
+      }
+      if (ttl_is_over(packet, ip, packet.from == Side::wan ? Action::forward_wan : Action::forward_lan))
+        return;
+      ChecksumChange change;
+      change.address(ip.source, fate.source);
+      change.address(ip.destination, fate.destination);
+      packet::store32(ip.data + 12, fate.source);
+      packet::store32(ip.data + 16, fate.destination);
+      change.apply_at(ip.data + 10);
+      if (fate.id_of) rewrite_id(ip, fate.id_of);
+      return forward(packet, ip, fate.action);
+    }
+    case Fragments::Next::translate_first:
+      break;
+  }
+  const Ipv4 before = ip;
+  switch (packet.from) {
+    case Side::lan:
+      from_lan(packet, work);
+      break;
+    case Side::wan:
+      from_wan(packet, work);
+      break;
+    case Side::router:
+      from_router(packet, work);
+      break;
+  }
+  fate.action = packet.action;
+  fate.source = ip.source;
+  fate.destination = ip.destination;
+  fate.id_of = ip.id != before.id ? before.source : 0;
+  for (auto& octets : fragments_.settle(before, before.source, before.destination, packet.from, fate))
+    release_held(octets, fate);
+}
+
+void Engine::Impl::release_held(std::span<std::byte> octets, const FragmentFate& fate) {
+  Packet packet{.data = octets.data(), .size = static_cast<std::uint32_t>(octets.size())};
+  Ipv4 ip;
+  if (packet::parse(octets, false, ip) != Malformed::no) return;
+  if (fate.action != Action::local) {
+    if (ttl_ == TtlMode::decrement && ip.ttl <= 1) return;
+    ChecksumChange change;
+    change.address(ip.source, fate.source);
+    change.address(ip.destination, fate.destination);
+    packet::store32(ip.data + 12, fate.source);
+    packet::store32(ip.data + 16, fate.destination);
+    change.apply_at(ip.data + 10);
+    if (fate.id_of) rewrite_id(ip, fate.id_of);
+    forward(packet, ip, fate.action);
+  }
+  sink_->emit(octets.first(ip.size), fate.action);
+}
+
+}  // namespace sallyport::nat
