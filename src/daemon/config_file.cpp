@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <fstream>
-#include <iterator>
 #include <set>
+#include <sstream>
 #include <system_error>
 
 #include "src/daemon/config.hpp"
@@ -296,9 +296,11 @@ class Section {
                         static_cast<std::uint32_t>(key.source().begin.column)};
       std::string text = "unknown key";
       const std::string* nearest = nullptr;
+      const auto likeness = [&](const std::string& known) {
+        return known.starts_with(key.str()) ? std::size_t{1} : distance(key.str(), known);
+      };
       for (const auto& known : known_)
-        if (distance(key.str(), known) <= 2 &&
-            (nearest == nullptr || distance(key.str(), known) < distance(key.str(), *nearest)))
+        if (likeness(known) <= 2 && (nearest == nullptr || likeness(known) < likeness(*nearest)))
           nearest = &known;
       if (nearest != nullptr) {
         text += "; did you mean " + *nearest + '?';
@@ -731,13 +733,13 @@ bool read_path(const std::filesystem::path& path, Reading& reading) {
   std::error_code error;
   if (!std::filesystem::exists(path, error) && !error) return false;
   std::ifstream file{path, std::ios::binary};
-  std::string text;
-  if (file) text.assign(std::istreambuf_iterator<char>{file}, {});
   if (!file || std::filesystem::is_directory(path, error)) {
     reading.problem({path.string(), 0, 0}, "", "cannot be read, expected a TOML file");
     return true;
   }
-  read_text(path.string(), text, reading);
+  std::ostringstream text;
+  text << file.rdbuf();
+  read_text(path.string(), text.view(), reading);
   return true;
 }
 

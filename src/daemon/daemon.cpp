@@ -128,10 +128,6 @@ class Daemon {
 };
 
 bool Daemon::start_plane() {
-  if (config_.engine.data_plane == PlaneChoice::ebpf) {
-    log::error("the ebpf data plane is not part of this version; use --data-plane tun (or auto)");
-    return false;
-  }
   make_run_directory();
   nat::TunOptions options;
   options.undo_file = undo_file();
@@ -169,6 +165,10 @@ bool Daemon::start_store() {
 }
 
 bool Daemon::start() {
+  if (config_.engine.data_plane == PlaneChoice::ebpf) {
+    log::error("the ebpf data plane is not part of this version; use --data-plane tun (or auto)");
+    return false;
+  }
   for (const auto& problem :
        drop_privileges(std::string{admin_group}, {config_.store.dir, config_.admin.socket}))
     log::warn(problem);

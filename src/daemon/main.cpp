@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
   auto loaded = load_config(flags);
   if (!loaded.problems.empty()) {
     for (const auto& problem : loaded.problems) {
-      if (check)
+      if (check || loaded.bad_flags)
         std::fprintf(stderr, "%s\n", log::escaped(problem).c_str());
       else
         log::error(log::escaped(problem));
