@@ -1,5 +1,7 @@
 #pragma once
 
+#include <unistd.h>
+
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
@@ -12,7 +14,9 @@ namespace sallyport::test {
 class TempDir {
  public:
   TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "sallyport-XXXXXX").string();
+    // in memory where that is possible: hundreds of stores are made, and none of these tests is about the disk
+    const std::filesystem::path home = ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path();
+    std::string name = (home / "sallyport-XXXXXX").string();
     path = ::mkdtemp(name.data());
   }
   ~TempDir() {
