@@ -92,7 +92,7 @@ class Engine::Impl {
   bool carry(Flow& flow, const packet::Ipv4& ip, bool from_inside, Packet& packet);
   bool carry_tcp(Flow& flow, const packet::Ipv4& ip, bool from_inside, Packet& packet);
   void start_tcp(Flow& flow, const packet::Ipv4& ip, bool from_inside) const;
-  void touch_slot(Flow& flow, std::uint32_t record);
+  void touch_slot(Flow& flow);
   void answer_ended(const packet::Ipv4& ip, Action where);
   std::uint32_t lookup(const Work& work) const noexcept;
 

@@ -42,7 +42,7 @@ struct alignas(64) Flow {
   std::uint8_t protocol;  ///< 0: a free record, `slot_next` leads to the next one
   std::uint8_t state;
   std::uint32_t deadline_s;
-  std::uint32_t touched_s;  ///< when it last refreshed its slot
+  std::uint32_t slot_deadline_s;  ///< the deadline it told its slot last
   std::uint32_t slot_next, slot_previous;
   std::uint32_t group_next, group_previous;
   std::uint32_t queue_next, queue_previous;

@@ -57,7 +57,7 @@ void Engine::Impl::outbound_query(Packet& packet, Work& work) {
   }
   Flow& flow = flows_[record];
   flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.icmp_query.count()));
-  touch_slot(flow, record);
+  touch_slot(flow);
   const std::uint16_t external = flow.external_port;
   if (packet.from == Side::lan) rewrite_id(ip, ip.source);
   rewrite_source(packet, ip, external_, external);
@@ -89,7 +89,7 @@ void Engine::Impl::inbound_icmp(Packet& packet, Work& work) {
   if (ttl_is_over(packet, ip, Action::forward_wan)) return;
   Flow& flow = flows_[record];
   flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.icmp_query.count()));
-  touch_slot(flow, record);
+  touch_slot(flow);
   rewrite_destination(packet, ip, slot.host, slot.port);
   forward(packet, ip, Action::forward_lan);
 }

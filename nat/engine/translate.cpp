@@ -316,11 +316,12 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
   if (record != Flow::none) {
     Flow& flow = flows_[record];
     external = flow.external_port;
-    if (flow.touched_s != now_s_ && !is_in_force(mappings_.slot(part, external)))
-      return drop(packet, DropReason::ended);  // its lease is past the deadline
+    // A flow of a lease must not outlive it; an implicit slot outlives its flows.
+    if ((flow.flags & Flow::of_explicit) && !is_in_force(mappings_.slot(part, external)))
+      return drop(packet, DropReason::ended);
     if (!carry(flow, ip, true, packet)) return;
     if (!(flow.flags & Flow::answered)) mark_answered(record);
-    touch_slot(flow, record);
+    touch_slot(flow);
   } else {
     const bool syn = part == Part::tcp && rules::sp_plain_syn(ip.tcp_flags);
     external = mapping_of(part, ip.source, ip.sport);
@@ -365,7 +366,7 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
         } else {
           flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.udp_idle.count()));
         }
-        touch_slot(flow, record);
+        touch_slot(flow);
       }
     }
   }
@@ -382,9 +383,10 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
   forward(packet, ip, Action::forward_wan);
 }
 
-void Engine::Impl::touch_slot(Flow& flow, std::uint32_t) {
-  if (flow.touched_s == now_s_) return;
-  flow.touched_s = now_s_;
+void Engine::Impl::touch_slot(Flow& flow) {
+  // Coarse deadlines move once a second, so the slot's line of memory is fetched no more often.
+  if (flow.deadline_s <= flow.slot_deadline_s) return;
+  flow.slot_deadline_s = flow.deadline_s;
   Slot& slot = mappings_.slot(part_of_protocol(flow.protocol), flow.external_port);
   if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) return;
   const std::uint32_t deadline_s = rules::sp_deadline(flow.deadline_s, 0);
@@ -400,6 +402,7 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
   Slot& slot = mappings_.slot(part, external);
   if (!is_in_force(slot)) {
     if (hairpin) return drop(packet, DropReason::no_mapping);
+    retire(part, external);
     if (slot.kind == SlotKind::quarantine && !rules::sp_is_over(slot.deadline_s, now_s_) &&
         part == Part::tcp) {
       const FlowKey key = inbound_key(ip, slot);
@@ -465,7 +468,7 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
     if (!hairpin && ttl_is_over(packet, ip, Action::forward_wan)) return;
     Flow& flow = flows_[record];
     if (!carry(flow, ip, false, packet)) return;
-    if (!(flow.flags & Flow::inbound)) touch_slot(flow, record);
+    if (!(flow.flags & Flow::inbound)) touch_slot(flow);
   } else {
     bool track = false;
     if (lease) {
@@ -502,7 +505,7 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
         } else {
           flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.udp_idle.count()));
         }
-        touch_slot(flow, record);
+        touch_slot(flow);
       }
     }
   }

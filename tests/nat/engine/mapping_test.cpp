@@ -1,0 +1,366 @@
+#include "tests/support/nat_lan.hpp"
+
+// Explicit mappings and the data path: nat.md section 6, policy.md sections 2, 3 and 12.
+
+namespace sallyport::test {
+namespace {
+
+using namespace flag;
+using nat::Ending;
+using nat::PlaneErrc;
+
+class MappingTest : public NatLan {
+ protected:
+  void connect_inbound(unsigned external = 8080, unsigned internal = 80) {
+    EXPECT_EQ(plane.pass(tcp(server, 999, external_address, external, syn).seq(5000), nat::Side::wan, now).size(), 1U);
+    EXPECT_EQ(plane.pass(tcp(alice, internal, server, 999, syn).seq(1000).ack(5001), nat::Side::lan, now).size(), 1U);
+    EXPECT_EQ(plane.pass(tcp(server, 999, external_address, external, 0).seq(5001).ack(1001), nat::Side::wan, now).size(), 1U);
+  }
+};
+
+TEST_F(MappingTest, InboundReachesTheHostAndKeepsItsSource) {  // NMAP-01, -03
+  open(Transport::udp, alice, 6000, 7000);
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
+  EXPECT_EQ(from_wan(udp(other_server, 99, external_address, 7000)), "lan: udp 198.51.100.8:99 > 192.168.1.10:6000 ttl=63");
+}
+
+TEST_F(MappingTest, OutboundWearsItsPortFromTheFirstPacketOn) {  // NMAP-02
+  open(Transport::udp, alice, 6000, 7000);
+  EXPECT_EQ(from_lan(udp(alice, 6000, server, 53)), "wan: udp 203.0.113.2:7000 > 198.51.100.7:53 ttl=63");
+  open(Transport::tcp, alice, 6000, 7000);
+  EXPECT_EQ(from_lan(tcp(alice, 6000, server, 53, syn)), "wan: tcp 203.0.113.2:7000 > 198.51.100.7:53 S ttl=63");
+}
+
+TEST_F(MappingTest, OneTransportOpensNoOther) {  // NMAP-07
+  open(Transport::udp, alice, 6000, 7000);
+  EXPECT_EQ(from_wan(tcp(server, 53, external_address, 7000, syn)), "dropped: no_mapping");
+}
+
+TEST_F(MappingTest, ExpiryIsExactAndNeverEarly) {  // NMAP-04, -05
+  auto spec = wish(Transport::udp, alice, 6000, 7000);
+  spec.deadline = now + 100500ms;
+  ASSERT_TRUE(install(spec));
+  wait(100499ms);
+  EXPECT_NE(from_wan(udp(server, 53, external_address, 7000)), "dropped: no_mapping");
+  wait(1ms);
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "dropped: no_mapping");
+}
+
+TEST_F(MappingTest, ExpiryEndsLiveFlowsToo) {  // NMAP-04
+  auto spec = wish(Transport::tcp, alice, 80, 8080);
+  spec.deadline = now + 100s;
+  ASSERT_TRUE(install(spec));
+  connect_inbound();
+  live(102s);
+  EXPECT_NE(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)).find("R"), std::string::npos);
+  EXPECT_EQ(from_lan(udp(alice, 80, server, 999)).substr(0, 4), "wan:");
+}
+
+TEST_F(MappingTest, RenewalMovesTheDeadline) {
+  auto spec = wish(Transport::udp, alice, 6000, 7000);
+  spec.deadline = now + 100s;
+  const auto installed = install(spec);
+  ASSERT_TRUE(installed);
+  wait(50s);
+  ASSERT_TRUE(plane.renew(installed->id, now + 100s));
+  wait(99s);
+  EXPECT_NE(from_wan(udp(server, 53, external_address, 7000)), "dropped: no_mapping");
+}
+
+TEST_F(MappingTest, ItOutlivesIdleTimersForItsLease) {  // NMAP-08
+  open(Transport::tcp, alice, 80, 8080);
+  open(Transport::udp, alice, 80, 8080);
+  live(3h);
+  connect_inbound();
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 8080)), "lan: udp 198.51.100.7:53 > 192.168.1.10:80 ttl=63");
+}
+
+TEST_F(MappingTest, OnlyASynOpensASessionOfIt) {  // N5382-23
+  open(Transport::tcp, alice, 80, 8080);
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, 0).ack(1)), "dropped: no_session");
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, rst)), "dropped: no_session");
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, syn)), "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 S ttl=63");
+}
+
+TEST_F(MappingTest, AnInboundConnectionLivesAsLongAsOneFromInside) {  // N5382-02, -10
+  open(Transport::tcp, alice, 80, 8080);
+  connect_inbound();
+  live(7440s);
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)),
+            "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 A ttl=63");
+}
+
+TEST_F(MappingTest, AResetEndsItsFlowsWithRstToEitherSide) {  // NMAP-04, -09
+  const auto installed = open(Transport::tcp, alice, 80, 8080);
+  connect_inbound();
+  plane.withdraw(installed.id, Ending::reset, now);
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)),
+            "wan: tcp 203.0.113.2:8080 > 198.51.100.7:999 R ttl=64");
+  EXPECT_EQ(from_lan(tcp(alice, 80, server, 999, 0).seq(1001).ack(5001)),
+            "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 R ttl=64");
+  EXPECT_EQ(from_wan(tcp(other_server, 999, external_address, 8080, syn)), "dropped: no_mapping");
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, rst).seq(5001)), "dropped: ended");
+}
+
+TEST_F(MappingTest, AfterAResetUdpOfItsFlowsStopsBothWays) {  // NMAP-04
+  const auto installed = open(Transport::udp, alice, 6000, 7000);
+  leaves(udp(alice, 6000, server, 53));
+  plane.withdraw(installed.id, Ending::reset, now);
+  EXPECT_EQ(from_lan(udp(alice, 6000, server, 53)), "dropped: ended");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "dropped: no_mapping");
+  // What it begins anew is its own affair, by another port.
+  EXPECT_NE(source_port(leaves(udp(alice, 6000, other_server, 53))), 7000);
+}
+
+TEST_F(MappingTest, ADrainLetsLiveSessionsGoOnAndNobodyNewIn) {
+  const auto installed = open(Transport::tcp, alice, 80, 8080);
+  connect_inbound();
+  plane.withdraw(installed.id, Ending::drain, now);
+  EXPECT_EQ(from_wan(tcp(other_server, 999, external_address, 8080, syn)), "dropped: filtered");
+  EXPECT_EQ(from_wan(tcp(server, 998, external_address, 8080, syn)), "dropped: filtered");
+  EXPECT_EQ(from_lan(tcp(alice, 80, server, 999, 0).seq(1001).ack(5001)), "wan: tcp 203.0.113.2:8080 > 198.51.100.7:999 A ttl=63");
+  live(1000s);
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)),
+            "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 A ttl=63");
+}
+
+TEST_F(MappingTest, FiltersHoldForEveryPacket) {  // NMAP-06, POL-TGT-07
+  auto spec = wish(Transport::udp, alice, 6000, 7000);
+  spec.remotes = {{Prefix::v4(ip(server), 32), std::nullopt}, {Prefix::v4(ip("198.51.100.64"), 26), port(99)}};
+  const auto installed = install(spec);
+  ASSERT_TRUE(installed);
+  EXPECT_NE(from_wan(udp(server, 53, external_address, 7000)), "dropped: filtered");
+  EXPECT_NE(from_wan(udp("198.51.100.70", 99, external_address, 7000)), "dropped: filtered");
+  EXPECT_EQ(from_wan(udp("198.51.100.70", 98, external_address, 7000)), "dropped: filtered");
+  leaves(udp(alice, 6000, other_server, 53));
+  EXPECT_EQ(from_wan(udp(other_server, 53, external_address, 7000)), "dropped: filtered");
+  ASSERT_TRUE(plane.set_remotes(installed->id, {}, now));
+  EXPECT_NE(from_wan(udp(other_server, 53, external_address, 7000)), "dropped: filtered");
+}
+
+TEST_F(MappingTest, FiltersHoldForTcpToo) {  // NMAP-06
+  auto spec = wish(Transport::tcp, alice, 80, 8080);
+  spec.remotes = {{Prefix::v4(ip(server), 32), std::nullopt}};
+  ASSERT_TRUE(install(spec));
+  EXPECT_EQ(from_wan(tcp(other_server, 999, external_address, 8080, syn)), "dropped: filtered");
+  connect_inbound();
+}
+
+TEST_F(MappingTest, ADisabledOneHoldsItsPortAndForwardsNothing) {  // POL-TGT-09
+  auto spec = wish(Transport::udp, alice, 6000, 7000);
+  spec.enabled = false;
+  ASSERT_TRUE(install(spec));
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "dropped: disabled");
+  EXPECT_EQ(install(wish(Transport::udp, bob, 1, 7000)).error(), PlaneErrc::port_taken);
+  EXPECT_NE(source_port(leaves(udp(alice, 6000, server, 53))), 7000);
+}
+
+TEST_F(MappingTest, NoFlowTakesALeasedPort) {  // NMAP-10, POL-NET-12
+  open(Transport::udp, alice, 6000, 7000);
+  EXPECT_NE(source_port(leaves(udp(bob, 7000, server, 53))), 7000);
+}
+
+TEST_F(MappingTest, NoLeaseTakesAPortOfAnotherDevicesFlow) {  // NMAP-10, POL-TGT-08
+  leaves(udp(bob, 7000, server, 53));
+  EXPECT_EQ(install(wish(Transport::udp, alice, 6000, 7000)).error(), PlaneErrc::port_taken);
+  auto spec = wish(Transport::udp, alice, 6000, 7000);
+  spec.insist = false;
+  const auto installed = install(spec);
+  ASSERT_TRUE(installed);
+  EXPECT_NE(installed->external.port, port(7000));
+  EXPECT_EQ(source_port(leaves(udp(bob, 7000, server, 53))), 7000);
+}
+
+TEST_F(MappingTest, TheOwnImplicitMappingBecomesTheLease) {  // POL-OWN-04
+  leaves(udp(bob, 6000, server, 53));
+  const auto external = source_port(leaves(udp(alice, 6000, server, 53)));
+  auto spec = wish(Transport::udp, alice, 6000, 7000);
+  EXPECT_EQ(install(spec).error(), PlaneErrc::port_taken);
+  spec.insist = false;
+  const auto installed = install(spec);
+  ASSERT_TRUE(installed);
+  EXPECT_EQ(installed->external.port.number(), external);
+  EXPECT_EQ(plane.status().implicit_mappings, 1U);
+  EXPECT_NE(from_wan(udp(other_server, 1, external_address, external)), "dropped: filtered");
+  live(400s);
+  EXPECT_EQ(source_port(leaves(udp(alice, 6000, server, 53))), external);
+}
+
+TEST_F(MappingTest, TheRoutersOwnPortsGoToNobody) {  // POL-TGT-05, POL-NET-12, N6056-05
+  plane.listen(Transport::tcp, 8080);
+  EXPECT_EQ(install(wish(Transport::tcp, alice, 80, 8080)).error(), PlaneErrc::port_reserved);
+  EXPECT_NE(source_port(leaves(tcp(alice, 8080, server, 80, syn))), 8080);
+  policy.reserved = {{Transport::tcp, port(2222)}};
+  set_policy();
+  EXPECT_EQ(install(wish(Transport::tcp, alice, 80, 2222)).error(), PlaneErrc::port_reserved);
+  EXPECT_NE(source_port(leaves(tcp(alice, 2222, server, 80, syn))), 2222);
+  EXPECT_EQ(source_port(leaves(udp(alice, 2222, server, 80))), 2222);
+}
+
+TEST_F(MappingTest, AFreedPortIsChosenForNoOtherDeviceButGivenToWhoInsists) {  // POL-TGT-10, N6888-08
+  auto first = open(Transport::udp, alice, 3074, 3074);
+  plane.withdraw(first.id, Ending::reset, now);
+  EXPECT_NE(source_port(leaves(udp(bob, 3074, server, 53))), 3074);
+  auto second = open(Transport::udp, alice, 3074, 3074);  // its former owner, at once
+  plane.withdraw(second.id, Ending::reset, now);
+  auto suggestion = wish(Transport::udp, "192.168.1.12", 3074, 3074);
+  suggestion.insist = false;
+  EXPECT_NE(install(suggestion)->external.port, port(3074));
+  EXPECT_EQ(open(Transport::udp, "192.168.1.13", 3074, 3074).external.port, port(3074));
+}
+
+TEST_F(MappingTest, AfterTheReuseDelayThePortIsFree) {  // N6888-08
+  auto first = open(Transport::udp, alice, 3074, 3074);
+  plane.withdraw(first.id, Ending::reset, now);
+  live(122s);
+  EXPECT_EQ(source_port(leaves(udp(bob, 3074, server, 53))), 3074);
+}
+
+TEST_F(MappingTest, ReuseStrictKeepsItFromAllOthers) {  // POL-TGT-10
+  policy.reuse_strict = true;
+  set_policy();
+  auto first = open(Transport::udp, alice, 3074, 3074);
+  plane.withdraw(first.id, Ending::reset, now);
+  EXPECT_EQ(install(wish(Transport::udp, bob, 3074, 3074)).error(), PlaneErrc::port_taken);
+  const auto until = plane.held_until(Transport::udp, port(3074), now);
+  ASSERT_TRUE(until);
+  EXPECT_GE(*until - now, 120s);
+  EXPECT_LE(*until - now, 122s);
+  EXPECT_TRUE(install(wish(Transport::udp, alice, 3074, 3074)));
+}
+
+TEST_F(MappingTest, VacateFreesThePortAtOnce) {
+  auto first = open(Transport::udp, alice, 3074, 3074);
+  plane.withdraw(first.id, Ending::vacate, now);
+  EXPECT_EQ(source_port(leaves(udp(bob, 3074, server, 53))), 3074);
+}
+
+TEST_F(MappingTest, ACompanionPortIsForItsDeviceOrWhoInsists) {  // POL-OWN-10
+  open(Transport::tcp, alice, 80, 8080);
+  auto spec = wish(Transport::udp, bob, 80, 8080);
+  spec.insist = false;
+  EXPECT_NE(install(spec)->external.port, port(8080));
+  EXPECT_NE(source_port(leaves(udp(bob, 8080, server, 53))), 8080);
+  EXPECT_EQ(source_port(leaves(udp(alice, 8080, server, 53))), 8080);
+  open(Transport::tcp, alice, 81, 8081);
+  EXPECT_TRUE(install(wish(Transport::udp, bob, 81, 8081)));
+}
+
+TEST_F(MappingTest, TwoExternalPortsOfOneEndpointAnswerEachAsItself) {
+  open(Transport::udp, alice, 6000, 7000);
+  auto spec = wish(Transport::udp, alice, 6000, 7001);
+  spec.second_port = true;
+  ASSERT_TRUE(install(spec));
+  from_wan(udp(server, 53, external_address, 7001));
+  EXPECT_EQ(source_port(leaves(udp(alice, 6000, server, 53))), 7001);
+  from_wan(udp(other_server, 53, external_address, 7000));
+  EXPECT_EQ(source_port(leaves(udp(alice, 6000, other_server, 53))), 7000);
+}
+
+TEST_F(MappingTest, AStaticMappingDisplacesAFlow) {
+  leaves(udp(bob, 7000, server, 53));
+  auto spec = wish(Transport::udp, alice, 6000, 7000);
+  spec.is_static = true;
+  ASSERT_TRUE(install(spec));
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
+  EXPECT_EQ(install(wish(Transport::udp, bob, 1, 7000)).error(), PlaneErrc::port_reserved);
+  EXPECT_EQ(plane.held_until(Transport::udp, port(7000), now), TimePoint::max());
+}
+
+TEST_F(MappingTest, APortOutsideTheAllowedOnesIsNotTakenUnlessInsisted) {
+  auto spec = wish(Transport::udp, alice, 80, 80);
+  spec.insist = false;
+  const auto installed = install(spec);
+  ASSERT_TRUE(installed);
+  EXPECT_GE(installed->external.port.number(), 1024);
+}
+
+TEST_F(MappingTest, WithoutAPortLeftItSaysSo) {
+  for (unsigned external = 2000; external < 2010; ++external) open(Transport::udp, alice, external, external);
+  auto spec = wish(Transport::udp, bob, 1);
+  spec.allowed = {2000, 2009};
+  EXPECT_EQ(install(spec).error(), PlaneErrc::no_ports_left);
+}
+
+TEST_F(MappingTest, CountersCountBothWays) {
+  const auto installed = open(Transport::tcp, alice, 80, 8080);
+  EXPECT_FALSE(plane.counters(installed.id)->last_packet);
+  connect_inbound();
+  const auto counters = plane.counters(installed.id);
+  ASSERT_TRUE(counters);
+  EXPECT_EQ(counters->packets_in, 2U);
+  EXPECT_EQ(counters->packets_out, 1U);
+  EXPECT_EQ(counters->bytes_in, 80U);
+  EXPECT_EQ(counters->bytes_out, 40U);
+  EXPECT_EQ(counters->last_packet, now);
+}
+
+TEST_F(MappingTest, AnIdIsNeverTakenForALaterOne) {
+  const auto first = open(Transport::udp, alice, 6000, 7000);
+  plane.withdraw(first.id, Ending::vacate, now);
+  const auto second = open(Transport::udp, alice, 6000, 7000);
+  EXPECT_NE(first.id, second.id);
+  plane.withdraw(first.id, Ending::reset, now);
+  EXPECT_FALSE(plane.renew(first.id, now + 1h));
+  EXPECT_NE(from_wan(udp(server, 53, external_address, 7000)), "dropped: no_mapping");
+}
+
+TEST_F(MappingTest, AnAddressChangeMovesLeasesAndEndsTheRest) {  // NMAP-11, POL-RUN-01
+  open(Transport::udp, alice, 6000, 7000);
+  open(Transport::tcp, alice, 80, 8080);
+  connect_inbound();
+  leaves(udp(bob, 5000, server, 53));
+  network.external = {Address::v4(ip("203.0.113.9"))};
+  network.wan[0].addresses = network.external;
+  set_network();
+  EXPECT_EQ(from_wan(udp(server, 53, "203.0.113.9", 7000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "dropped: not_ours");
+  EXPECT_EQ(from_wan(udp(server, 53, "203.0.113.9", 5000)), "dropped: no_mapping");
+  EXPECT_EQ(plane.status().flows, 0U);
+  EXPECT_EQ(plane.status().implicit_mappings, 0U);
+  EXPECT_EQ(from_lan(udp(bob, 5000, server, 53)), "wan: udp 203.0.113.9:5000 > 198.51.100.7:53 ttl=63");
+}
+
+TEST_F(MappingTest, WithoutAnExternalAddressNothingLeaves) {  // fail closed
+  network.external.clear();
+  set_network();
+  EXPECT_EQ(from_lan(udp(alice, 5000, server, 53)), "dropped: no_external_address");
+  EXPECT_EQ(install(wish(Transport::udp, alice, 6000, 7000)).error(), PlaneErrc::no_external_address);
+  auto restored = wish(Transport::udp, alice, 6000, 7000);
+  restored.restore = true;
+  ASSERT_TRUE(install(restored));
+  network = home_network();
+  set_network();
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
+}
+
+TEST_F(MappingTest, EndFlowsEndsADevicesFlowsAndImplicitMappings) {
+  leaves(udp(alice, 5000, server, 53));
+  leaves(udp(bob, 5001, server, 53));
+  plane.end_flows(Address::v4(ip(alice)), now);
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 5000)), "dropped: no_mapping");
+  EXPECT_NE(from_wan(udp(server, 53, external_address, 5001)), "dropped: no_mapping");
+}
+
+TEST_F(MappingTest, HairpinOfAHostToItselfOnAnotherPort) {  // NMAP-13
+  open(Transport::tcp, alice, 80, 8080);
+  EXPECT_EQ(from_lan(tcp(alice, 5000, external_address, 8080, syn)), "lan: tcp 203.0.113.2:5000 > 192.168.1.10:80 S ttl=63");
+}
+
+TEST_F(MappingTest, ManyMappingsAndFlows) {  // NMAP-12
+  for (unsigned i = 0; i < 50000; ++i) open(Transport::tcp, alice, 1024 + i, 1024 + i);
+  EXPECT_EQ(plane.status().explicit_mappings, 50000U);
+  policy.flows_per_device = 0;
+  policy.mappings_per_device = 0;
+  set_policy();
+  unsigned out = 0;
+  for (unsigned i = 0; i < 59000; ++i)
+    out += plane.pass(udp("192.168.1." + std::to_string(20 + i % 100), 1100 + i / 100, server, 53), nat::Side::lan, now).size() == 1 &&
+           plane.last_action() == nat::Action::forward_wan;
+  // companions of another device's leases are not chosen while there is anything else
+  EXPECT_EQ(out, plane.status().implicit_mappings);
+  EXPECT_GE(out, 60999U - 51023U);
+}
+
+}  // namespace
+}  // namespace sallyport::test
