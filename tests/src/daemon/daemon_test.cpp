@@ -189,10 +189,10 @@ class DaemonTest : public testing::Test {
   }
   std::unique_ptr<Process> start(const std::vector<std::string>& more = {},
                                  const std::vector<std::string>& environment = {},
-                                 const char* name = "daemon") const {
+                                 const char* name = "daemon", const char* state = "state") const {
     std::vector<std::string> arguments{
-        SALLYPORTD,          "--config",       directory / "sallyport.toml", "--state-dir",
-        directory / "state", "--admin-socket", directory / "admin.sock"};
+        SALLYPORTD,        "--config",       directory / "sallyport.toml", "--state-dir",
+        directory / state, "--admin-socket", directory / "admin.sock"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return std::make_unique<Process>(&gateway, arguments, directory / name, environment);
   }
@@ -340,7 +340,7 @@ TEST_F(DaemonTest, ASecondInstanceExits1WithASentence) {
   auto same_state = start({}, {}, "second");
   EXPECT_EQ(same_state->exit_code(), 1);
   EXPECT_THAT(same_state->err(), HasSubstr("another sallyportd"));
-  auto same_network = start({"--state-dir", directory / "state2"}, {}, "third");
+  auto same_network = start({}, {}, "third", "state2");
   EXPECT_EQ(same_network->exit_code(), 1);
   EXPECT_THAT(same_network->err(), HasSubstr("another sallyportd"));
   EXPECT_EQ(same_state->out() + same_network->out(), "");
