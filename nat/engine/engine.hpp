@@ -57,6 +57,16 @@ class OwnPorts {
  public:
   virtual ~OwnPorts() = default;
   virtual bool in_use(Transport transport, std::uint16_t port) const = 0;
+
+  /// A packet that no mapping claims, addresses in host order.
+  struct Unclaimed {
+    Transport transport{};
+    std::uint32_t source = 0, destination = 0;
+    std::uint16_t source_port = 0, destination_port = 0;
+  };
+  /// Whether a socket of the router waits for just this packet. A resolver binds a port anew for each question: its
+  /// answer is back before in_use() was ever refreshed.
+  virtual bool expects(const Unclaimed& packet) const { return in_use(packet.transport, packet.destination_port); }
 };
 
 /// What TTL handling the plane leaves to the engine.

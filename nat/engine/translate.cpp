@@ -467,8 +467,10 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
   if (record != Flow::none) {
     if (!hairpin && ttl_is_over(packet, ip, Action::forward_wan)) return;
     Flow& flow = flows_[record];
+    const bool counted = counts(flow);
     if (!carry(flow, ip, false, packet)) return;
-    if (!(flow.flags & Flow::inbound)) touch_slot(flow);
+    if (!counted && counts(flow)) mark_confirmed(record);
+    if (!(flow.flags & Flow::inbound) || part == Part::tcp) touch_slot(flow);
   } else {
     bool track = false;
     if (lease) {
@@ -523,7 +525,9 @@ void Engine::Impl::inbound_unmapped(Packet& packet, const Ipv4& ip) {
   if (is_martian_source(ip.source)) return drop(packet, DropReason::martian_source);
   const Part part = part_of_protocol(ip.protocol);
   const bool control = part == Part::udp && (ip.dport == 1900 || ip.dport == 5350 || ip.dport == 5351);
-  if (!control && is_own(part, ip.dport)) {
+  const Transport transport = part == Part::tcp ? Transport::tcp : Transport::udp;
+  if (!control && part != Part::icmp &&
+      own_ports_.expects({transport, ip.source, ip.destination, ip.sport, ip.dport})) {
     packet.action = Action::local;
     return;
   }
@@ -621,7 +625,6 @@ bool Engine::Impl::carry_tcp(Flow& flow, const Ipv4& ip, bool from_inside, Packe
       if (!plain) side.own_ack = ip.ack;
       side.own_window = ip.window;
       side.other_ack = ip.seq + 1 + payload_of(ip);
-      if (!from_inside) flow.flags |= Flow::confirmed;
     }
     if (after != before) {
       flow.state = after;

@@ -27,7 +27,69 @@ std::optional<std::uint32_t> bound_v4(const inet_diag_msg& socket, bool v6_only)
   return std::nullopt;
 }
 
+using Socket = std::unique_ptr<mnl_socket, int (*)(mnl_socket*)>;
+
+Socket open_diagnostics() {
+  Socket socket{mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC), mnl_socket_close};
+  if (socket && mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) socket.reset();
+  return socket;
+}
+
 }  // namespace
+
+struct KernelOwnPorts::Live {
+  static constexpr double per_second = 20000;
+  static constexpr double burst = 1000;
+
+  Socket socket = open_diagnostics();
+  std::uint32_t sequence = 0;
+  double left = burst;
+  TimePoint counted = BootClock::now();
+
+  bool may_ask() {
+    const TimePoint now = BootClock::now();
+    left = std::min(burst, left + std::chrono::duration<double>(now - counted).count() * per_second);
+    counted = now;
+    if (left < 1) return false;
+    left -= 1;
+    return true;
+  }
+};
+
+KernelOwnPorts::KernelOwnPorts() : live_{std::make_unique<Live>()} {}
+KernelOwnPorts::~KernelOwnPorts() = default;
+
+bool KernelOwnPorts::expects(const Unclaimed& packet) const {
+  if (in_use(packet.transport, packet.destination_port)) return true;
+  if (!live_->socket || !live_->may_ask()) return false;
+  alignas(nlmsghdr) std::array<char, 256> request{};
+  nlmsghdr* head = mnl_nlmsg_put_header(request.data());
+  head->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  head->nlmsg_flags = NLM_F_REQUEST;  // one socket: the kernel's own lookup for an incoming packet
+  head->nlmsg_seq = ++live_->sequence;
+  auto* query = static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(head, sizeof(inet_diag_req_v2)));
+  query->sdiag_family = AF_INET;
+  query->sdiag_protocol = static_cast<std::uint8_t>(packet.transport);
+  query->idiag_states = ~0u;
+  query->id.idiag_cookie[0] = query->id.idiag_cookie[1] = static_cast<std::uint32_t>(INET_DIAG_NOCOOKIE);
+  // The kernel takes "source" as the local end for TCP, and as the packet's source for UDP.
+  const bool swapped = packet.transport == Transport::udp;
+  query->id.idiag_src[0] = htonl(swapped ? packet.source : packet.destination);
+  query->id.idiag_sport = htons(swapped ? packet.source_port : packet.destination_port);
+  query->id.idiag_dst[0] = htonl(swapped ? packet.destination : packet.source);
+  query->id.idiag_dport = htons(swapped ? packet.destination_port : packet.source_port);
+  if (mnl_socket_sendto(live_->socket.get(), head, head->nlmsg_len) < 0) return false;
+  alignas(nlmsghdr) std::array<char, 8192> answer;
+  for (;;) {  // the answer, or ENOENT; it stands there already
+    const ssize_t size = mnl_socket_recvfrom(live_->socket.get(), answer.data(), answer.size());
+    if (size < static_cast<ssize_t>(sizeof(nlmsghdr))) {
+      if (size < 0 && errno == EINTR) continue;
+      return false;
+    }
+    const auto* message = reinterpret_cast<const nlmsghdr*>(answer.data());
+    if (message->nlmsg_seq == live_->sequence) return message->nlmsg_type == SOCK_DIAG_BY_FAMILY;
+  }
+}
 
 void KernelOwnPorts::watch(std::vector<Address> external, std::vector<std::uint32_t> lan) {
   external_ = std::move(external);
@@ -36,10 +98,9 @@ void KernelOwnPorts::watch(std::vector<Address> external, std::vector<std::uint3
 }
 
 Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, Words& words) const {
-  mnl_socket* raw = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
-  if (!raw) return system_error(errno);
-  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> socket{raw, mnl_socket_close};
-  if (mnl_socket_bind(raw, 0, MNL_SOCKET_AUTOPID) < 0) return system_error(errno);
+  const Socket socket = open_diagnostics();
+  if (!socket) return system_error(errno);
+  mnl_socket* raw = socket.get();
 
   alignas(nlmsghdr) std::array<char, 256> request{};
   nlmsghdr* head = mnl_nlmsg_put_header(request.data());

@@ -2,12 +2,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <sstream>
@@ -26,12 +28,24 @@ std::string slurp(const std::string& path) {
   return text.str();
 }
 
+/// A number that no other network namespace has before the next boot.
+std::uint64_t network_namespace() {
+  constexpr int so_netns_cookie = 71;  // Linux 5.14
+  std::uint64_t cookie = 0;
+  socklen_t length = sizeof cookie;
+  const int any = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  const bool told = any >= 0 && getsockopt(any, SOL_SOCKET, so_netns_cookie, &cookie, &length) == 0;
+  if (any >= 0) close(any);
+  if (told) return cookie;
+  struct stat netns {};  // inodes are used again, but this is as near as older kernels come
+  stat("/proc/thread-self/ns/net", &netns);
+  return netns.st_ino;
+}
+
 std::string this_place() {
   std::string boot = slurp("/proc/sys/kernel/random/boot_id");
   while (!boot.empty() && boot.back() == '\n') boot.pop_back();
-  struct stat netns {};
-  stat("/proc/thread-self/ns/net", &netns);
-  return "sallyport-tun-undo 1 boot " + boot + " netns " + std::to_string(netns.st_ino);
+  return "sallyport-tun-undo 1 boot " + boot + " netns " + std::to_string(network_namespace());
 }
 
 }  // namespace

@@ -390,6 +390,37 @@ TEST_F(TunPlaneTest, TheRoutersOwnConnectionsGetOutAndBack) {
   close(client);
 }
 
+// A resolver on the router binds a fresh port of the pool for each question.
+TEST_F(TunPlaneTest, ASocketOfThisVeryMomentIsKnown) {  // POL-NET-04
+  start();
+  for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
+    const int fresh = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(33333);
+    ASSERT_EQ(bind(fresh, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    address.sin_port = htons(53);
+    address.sin_addr.s_addr = htonl(ip(server));
+    if (type == SOCK_STREAM) {
+      connect(fresh, reinterpret_cast<sockaddr*>(&address), sizeof address);
+    } else {
+      ASSERT_EQ(sendto(fresh, "query", 5, 0, reinterpret_cast<sockaddr*>(&address), sizeof address), 5);
+    }
+    const auto out = lab->wan().await(to(server, 53));
+    ASSERT_TRUE(out);
+    if (type == SOCK_STREAM) {
+      auto answer = tcp(server, 53, external, 33333, 0x12);
+      answer.ack = out->seq + 1;
+      lab->wan().send(answer);
+    } else {
+      lab->wan().send(udp(server, 53, external, 33333, "answer"));
+    }
+    pollfd wait{fresh, static_cast<short>(type == SOCK_STREAM ? POLLOUT : POLLIN), 0};
+    EXPECT_EQ(poll(&wait, 1, 5000), 1) << "type " << type;
+    close(fresh);
+  }
+}
+
 TEST_F(TunPlaneTest, AVpnStaysUntranslated) {
   start();
   lab->lan().send(udp(host, 5000, "10.8.0.2", 53));
