@@ -215,9 +215,10 @@ template <class T, class Start>
 awaitable<std::optional<T>> answer_of(asio::io_context& io, Start start) {
   auto value = std::make_shared<std::optional<T>>();
   auto bell = std::make_shared<asio::steady_timer>(io, seconds{30});
-  start([value, bell](T result) {
+  // the callback may outlive this wait, and even the io_context
+  start([value, ring = std::weak_ptr{bell}](T result) {
     *value = std::move(result);
-    bell->cancel();
+    if (const auto waiting = ring.lock()) waiting->cancel();
   });
   if (!*value) co_await bell->async_wait(as_result);
   co_return std::move(*value);
@@ -283,7 +284,7 @@ class Server::Impl : public ServiceListener, public std::enable_shared_from_this
 
   awaitable<bool> send_leases(Session& session, const Query& query, bool chunked, bool keep_alive,
                               bool head_only);
-  awaitable<bool> send_events(Session& session, const Query& query, bool chunked);
+  awaitable<bool> send_events(Session& session, const Query& query, bool chunked, bool keep_alive);
   Reply show(std::string_view id) const;
   Reply blocks() const;
   Reply metrics() const;
@@ -527,7 +528,8 @@ awaitable<bool> Server::Impl::answer(Session& session, const http::request<http:
     if (get) co_return co_await send_leases(session, *query, chunked, keep_alive, head_only);
     reply = not_allowed("GET, HEAD");
   } else if (*path == "/api/v1/events") {
-    if (request.method() == http::verb::get) co_return co_await send_events(session, *query, chunked);
+    if (request.method() == http::verb::get)
+      co_return co_await send_events(session, *query, chunked, keep_alive);
     reply = not_allowed("GET");
   } else if (*path == "/api/v1/status") {
     if (get)
@@ -1001,16 +1003,17 @@ void Server::Impl::on_lease(const LeaseEvent& event, TimePoint now) {
   }
 }
 
-awaitable<bool> Server::Impl::send_events(Session& session, const Query& query, bool chunked) {
+awaitable<bool> Server::Impl::send_events(Session& session, const Query& query, bool chunked,
+                                          bool keep_alive) {
   const auto subscriber = std::make_shared<Subscriber>(io_);
   for (const auto& [key, value] : query)
     if (const auto word = narrow(subscriber->filter, key, value); !word)
-      co_return co_await send(session, problem(400, word.error()), true, false);
+      co_return co_await send(session, problem(400, word.error()), keep_alive, false);
   if (subscribers_.size() >= options_.subscribers)
     co_return co_await send(session,
                             problem(503, "there are " + std::to_string(subscribers_.size()) +
                                              " readers of events already; end one of them first"),
-                            true, false);
+                            keep_alive, false);
   const auto self = shared_from_this();
   subscribers_.push_back(subscriber);
   if (!listening_to_leases_) {
