@@ -43,6 +43,15 @@ int main(int argc, char** argv) {
   } catch (const CLI::CallForVersion& version) {
     return app.exit(version) == 0 ? ok : failed;
   } catch (const CLI::ParseError& error) {
+    if (app.get_subcommands().empty())
+      for (int i = 1; i < argc; ++i) {
+        const std::string_view word{argv[i]};
+        if (word == "--socket") ++i;
+        if (word.empty() || word.front() == '-') continue;
+        complain("'" + std::string{word} +
+                 "' is no command; there are status, list, show, revoke, unblock and watch.");
+        return usage;
+      }
     complain(std::string{error.what()} +
              ". 'sallyport --help' shows the commands, 'sallyport COMMAND --help' one.");
     return usage;
