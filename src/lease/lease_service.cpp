@@ -22,14 +22,16 @@ using std::chrono::seconds;
 constexpr std::uint32_t permanent_refusal_s = 1800;
 constexpr std::uint32_t transient_refusal_s = 30;
 constexpr std::size_t most_filters = 32;
-/// Requests that wait for the disk; beyond it new ones are refused, so that a hanging disk does not eat the memory.
+/// Requests that wait for the disk; beyond it new ones are refused, so that a hanging disk does not eat the
+/// memory.
 constexpr std::size_t most_open = 8192;
 /// What one turn of long work does before others get theirs (POL-FAIR-04).
 constexpr std::size_t slice = 256;
 constexpr std::uint64_t numbers_at_once = 256;
 
-constexpr std::string_view meta_boot = "boot", meta_epoch_boot = "epoch.boot_ns", meta_epoch_wall = "epoch.wall_s",
-                           meta_external = "external", meta_next_number = "next_number", meta_wall = "wall_s";
+constexpr std::string_view meta_boot = "boot", meta_epoch_boot = "epoch.boot_ns",
+                           meta_epoch_wall = "epoch.wall_s", meta_external = "external",
+                           meta_next_number = "next_number", meta_wall = "wall_s";
 
 std::optional<std::int64_t> to_number(const std::optional<std::string>& text) {
   if (!text) return std::nullopt;
@@ -68,7 +70,7 @@ struct Batch {
   std::vector<std::uint64_t> todo;  ///< marked as ending, not yet queued; taken from the back
   std::size_t open = 0;             ///< queued, not yet committed
   LeaseEventReason reason = LeaseEventReason::requested;
-  bool other_left = false;          ///< release_all met a static mapping
+  bool other_left = false;  ///< release_all met a static mapping
   bool failed = false;
   RevokeResult result;
   MappingService::ReleaseDone release_done;
@@ -78,11 +80,11 @@ struct Batch {
 /// A write on its way to the disk.
 struct Op {
   enum class Kind : std::uint8_t {
-    grant,   ///< a new lease
+    grant,  ///< a new lease
     renew,
     repeat,  ///< a copy of a request whose first one is still on its way
     remove,
-    wait,    ///< nothing of its own: answers when all before it is committed
+    wait,  ///< nothing of its own: answers when all before it is committed
     block,
     unblock,
   };
@@ -167,9 +169,11 @@ class LeaseService::Impl {
   std::vector<LeaseView> views(std::span<const std::uint64_t> leases, TimePoint now) const;
   std::array<std::uint64_t, 6> count_by_via() const;
   std::vector<LeaseView> find(std::string_view prefix, TimePoint now) const;
-  void revoke(std::span<const std::uint64_t> leases, std::optional<BlockFor> block, TimePoint now, RevokeDone done);
+  void revoke(std::span<const std::uint64_t> leases, std::optional<BlockFor> block, TimePoint now,
+              RevokeDone done);
   std::vector<Block> blocks() const;
-  void unblock(std::span<const std::uint64_t> leases, TimePoint now, std::function<void(std::size_t, TimePoint)> done);
+  void unblock(std::span<const std::uint64_t> leases, TimePoint now,
+               std::function<void(std::size_t, TimePoint)> done);
   ServiceStatus status() const;
 
   std::vector<ServiceListener*> listeners_;
@@ -213,7 +217,10 @@ class LeaseService::Impl {
   // Leases
   std::uint64_t next_number();
   bool in_waiting(const EndpointKey& key) const { return waiting_.contains(key); }
-  void hold(const EndpointKey& key, Waiting request) { waiting_[key].push_back(std::move(request)); ++held_; }
+  void hold(const EndpointKey& key, Waiting request) {
+    waiting_[key].push_back(std::move(request));
+    ++held_;
+  }
   void run_waiting(TimePoint now);
   void expire(TimePoint now);
   void end_now(Index lease, LeaseEventReason reason, nat::Ending how, TimePoint now);
@@ -222,7 +229,8 @@ class LeaseService::Impl {
   void remove_committed(const Op& op, TimePoint now);
   void run_batches(TimePoint now);
   void finish_batch(const std::shared_ptr<Batch>& batch, TimePoint now);
-  void grant_new(GrantRequest& request, Index mapping, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
+  void grant_new(GrantRequest& request, Index mapping, std::uint32_t lifetime_s, TimePoint now,
+                 GrantDone& done);
   void renew(GrantRequest& request, Index lease, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
   Result<void> judge_target(const Address& requester, const Address& target, bool third_party) const;
   const StaticEntry* static_for(Transport transport, const InternalEndpoint& internal) const;
@@ -250,9 +258,9 @@ class LeaseService::Impl {
   std::optional<std::string> store_failure_;
   TimePoint retry_at_ = TimePoint::max();
   seconds retry_after_{1};
-  bool healing_ = false;      ///< the writes that will show whether the store is back are on their way
+  bool healing_ = false;  ///< the writes that will show whether the store is back are on their way
   Ticket heal_ticket_ = 0;
-  std::unordered_set<std::uint64_t> dirty_;        ///< leases of which the store may hold something else
+  std::unordered_set<std::uint64_t> dirty_;  ///< leases of which the store may hold something else
   std::unordered_set<std::uint64_t> dirty_blocks_;
   std::map<std::string, std::string, std::less<>> dirty_meta_;
 
@@ -274,7 +282,7 @@ class LeaseService::Impl {
   std::chrono::nanoseconds wall_offset_{};  ///< wall minus boot clock, as the stored wall times assume
   std::optional<WallTime> not_before_;      ///< the wall clock is not plausible until it shows this
   boost::unordered_flat_map<std::uint64_t, WallTime> provisional_;  ///< leases with a deadline to be set then
-  Index rewrite_at_ = nothing;              ///< the next lease whose stored wall time must be written anew
+  Index rewrite_at_ = nothing;  ///< the next lease whose stored wall time must be written anew
   TimePoint wall_check_at_{};
   TimePoint wall_note_at_{};
 
@@ -282,7 +290,8 @@ class LeaseService::Impl {
   std::vector<std::string> warnings_;
 };
 
-// ---------------------------------------------------------------------------------------------- views and events
+// ---------------------------------------------------------------------------------------------- views and
+// events
 
 Contact LeaseService::Impl::contact_of(const Lease& lease) const {
   return {lease.contact_interface,
@@ -334,24 +343,26 @@ LeaseView LeaseService::Impl::view(Index index, bool with_counters) const {
 
 LeaseView LeaseService::Impl::view(const StaticEntry& entry, bool with_counters) const {
   const auto& mapping = entry.mapping;
-  const Address external = entry.installed ? entry.installed->external.address : external_.value_or(Address{});
-  LeaseView view{.number = entry.number,
-                 .id = public_id(entry.number),
-                 .state = entry.installed ? LeaseState::active : LeaseState::pending,
-                 .kind = LeaseKind::static_,
-                 .via = Via::config,
-                 .transport = mapping.transport,
-                 .internal = mapping.internal,
-                 .external = {network_.external.empty() ? external : network_.external.front(), mapping.external},
-                 .remotes = {},
-                 .description = mapping.description,
-                 .lifetime_s = {},
-                 .deadline = {},
-                 .created = {},
-                 .renewals = 0,
-                 .counters = {},
-                 .nonce = {},
-                 .contact = {}};
+  const Address external =
+      entry.installed ? entry.installed->external.address : external_.value_or(Address{});
+  LeaseView view{
+      .number = entry.number,
+      .id = public_id(entry.number),
+      .state = entry.installed ? LeaseState::active : LeaseState::pending,
+      .kind = LeaseKind::static_,
+      .via = Via::config,
+      .transport = mapping.transport,
+      .internal = mapping.internal,
+      .external = {network_.external.empty() ? external : network_.external.front(), mapping.external},
+      .remotes = {},
+      .description = mapping.description,
+      .lifetime_s = {},
+      .deadline = {},
+      .created = {},
+      .renewals = 0,
+      .counters = {},
+      .nonce = {},
+      .contact = {}};
   if (with_counters && entry.installed)
     if (auto counters = plane_.counters(entry.installed->id)) view.counters = *counters;
   return view;
@@ -362,7 +373,8 @@ void LeaseService::Impl::tell(LeaseEventKind kind, LeaseEventReason reason, Inde
   tell(LeaseEvent{kind, reason, view(lease, kind == LeaseEventKind::ended)}, now);
 }
 
-// ------------------------------------------------------------------------------------------------------ the plane
+// ------------------------------------------------------------------------------------------------------ the
+// plane
 
 TimePoint LeaseService::Impl::effective_deadline(const Mapping& mapping) const {
   TimePoint deadline = TimePoint::min();
@@ -437,12 +449,15 @@ void LeaseService::Impl::after_lease_left(Index index, nat::Ending how, TimePoin
 
 Refusal LeaseService::Impl::refusal_of(boost::system::error_code error, const nat::MappingSpec& spec,
                                        TimePoint now) const {
-  if (error == nat::PlaneErrc::no_external_address) return {MappingErrc::no_external_address, transient_refusal_s};
-  if (error == nat::PlaneErrc::port_reserved) return {MappingErrc::insisted_port_forbidden, permanent_refusal_s};
+  if (error == nat::PlaneErrc::no_external_address)
+    return {MappingErrc::no_external_address, transient_refusal_s};
+  if (error == nat::PlaneErrc::port_reserved)
+    return {MappingErrc::insisted_port_forbidden, permanent_refusal_s};
   if (error == nat::PlaneErrc::port_taken && spec.suggested) {
     const auto until = plane_.held_until(spec.transport, *spec.suggested, now);
     if (until == TimePoint::max()) return {MappingErrc::insisted_port_forbidden, permanent_refusal_s};
-    return {MappingErrc::insisted_port_taken, until ? std::max(1u, seconds_until(*until, now)) : transient_refusal_s};
+    return {MappingErrc::insisted_port_taken,
+            until ? std::max(1u, seconds_until(*until, now)) : transient_refusal_s};
   }
   if (error == nat::PlaneErrc::no_ports_left) return {MappingErrc::no_ports_left, transient_refusal_s};
   return {MappingErrc::no_memory, transient_refusal_s};
@@ -455,8 +470,10 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, s
   spec.deadline = now + seconds{lifetime_s};
   spec.remotes = request.filters;
   std::vector<PortRange> ranges;
-  if (policy_.rules.empty()) ranges.push_back(policy_.external_ports);
-  else ranges = allowed_ranges(policy_, request.internal.address, request.transport);
+  if (policy_.rules.empty())
+    ranges.push_back(policy_.external_ports);
+  else
+    ranges = allowed_ranges(policy_, request.internal.address, request.transport);
   if (ranges.empty()) return Refusal{MappingErrc::not_authorized, permanent_refusal_s};
   const auto holds = [&](Port port) {
     return std::ranges::find_if(ranges, [&](const PortRange& range) { return range.contains(port); });
@@ -466,9 +483,12 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, s
     if (range != ranges.end()) {
       spec.suggested = request.suggested_port;
       spec.allowed = *range;
-      // the engine may choose another one in the same range; ports below 1024 are never chosen, only asked for
-      if (!spec.insist && spec.suggested->number() >= 1024) spec.allowed.first = std::max<std::uint16_t>(1024, spec.allowed.first);
-      if (!spec.insist && spec.suggested->number() < 1024) spec.allowed = {spec.suggested->number(), spec.suggested->number()};
+      // the engine may choose another one in the same range; ports below 1024 are never chosen, only asked
+      // for
+      if (!spec.insist && spec.suggested->number() >= 1024)
+        spec.allowed.first = std::max<std::uint16_t>(1024, spec.allowed.first);
+      if (!spec.insist && spec.suggested->number() < 1024)
+        spec.allowed = {spec.suggested->number(), spec.suggested->number()};
       const auto installed = plane_.install(spec, now);
       if (installed) return *installed;
       const auto error = installed.error();
@@ -507,7 +527,8 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, s
   return refusal_of(error, spec, now);
 }
 
-// ------------------------------------------------------------------------------------------------------ the store
+// ------------------------------------------------------------------------------------------------------ the
+// store
 
 LeaseRecord LeaseService::Impl::record_of(const Lease& lease) const {
   const auto& mapping = table_.mappings[lease.mapping];
@@ -524,10 +545,12 @@ LeaseRecord LeaseService::Impl::record_of(const Lease& lease) const {
     record.lifetime_s = lease.lifetime_s;
     record.boot = store_.boot();
     record.deadline = lease.deadline;
-    const auto provisional = lease.provisional_deadline ? provisional_.find(lease.number) : provisional_.end();
-    record.deadline_wall = provisional != provisional_.end()
-                               ? provisional->second
-                               : std::chrono::ceil<seconds>(WallTime{} + (lease.deadline.time_since_epoch() + wall_offset_));
+    const auto provisional =
+        lease.provisional_deadline ? provisional_.find(lease.number) : provisional_.end();
+    record.deadline_wall =
+        provisional != provisional_.end()
+            ? provisional->second
+            : std::chrono::ceil<seconds>(WallTime{} + (lease.deadline.time_since_epoch() + wall_offset_));
   } else {
     record.deadline = TimePoint::max();
   }
@@ -567,7 +590,8 @@ void LeaseService::Impl::write_epoch() {
 
 std::uint64_t LeaseService::Impl::next_number() {
   if (next_number_ >= numbers_until_) {
-    // taken from the store in advance, so that a number given up with its lease is not given again after a restart
+    // taken from the store in advance, so that a number given up with its lease is not given again after a
+    // restart
     numbers_until_ = next_number_ + numbers_at_once;
     note(meta_next_number, std::to_string(numbers_until_));
   }
@@ -602,7 +626,8 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
     for (Index i = 0; i < table_.leases.end(); ++i)
       if (table_.leases[i].number != 0) mark_dirty(table_.leases[i].number);
     for (const auto& [key, block] : blocks_) dirty_blocks_.insert(block.lease);
-    for (const auto key : {meta_boot, meta_epoch_boot, meta_epoch_wall, meta_external, meta_next_number, meta_wall})
+    for (const auto key :
+         {meta_boot, meta_epoch_boot, meta_epoch_wall, meta_external, meta_next_number, meta_wall})
       if (const auto value = store_.get_meta(key)) dirty_meta_.insert_or_assign(std::string{key}, *value);
   }
   std::deque<Op> undone;
@@ -613,7 +638,8 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
   write_epoch();
   if (external_) note(meta_external, external_->to_string());
   for (const auto& entry : statics_)
-    note("static." + std::string{to_string(entry.mapping.transport)} + "." + std::to_string(entry.mapping.external.number()),
+    note("static." + std::string{to_string(entry.mapping.transport)} + "." +
+             std::to_string(entry.mapping.external.number()),
          std::to_string(entry.number));
   auto batches = std::move(batches_);
   batches_.clear();
@@ -638,7 +664,8 @@ void LeaseService::Impl::heal(TimePoint now) {
     heal_ticket_ = lease == nothing ? store_.erase(number) : store_.put(record_of(table_.leases[lease]));
   }
   for (const auto number : dirty_blocks_) {
-    const auto block = std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == number; });
+    const auto block =
+        std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == number; });
     heal_ticket_ = block == blocks_.end() ? store_.erase_block(number) : store_.put_block(block->second);
   }
   for (const auto& [key, value] : dirty_meta_) heal_ticket_ = store_.set_meta(key, value);
@@ -648,7 +675,8 @@ void LeaseService::Impl::heal(TimePoint now) {
 }
 
 void LeaseService::Impl::settle(Op& op, TimePoint now) {
-  if (op.number != 0 && op.lease != nothing && table_.leases[op.lease].number != op.number) op.lease = nothing;
+  if (op.number != 0 && op.lease != nothing && table_.leases[op.lease].number != op.number)
+    op.lease = nothing;
   switch (op.kind) {
     case Op::Kind::grant:
     case Op::Kind::renew:
@@ -684,7 +712,9 @@ void LeaseService::Impl::settle(Op& op, TimePoint now) {
                     now);
       return;
     }
-    case Op::Kind::remove: remove_committed(op, now); return;
+    case Op::Kind::remove:
+      remove_committed(op, now);
+      return;
     case Op::Kind::wait:
       if (op.release_done) op.release_done({}, now);
       if (op.batch) {
@@ -692,7 +722,8 @@ void LeaseService::Impl::settle(Op& op, TimePoint now) {
         if (op.batch->todo.empty() && op.batch->open == 0) finish_batch(op.batch, now);
       }
       return;
-    case Op::Kind::block: return;
+    case Op::Kind::block:
+      return;
     case Op::Kind::unblock:
       if (op.unblock_done) op.unblock_done(op.blocks.size(), now);
       return;
@@ -725,9 +756,11 @@ void LeaseService::Impl::remove_committed(const Op& op, TimePoint now) {
   }
 }
 
-/// Takes back what was done in memory for a write that failed. Called newest first, so that each finds what it left.
+/// Takes back what was done in memory for a write that failed. Called newest first, so that each finds what
+/// it left.
 void LeaseService::Impl::undo(Op& op, TimePoint now) {
-  if (op.number != 0 && op.lease != nothing && table_.leases[op.lease].number != op.number) op.lease = nothing;
+  if (op.number != 0 && op.lease != nothing && table_.leases[op.lease].number != op.number)
+    op.lease = nothing;
   if (op.number != 0) mark_dirty(op.number);  // a failed commit may still have reached the disk
   switch (op.kind) {
     case Op::Kind::grant: {
@@ -763,9 +796,11 @@ void LeaseService::Impl::undo(Op& op, TimePoint now) {
     case Op::Kind::remove:
       if (op.lease != nothing) unmark_ending(op.lease);
       return;
-    case Op::Kind::wait: return;
+    case Op::Kind::wait:
+      return;
     case Op::Kind::block: {
-      const auto made = std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == op.number; });
+      const auto made =
+          std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == op.number; });
       if (made != blocks_.end()) blocks_.erase(made);
       dirty_blocks_.insert(op.number);
       [[fallthrough]];
@@ -787,20 +822,25 @@ void LeaseService::Impl::refuse_undone(Op& op, TimePoint now) {
   if (op.batch) {
     op.batch->failed = true;
     if (op.kind == Op::Kind::remove)
-      op.batch->result.failed.emplace_back(public_id(op.number), "the store cannot be written: " + *store_failure_);
+      op.batch->result.failed.emplace_back(public_id(op.number),
+                                           "the store cannot be written: " + *store_failure_);
     if (--op.batch->open == 0 && op.batch->todo.empty()) finish_batch(op.batch, now);
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- judging
+// ----------------------------------------------------------------------------------------------------
+// judging
 
-Result<void> LeaseService::Impl::judge_target(const Address& requester, const Address& target, bool third_party) const {
-  if (third_party ? !may_name_others(policy_, requester) : requester != target) return MappingErrc::not_authorized;
+Result<void> LeaseService::Impl::judge_target(const Address& requester, const Address& target,
+                                              bool third_party) const {
+  if (third_party ? !may_name_others(policy_, requester) : requester != target)
+    return MappingErrc::not_authorized;
   if (!is_lawful_target(network_, target)) return MappingErrc::not_authorized;
   return {};
 }
 
-const StaticEntry* LeaseService::Impl::static_for(Transport transport, const InternalEndpoint& internal) const {
+const StaticEntry* LeaseService::Impl::static_for(Transport transport,
+                                                  const InternalEndpoint& internal) const {
   for (const auto& entry : statics_)
     if (entry.mapping.transport == transport && entry.mapping.internal == internal) return &entry;
   return nullptr;
@@ -812,12 +852,14 @@ bool LeaseService::Impl::is_blocked(const EndpointKey& key) const {
   return block != blocks_.end() && (!block->second.until || clock_.wall() < *block->second.until);
 }
 
-// ---------------------------------------------------------------------------------------------------- requests
+// ----------------------------------------------------------------------------------------------------
+// requests
 
 void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone done, bool from_queue) {
   expire(now);
   const EndpointKey key{request.transport, request.internal.address, request.internal.port.number()};
-  if (const auto judged = judge_target(request.requester, request.internal.address, request.third_party); !judged)
+  if (const auto judged = judge_target(request.requester, request.internal.address, request.third_party);
+      !judged)
     return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
   const Index mapping = table_.find_mapping(request.transport, request.internal);
   if ((mapping != nothing && table_.mappings[mapping].endings > 0) || (!from_queue && in_waiting(key))) {
@@ -827,8 +869,10 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   if (is_blocked(key)) return refuse(done, {MappingErrc::device_blocked, permanent_refusal_s}, now);
 
   std::uint32_t lifetime_s = request.lifetime_s;
-  if (request.via == Via::natpmp) lifetime_s = std::min(lifetime_s, policy_.natpmp_max);
-  else lifetime_s = std::clamp(lifetime_s, policy_.pcp_min, std::max(policy_.pcp_min, policy_.pcp_max));
+  if (request.via == Via::natpmp)
+    lifetime_s = std::min(lifetime_s, policy_.natpmp_max);
+  else
+    lifetime_s = std::clamp(lifetime_s, policy_.pcp_min, std::max(policy_.pcp_min, policy_.pcp_max));
 
   const Index lease = table_.find_on(mapping, request.via);
   if (lease != nothing) {
@@ -836,10 +880,11 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
     if (held.has_nonce && held.nonce != request.nonce)
       return refuse(done, {MappingErrc::foreign_nonce, std::max(1u, seconds_until(held.deadline, now))}, now);
   }
-  if (network_.external.empty()) return refuse(done, {MappingErrc::no_external_address, transient_refusal_s}, now);
-  const bool other_address = request.insist && request.suggested_address &&
-                             !request.suggested_address->is_unspecified() &&
-                             std::ranges::find(network_.external, *request.suggested_address) == network_.external.end();
+  if (network_.external.empty())
+    return refuse(done, {MappingErrc::no_external_address, transient_refusal_s}, now);
+  const bool other_address =
+      request.insist && request.suggested_address && !request.suggested_address->is_unspecified() &&
+      std::ranges::find(network_.external, *request.suggested_address) == network_.external.end();
   if (other_address) return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
 
   if (mapping == nothing || lease == nothing) {
@@ -847,7 +892,9 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
       // in force for good, whatever is asked: an answer, but no lease (PCP-11.3-09, NPM-3.3-12)
       if (request.insist && request.suggested_port && *request.suggested_port != entry->mapping.external)
         return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
-      return done(Granted{entry->number, {network_.external.front(), entry->mapping.external}, lifetime_s,
+      return done(Granted{entry->number,
+                          {network_.external.front(), entry->mapping.external},
+                          lifetime_s,
                           clean_description(entry->mapping.description, policy_.description_octets)},
                   now);
     }
@@ -859,10 +906,13 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
       if (!may_have(policy_, request.internal.address, request.transport, external))
         return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
     const bool other_port = request.insist && request.suggested_port && *request.suggested_port != external;
-    const bool elsewhere = request.insist && request.suggested_address && !request.suggested_address->is_unspecified() &&
+    const bool elsewhere = request.insist && request.suggested_address &&
+                           !request.suggested_address->is_unspecified() &&
                            *request.suggested_address != table_.addresses[on.external_address];
     if (other_port || elsewhere)
-      return refuse(done, {MappingErrc::insisted_port_taken, std::max(1u, seconds_until(effective_deadline(on), now))}, now);
+      return refuse(
+          done, {MappingErrc::insisted_port_taken, std::max(1u, seconds_until(effective_deadline(on), now))},
+          now);
   }
   if (!writable() && !policy_.grant_without_store)
     return refuse(done, {MappingErrc::store_unavailable, transient_refusal_s}, now);
@@ -871,10 +921,11 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   grant_new(request, mapping, lifetime_s, now, done);
 }
 
-void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::uint32_t lifetime_s, TimePoint now,
-                                   GrantDone& done) {
+void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::uint32_t lifetime_s,
+                                   TimePoint now, GrantDone& done) {
   const Index device = table_.find_device(request.internal.address);
-  if (policy_.leases_per_device != 0 && device != nothing && table_.devices[device].leases >= policy_.leases_per_device)
+  if (policy_.leases_per_device != 0 && device != nothing &&
+      table_.devices[device].leases >= policy_.leases_per_device)
     return refuse(done, {MappingErrc::quota_exceeded, transient_refusal_s}, now);
   if (policy_.leases_total != 0 && table_.size() >= policy_.leases_total)
     return refuse(done, {MappingErrc::no_ports_left, transient_refusal_s}, now);
@@ -885,6 +936,11 @@ void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::ui
   if (!joins) {
     auto installed = claim(request, lifetime_s, now);
     if (!installed) return refuse(done, installed.error(), now);
+    if (!may_have(policy_, request.internal.address, request.transport, installed->external.port)) {
+      // the port of its implicit mapping, which this device may use but not open
+      plane_.withdraw(installed->id, nat::Ending::drain, now);
+      return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
+    }
     mapping = table_.add_mapping(request.transport, request.internal, installed->external.port,
                                  table_.intern(installed->external.address));
     auto& made = table_.mappings[mapping];
@@ -902,14 +958,21 @@ void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::ui
   lease.created = static_cast<std::uint32_t>(clock_.wall().time_since_epoch().count());
   if (request.nonce) lease.has_nonce = true, lease.nonce = *request.nonce;
   set_contact(lease, request.contact);
-  if (request.description) lease.description.set(clean_description(*request.description, policy_.description_octets));
-  if (!request.filters.empty()) lease.remotes = std::make_unique<std::vector<RemoteFilter>>(std::move(request.filters));
+  if (request.description)
+    lease.description.set(clean_description(*request.description, policy_.description_octets));
+  if (!request.filters.empty())
+    lease.remotes = std::make_unique<std::vector<RemoteFilter>>(std::move(request.filters));
   table_.schedule(index);
   if (joins) bring_in_force(mapping, now);
   ++lease.open_ops;
   write(index);
-  ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::grant, .lease = index, .number = number,
-                  .lifetime_s = lifetime_s, .asked = now, .grant_done = std::move(done)});
+  ops_.push_back({.ticket = last_ticket_,
+                  .kind = Op::Kind::grant,
+                  .lease = index,
+                  .number = number,
+                  .lifetime_s = lifetime_s,
+                  .asked = now,
+                  .grant_done = std::move(done)});
   if (!writable()) {  // granted without a store, by configuration
     Op op = std::move(ops_.back());
     ops_.pop_back();
@@ -922,11 +985,12 @@ void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t
   auto& lease = table_.leases[index];
   std::vector<RemoteFilter> remotes;
   if (lease.remotes && !request.clear_filters) remotes = *lease.remotes;
-  // no filter yet means "everybody", and the union with that would be everybody still; but the client that adds its
-  // first filter wants it to hold (PCP-13.3-02), so it does
+  // no filter yet means "everybody", and the union with that would be everybody still; but the client that
+  // adds its first filter wants it to hold (PCP-13.3-02), so it does
   for (const auto& filter : request.filters)
     if (std::ranges::find(remotes, filter) == remotes.end()) remotes.push_back(filter);
-  if (remotes.size() > most_filters) return refuse(done, {MappingErrc::too_many_filters, permanent_refusal_s}, now);
+  if (remotes.size() > most_filters)
+    return refuse(done, {MappingErrc::too_many_filters, permanent_refusal_s}, now);
   std::optional<std::string> description;
   if (request.description) description = clean_description(*request.description, policy_.description_octets);
   const bool same_filters = lease.remotes ? remotes == *lease.remotes : remotes.empty();
@@ -936,8 +1000,13 @@ void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t
       contact_of(lease) == request.contact && now - lease.asked < seconds{1} && writable()) {
     // a copy of a request that is on its way to the disk: the same answer at the same time (PCP-X-10)
     ++lease.open_ops;
-    ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::repeat, .lease = index, .number = lease.number,
-                    .lifetime_s = lifetime_s, .asked = lease.asked, .grant_done = std::move(done)});
+    ops_.push_back({.ticket = last_ticket_,
+                    .kind = Op::Kind::repeat,
+                    .lease = index,
+                    .number = lease.number,
+                    .lifetime_s = lifetime_s,
+                    .asked = lease.asked,
+                    .grant_done = std::move(done)});
     return;
   }
   auto undo = std::make_unique<Undo>();
@@ -952,7 +1021,8 @@ void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t
     undo->description = lease.description.view();
     if (lease.remotes) undo->remotes = *lease.remotes;
     if (description) lease.description.set(*description);
-    lease.remotes = remotes.empty() ? nullptr : std::make_unique<std::vector<RemoteFilter>>(std::move(remotes));
+    lease.remotes =
+        remotes.empty() ? nullptr : std::make_unique<std::vector<RemoteFilter>>(std::move(remotes));
   }
   lease.deadline = now + seconds{lifetime_s};
   lease.asked = now;
@@ -964,8 +1034,14 @@ void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t
   bring_in_force(lease.mapping, now);
   ++lease.open_ops;
   write(index);
-  ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::renew, .lease = index, .number = lease.number,
-                  .lifetime_s = lifetime_s, .asked = now, .grant_done = std::move(done), .undo = std::move(undo)});
+  ops_.push_back({.ticket = last_ticket_,
+                  .kind = Op::Kind::renew,
+                  .lease = index,
+                  .number = lease.number,
+                  .lifetime_s = lifetime_s,
+                  .asked = now,
+                  .grant_done = std::move(done),
+                  .undo = std::move(undo)});
   if (!writable()) {
     Op op = std::move(ops_.back());
     ops_.pop_back();
@@ -997,11 +1073,16 @@ void LeaseService::Impl::release(ReleaseRequest request, TimePoint now, ReleaseD
   if (ops_.size() >= most_open) return done(Refusal{MappingErrc::no_memory, transient_refusal_s}, now);
   mark_ending(index);
   forget(lease.number);
-  ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::remove, .lease = index, .number = lease.number,
-                  .asked = now, .release_done = std::move(done)});
+  ops_.push_back({.ticket = last_ticket_,
+                  .kind = Op::Kind::remove,
+                  .lease = index,
+                  .number = lease.number,
+                  .asked = now,
+                  .release_done = std::move(done)});
 }
 
-void LeaseService::Impl::release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done, bool from_queue) {
+void LeaseService::Impl::release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done,
+                                     bool from_queue) {
   expire(now);
   if (!from_queue && held_ > 0) {
     // behind whatever of this device waits for a deletion of its own
@@ -1014,17 +1095,21 @@ void LeaseService::Impl::release_all(ReleaseAllRequest request, TimePoint now, R
   }
   auto batch = std::make_shared<Batch>();
   for (const auto& entry : statics_)
-    batch->other_left |= entry.mapping.transport == request.transport && entry.mapping.internal.address == request.requester;
+    batch->other_left |=
+        entry.mapping.transport == request.transport && entry.mapping.internal.address == request.requester;
   bool ending_already = false;
   const Index device = table_.find_device(request.requester);
   for (Index i = device == nothing ? nothing : table_.devices[device].first_lease; i != nothing;
        i = table_.leases[i].device_after) {
     const auto& lease = table_.leases[i];
     if (lease.via != request.via || table_.mappings[lease.mapping].transport != request.transport) continue;
-    if (lease.ending) ending_already = true;
-    else batch->todo.push_back(lease.number);
+    if (lease.ending)
+      ending_already = true;
+    else
+      batch->todo.push_back(lease.number);
   }
-  if (!batch->todo.empty() && !writable()) return done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
+  if (!batch->todo.empty() && !writable())
+    return done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
   // all are marked now, so that a request behind this one finds them ending, however many slices it takes
   for (const auto number : batch->todo) mark_ending(table_.find_number(number));
   batch->release_done = std::move(done);
@@ -1049,7 +1134,8 @@ void LeaseService::Impl::unmark_ending(Index index) {
   if (!lease.ending) return;
   lease.ending = false;
   auto& mapping = table_.mappings[lease.mapping];
-  if (--mapping.endings == 0) ready_.push_back({mapping.transport, mapping.internal_address, mapping.internal_port});
+  if (--mapping.endings == 0)
+    ready_.push_back({mapping.transport, mapping.internal_address, mapping.internal_port});
   table_.schedule(index);
 }
 
@@ -1068,8 +1154,13 @@ void LeaseService::Impl::run_batches(TimePoint now) {
       }
       forget(number);
       ++batch->open;
-      ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::remove, .lease = lease, .number = number,
-                      .reason = batch->reason, .asked = now, .batch = batch});
+      ops_.push_back({.ticket = last_ticket_,
+                      .kind = Op::Kind::remove,
+                      .lease = lease,
+                      .number = number,
+                      .reason = batch->reason,
+                      .asked = now,
+                      .batch = batch});
     }
     if (!batch->todo.empty()) break;
     batches_.erase(batches_.begin());
@@ -1081,9 +1172,12 @@ void LeaseService::Impl::finish_batch(const std::shared_ptr<Batch>& batch, TimeP
   if (batch->release_done) {
     auto done = std::move(batch->release_done);
     batch->release_done = nullptr;
-    if (batch->failed) done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
-    else if (batch->other_left) done(Refusal{MappingErrc::not_owned_here, permanent_refusal_s}, now);
-    else done({}, now);
+    if (batch->failed)
+      done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
+    else if (batch->other_left)
+      done(Refusal{MappingErrc::not_owned_here, permanent_refusal_s}, now);
+    else
+      done({}, now);
   }
   if (batch->revoke_done) {
     auto done = std::move(batch->revoke_done);
@@ -1114,16 +1208,19 @@ void LeaseService::Impl::run_waiting(TimePoint now) {
         release(std::move(waiting_release->request), now, std::move(waiting_release->done), true);
       else if (auto* all = std::get_if<WaitingReleaseAll>(&next))
         release_all(std::move(all->request), now, std::move(all->done), true);
-      if (const auto rest = waiting_.find(key); rest != waiting_.end() && rest->second.empty()) waiting_.erase(rest);
+      if (const auto rest = waiting_.find(key); rest != waiting_.end() && rest->second.empty())
+        waiting_.erase(rest);
     }
   }
   running_waiting_ = false;
 }
 
-// ---------------------------------------------------------------------------------------------------- endings
+// ----------------------------------------------------------------------------------------------------
+// endings
 
 void LeaseService::Impl::expire(TimePoint now) {
-  for (Index due = table_.next_due(); due != nothing && table_.leases[due].deadline <= now; due = table_.next_due()) {
+  for (Index due = table_.next_due(); due != nothing && table_.leases[due].deadline <= now;
+       due = table_.next_due()) {
     if (table_.leases[due].open_ops > 0) {
       table_.unschedule(due);  // its commit will settle what becomes of it
       continue;
@@ -1176,13 +1273,14 @@ void LeaseService::Impl::handle_timeout(TimePoint now) {
 }
 
 std::optional<TimePoint> LeaseService::Impl::next_deadline() const {
-  if (!batches_.empty() || announce_at_ != nothing || rewrite_at_ != nothing) return TimePoint::min();
+  if (!batches_.empty() || announce_at_ != nothing || rewrite_at_ != nothing) return TimePoint{};  // at once
   auto next = wall_check_at_;
   if (const auto due = table_.next_deadline()) next = std::min(next, *due);
   return std::min(next, retry_at_);
 }
 
-// ------------------------------------------------------------------------------------------- start, policy, network
+// ------------------------------------------------------------------------------------------- start, policy,
+// network
 
 void LeaseService::Impl::start(const LeasePolicy& policy, const nat::NetworkView& network, TimePoint now) {
   policy_ = policy;
@@ -1219,7 +1317,8 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
   WallTime newest{};
   if (const auto noted = to_number(meta(meta_wall))) newest = WallTime{seconds{*noted}};
   for (const auto& record : content.leases)
-    if (record.lifetime_s) newest = std::max(newest, record.deadline_wall - seconds{*record.lifetime_s} - seconds{2});
+    if (record.lifetime_s)
+      newest = std::max(newest, record.deadline_wall - seconds{*record.lifetime_s} - seconds{2});
   const bool plausible = wall >= newest;
   if (!plausible) not_before_ = newest;
 
@@ -1243,8 +1342,10 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
       const EndpointKey key{block.transport, block.device, block.internal_port};
       blocks_.insert_or_assign(key, std::move(block));
     } else {
-      if (writable()) last_ticket_ = store_.erase_block(block.lease);
-      else dirty_blocks_.insert(block.lease);
+      if (writable())
+        last_ticket_ = store_.erase_block(block.lease);
+      else
+        dirty_blocks_.insert(block.lease);
     }
 
   install_statics(now);
@@ -1270,17 +1371,26 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
         continue;
       }
     }
-    const auto internal_port = Port::from(record.internal_port), external_port = Port::from(record.external_port);
+    const auto internal_port = Port::from(record.internal_port),
+               external_port = Port::from(record.external_port);
     const InternalEndpoint internal{record.internal_address, *internal_port};
+    if (const auto* entry = static_for(record.transport, internal);
+        entry && entry->mapping.external == *external_port) {
+      forget(record.number);  // configured meanwhile just as it was: nobody loses anything
+      continue;
+    }
     const bool lawful = is_lawful_target(network_, record.internal_address, damaged && !network_.lan.empty());
     Index mapping = table_.find_mapping(record.transport, internal);
-    const bool clash = mapping != nothing && (table_.mappings[mapping].external_port != record.external_port ||
-                                              table_.find_on(mapping, record.via) != nothing);
-    const bool allowed = !damaged || may_have(policy_, record.internal_address, record.transport, *external_port);
+    const bool clash =
+        mapping != nothing && (table_.mappings[mapping].external_port != record.external_port ||
+                               table_.find_on(mapping, record.via) != nothing);
+    const bool allowed =
+        !damaged || may_have(policy_, record.internal_address, record.transport, *external_port);
     if (!lawful || clash || !allowed) {
       forget(record.number);
-      warnings_.push_back("the lease " + public_id(record.number) + " of " + record.internal_address.to_string() +
-                          " was not put back: " + (clash ? "it contradicts another one" : "policy forbids it"));
+      warnings_.push_back(
+          "the lease " + public_id(record.number) + " of " + record.internal_address.to_string() +
+          " was not put back: " + (clash ? "it contradicts another one" : "policy forbids it"));
       fresh = true;
       continue;
     }
@@ -1298,13 +1408,15 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
     if (record.nonce) lease.has_nonce = true, lease.nonce = *record.nonce;
     set_contact(lease, record.contact);
     lease.description.set(record.description);
-    if (!record.remotes.empty()) lease.remotes = std::make_unique<std::vector<RemoteFilter>>(std::move(record.remotes));
+    if (!record.remotes.empty())
+      lease.remotes = std::make_unique<std::vector<RemoteFilter>>(std::move(record.remotes));
     if (provisional) {
       lease.provisional_deadline = true;
       provisional_.emplace(record.number, record.deadline_wall);
     }
     table_.schedule(index);
-    if (table_.mappings[mapping].first_lease == index && lease.next_on_mapping == nothing) restored.push_back(mapping);
+    if (table_.mappings[mapping].first_lease == index && lease.next_on_mapping == nothing)
+      restored.push_back(mapping);
   }
   content.leases.clear();
   content.leases.shrink_to_fit();
@@ -1331,7 +1443,8 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
     const auto listeners = listeners_;
     for (auto* listener : listeners) listener->on_epoch_reset(now);
   }
-  address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now, true);
+  address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now,
+                 true);
   if (fresh || !same_boot) write_epoch();
 }
 
@@ -1381,7 +1494,8 @@ void LeaseService::Impl::address_is_now(const std::optional<Address>& address, T
 void LeaseService::Impl::set_network(const nat::NetworkView& network, TimePoint now) {
   network_ = network;
   install_statics(now);
-  address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now, false);
+  address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now,
+                 false);
 }
 
 void LeaseService::Impl::install_statics(TimePoint now) {
@@ -1401,10 +1515,11 @@ void LeaseService::Impl::install_statics(TimePoint now) {
     });
     const bool added = entry == statics_.end();
     if (added) {
-      const std::string key =
-          "static." + std::string{to_string(wanted.transport)} + "." + std::to_string(wanted.external.number());
+      const std::string key = "static." + std::string{to_string(wanted.transport)} + "." +
+                              std::to_string(wanted.external.number());
       const auto stored = to_number(store_.get_meta(key));
-      statics_.push_back({wanted, stored ? static_cast<std::uint64_t>(*stored) : next_number(), std::nullopt});
+      statics_.push_back(
+          {wanted, stored ? static_cast<std::uint64_t>(*stored) : next_number(), std::nullopt});
       if (!stored) note(key, std::to_string(statics_.back().number));
       entry = statics_.end() - 1;
     }
@@ -1431,7 +1546,8 @@ void LeaseService::Impl::install_statics(TimePoint now) {
     spec.allowed = {1, 65535};
     const bool leased = table_.find_mapping(wanted.transport, wanted.internal) != nothing;
     spec.second_port = leased || std::ranges::any_of(statics_, [&](const StaticEntry& other) {
-                         return &other != &*entry && other.installed && other.mapping.transport == wanted.transport &&
+                         return &other != &*entry && other.installed &&
+                                other.mapping.transport == wanted.transport &&
                                 other.mapping.internal == wanted.internal;
                        });
     if (const auto installed = plane_.install(spec, now)) {
@@ -1488,8 +1604,10 @@ void LeaseService::Impl::check_wall_clock(TimePoint now) {
         ++it;
         continue;
       }
-      if (writable()) last_ticket_ = store_.erase_block(it->second.lease);
-      else dirty_blocks_.insert(it->second.lease);
+      if (writable())
+        last_ticket_ = store_.erase_block(it->second.lease);
+      else
+        dirty_blocks_.insert(it->second.lease);
       blocks_.erase(it++);
     }
 }
@@ -1500,7 +1618,8 @@ void LeaseService::Impl::shut_down() {
   if (!not_before_) note(meta_wall, std::to_string(clock_.wall().time_since_epoch().count()));
 }
 
-// ---------------------------------------------------------------------------------------------------------- admin
+// ----------------------------------------------------------------------------------------------------------
+// admin
 
 namespace {
 
@@ -1509,7 +1628,8 @@ bool fits(const LeaseFilter& filter, const LeaseView& view) {
     const auto address = Address::parse(*filter.device);
     if (!address || *address != view.internal.address) return false;
   }
-  return (!filter.transport || *filter.transport == view.transport) && (!filter.kind || *filter.kind == view.kind) &&
+  return (!filter.transport || *filter.transport == view.transport) &&
+         (!filter.kind || *filter.kind == view.kind) &&
          (!filter.via || (view.kind != LeaseKind::implicit && *filter.via == view.via)) &&
          (!filter.state || *filter.state == view.state) &&
          (!filter.external || filter.external->contains(view.external.port)) &&
@@ -1589,7 +1709,8 @@ std::vector<std::uint64_t> LeaseService::Impl::list_numbers(const LeaseFilter& f
     if (lease.number == 0 || lease.fresh || (!lease.permanent && lease.deadline <= now)) continue;
     if (!all && !fits(filter, view(i, false))) continue;
     const auto& mapping = table_.mappings[lease.mapping];
-    keys.push_back({mapping.internal_address, *Port::from(mapping.external_port), mapping.transport, lease.number});
+    keys.push_back(
+        {mapping.internal_address, *Port::from(mapping.external_port), mapping.transport, lease.number});
   }
   std::ranges::sort(keys);
   std::vector<std::uint64_t> numbers;
@@ -1605,7 +1726,8 @@ std::vector<LeaseView> LeaseService::Impl::views(std::span<const std::uint64_t> 
     if (const Index index = table_.find_number(number); index != nothing) {
       const auto& lease = table_.leases[index];
       if (!lease.fresh && (lease.permanent || lease.deadline > now)) views.push_back(view(index, true));
-    } else if (const auto entry = std::ranges::find(statics_, number, &StaticEntry::number); entry != statics_.end()) {
+    } else if (const auto entry = std::ranges::find(statics_, number, &StaticEntry::number);
+               entry != statics_.end()) {
       views.push_back(view(*entry, true));
     }
   }
@@ -1630,7 +1752,8 @@ std::vector<LeaseView> LeaseService::Impl::find(std::string_view prefix, TimePoi
   };
   // a whole id names one lease, also when it is the beginning of a longer id
   if (const auto number = number_of(prefix)) {
-    if (const Index lease = table_.find_number(*number); lease != nothing && shown(lease)) return {view(lease, true)};
+    if (const Index lease = table_.find_number(*number); lease != nothing && shown(lease))
+      return {view(lease, true)};
     for (const auto& entry : statics_)
       if (entry.number == *number) return {view(entry, true)};
   }
@@ -1642,8 +1765,8 @@ std::vector<LeaseView> LeaseService::Impl::find(std::string_view prefix, TimePoi
   return views;
 }
 
-void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::optional<BlockFor> block, TimePoint now,
-                                RevokeDone done) {
+void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::optional<BlockFor> block,
+                                TimePoint now, RevokeDone done) {
   expire(now);
   auto batch = std::make_shared<Batch>();
   batch->reason = LeaseEventReason::revoked;
@@ -1658,8 +1781,9 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
     if (index == nothing || table_.leases[index].fresh) {
       const auto entry = std::ranges::find(statics_, number, &StaticEntry::number);
       batch->result.failed.emplace_back(public_id(number),
-                                        entry == statics_.end() ? "no such lease"
-                                                                : "it comes from the configuration: " + entry->mapping.where);
+                                        entry == statics_.end()
+                                            ? "no such lease"
+                                            : "it comes from the configuration: " + entry->mapping.where);
       continue;
     }
     if (!writable()) {
@@ -1670,12 +1794,17 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
     auto& mapping = table_.mappings[lease.mapping];
     if (block) {
       const EndpointKey key{mapping.transport, mapping.internal_address, mapping.internal_port};
-      BlockRecord record{number, mapping.internal_address, mapping.transport, mapping.internal_port, std::nullopt,
+      BlockRecord record{number,
+                         mapping.internal_address,
+                         mapping.transport,
+                         mapping.internal_port,
+                         std::nullopt,
                          std::string{lease.description.view()}};
       if (block->time) record.until = clock_.wall() + *block->time;
       Op op{.ticket = 0, .kind = Op::Kind::block, .lease = nothing, .number = number, .asked = now};
       const auto old = blocks_.find(key);
-      const bool same_call = old != blocks_.end() && seen.contains(old->second.lease) && old->second.lease != number;
+      const bool same_call =
+          old != blocks_.end() && seen.contains(old->second.lease) && old->second.lease != number;
       if (!same_call) {
         if (old != blocks_.end()) {
           op.blocks.push_back(old->second);
@@ -1714,11 +1843,12 @@ std::vector<Block> LeaseService::Impl::blocks() const {
   const auto wall = clock_.wall();
   for (const auto& [key, record] : blocks_) {
     if (record.until && wall >= *record.until) continue;
-    all.push_back({record.device, record.transport, *Port::from(record.internal_port), record.until, record.lease,
-                   public_id(record.lease), record.description});
+    all.push_back({record.device, record.transport, *Port::from(record.internal_port), record.until,
+                   record.lease, public_id(record.lease), record.description});
   }
   std::ranges::sort(all, [](const Block& a, const Block& b) {
-    return std::tie(a.device, a.internal_port, a.transport) < std::tie(b.device, b.internal_port, b.transport);
+    return std::tie(a.device, a.internal_port, a.transport) <
+           std::tie(b.device, b.internal_port, b.transport);
   });
   return all;
 }
@@ -1728,7 +1858,8 @@ void LeaseService::Impl::unblock(std::span<const std::uint64_t> leases, TimePoin
   if (!writable()) return done(0, now);
   Op op{.ticket = 0, .kind = Op::Kind::unblock, .lease = nothing, .number = 0, .asked = now};
   for (const auto number : leases) {
-    const auto block = std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == number; });
+    const auto block =
+        std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == number; });
     if (block == blocks_.end()) continue;
     op.blocks.push_back(block->second);
     blocks_.erase(block);
@@ -1755,17 +1886,20 @@ ServiceStatus LeaseService::Impl::status() const {
   status.warnings = warnings_;
   if (store_failure_)
     status.warnings.push_back("the store cannot be written (" + *store_failure_ + "): " +
-                              (policy_.grant_without_store ? "leases granted now are lost by a restart"
-                                                           : "new leases, renewals and deletions are refused"));
+                              (policy_.grant_without_store
+                                   ? "leases granted now are lost by a restart"
+                                   : "new leases, renewals and deletions are refused"));
   for (const auto& entry : statics_)
     if (!entry.installed && !network_.external.empty())
-      status.warnings.push_back("the static mapping of " + std::string{to_string(entry.mapping.transport)} + " port " +
-                                std::to_string(entry.mapping.external.number()) + " (" + entry.mapping.where +
-                                ") is not in force: the port is used by the gateway itself or by another mapping");
+      status.warnings.push_back(
+          "the static mapping of " + std::string{to_string(entry.mapping.transport)} + " port " +
+          std::to_string(entry.mapping.external.number()) + " (" + entry.mapping.where +
+          ") is not in force: the port is used by the gateway itself or by another mapping");
   return status;
 }
 
-// ------------------------------------------------------------------------------------------------------- the seam
+// ------------------------------------------------------------------------------------------------------- the
+// seam
 
 LeaseService::LeaseService(Dependencies dependencies) : impl_{std::make_unique<Impl>(dependencies)} {}
 LeaseService::~LeaseService() { impl_->shut_down(); }
@@ -1774,7 +1908,9 @@ void LeaseService::start(const LeasePolicy& policy, const nat::NetworkView& netw
   impl_->start(policy, network, now);
 }
 void LeaseService::set_policy(const LeasePolicy& policy, TimePoint now) { impl_->set_policy(policy, now); }
-void LeaseService::set_network(const nat::NetworkView& network, TimePoint now) { impl_->set_network(network, now); }
+void LeaseService::set_network(const nat::NetworkView& network, TimePoint now) {
+  impl_->set_network(network, now);
+}
 void LeaseService::commit_results(TimePoint now) { impl_->commit_results(now); }
 void LeaseService::handle_timeout(TimePoint now) { impl_->handle_timeout(now); }
 std::optional<TimePoint> LeaseService::next_deadline() const { return impl_->next_deadline(); }

@@ -30,7 +30,8 @@ struct SipState {
 KeyedHash::KeyedHash(std::uint64_t seed) noexcept : k0_{splitmix(seed)}, k1_{splitmix(seed)} {}
 
 std::uint64_t KeyedHash::operator()(std::uint64_t a, std::uint64_t b, std::uint64_t c) const noexcept {
-  SipState s{k0_ ^ 0x736f6d6570736575u, k1_ ^ 0x646f72616e646f6du, k0_ ^ 0x6c7967656e657261u, k1_ ^ 0x7465646279746573u};
+  SipState s{k0_ ^ 0x736f6d6570736575u, k1_ ^ 0x646f72616e646f6du, k0_ ^ 0x6c7967656e657261u,
+             k1_ ^ 0x7465646279746573u};
   s.word(a), s.word(b), s.word(c), s.word(std::uint64_t{24} << 56);
   s.v2 ^= 0xff;
   s.round(), s.round(), s.round();
@@ -45,7 +46,8 @@ std::uint64_t KeyedHash::operator()(const Address& address, std::uint64_t more) 
 
 std::size_t LeaseTable::ByEndpoint::operator()(Index mapping) const {
   const auto& m = table->mappings[mapping];
-  return table->hash_(m.internal_address, std::uint64_t{m.internal_port} << 8 | static_cast<std::uint8_t>(m.transport));
+  return table->hash_(m.internal_address,
+                      std::uint64_t{m.internal_port} << 8 | static_cast<std::uint8_t>(m.transport));
 }
 std::size_t LeaseTable::ByEndpoint::operator()(const MappingKey& key) const {
   return table->hash_(key.internal.address, std::uint64_t{key.internal.port.number()} << 8 |
@@ -56,10 +58,18 @@ bool LeaseTable::ByEndpoint::operator()(const MappingKey& key, Index mapping) co
   return m.internal_port == key.internal.port.number() && m.transport == key.transport &&
          m.internal_address == key.internal.address;
 }
-std::size_t LeaseTable::ByNumber::operator()(Index lease) const { return (*this)(table->leases[lease].number); }
-std::size_t LeaseTable::ByNumber::operator()(std::uint64_t number) const { return table->hash_(number, 0, 0); }
-std::size_t LeaseTable::ByAddress::operator()(Index device) const { return (*this)(table->devices[device].address); }
-std::size_t LeaseTable::ByAddress::operator()(const Address& address) const { return table->hash_(address, 0); }
+std::size_t LeaseTable::ByNumber::operator()(Index lease) const {
+  return (*this)(table->leases[lease].number);
+}
+std::size_t LeaseTable::ByNumber::operator()(std::uint64_t number) const {
+  return table->hash_(number, 0, 0);
+}
+std::size_t LeaseTable::ByAddress::operator()(Index device) const {
+  return (*this)(table->devices[device].address);
+}
+std::size_t LeaseTable::ByAddress::operator()(const Address& address) const {
+  return table->hash_(address, 0);
+}
 
 LeaseTable::LeaseTable(std::uint64_t seed)
     : addresses{Address{}},
@@ -141,8 +151,10 @@ void LeaseTable::remove_lease(Index index) {
   while (*link != index) link = &leases[*link].next_on_mapping;
   *link = lease.next_on_mapping;
   auto& device = devices[mapping.device];
-  if (lease.device_before != nothing) leases[lease.device_before].device_after = lease.device_after;
-  else device.first_lease = lease.device_after;
+  if (lease.device_before != nothing)
+    leases[lease.device_before].device_after = lease.device_after;
+  else
+    device.first_lease = lease.device_after;
   if (lease.device_after != nothing) leases[lease.device_after].device_before = lease.device_before;
   if (--device.leases == 0) {
     by_address_.erase(mapping.device);
@@ -177,8 +189,10 @@ void LeaseTable::schedule(Index index) {
   const auto slot = lease.heap_slot;
   const auto before = heap_[slot].deadline;
   heap_[slot].deadline = lease.deadline;
-  if (lease.deadline < before) sift_up(slot);
-  else sift_down(slot);
+  if (lease.deadline < before)
+    sift_up(slot);
+  else
+    sift_down(slot);
 }
 
 void LeaseTable::unschedule(Index index) {

@@ -11,8 +11,8 @@
 #include "nat/plane/data_plane.hpp"
 #include "sallyport/values/mapping_service.hpp"
 
-/// Leases, mappings and devices in memory, compactly: a lease with its mapping costs about 200 octets. No policy, no
-/// store, no plane; the service drives it.
+/// Leases, mappings and devices in memory, compactly: a lease with its mapping costs about 200 octets. No
+/// policy, no store, no plane; the service drives it.
 namespace sallyport::lease {
 
 using Index = std::uint32_t;
@@ -79,7 +79,7 @@ struct Lease {
   std::uint32_t created = 0;  ///< wall time, seconds
   std::uint32_t renewals = 0;
   Index mapping = nothing;
-  Index heap_slot = nothing;        ///< not in the heap: permanent, ending or being committed past its deadline
+  Index heap_slot = nothing;  ///< not in the heap: permanent, ending or being committed past its deadline
   Index next_on_mapping = nothing;
   Index device_before = nothing, device_after = nothing;
   std::uint32_t contact_interface = 0;
@@ -91,13 +91,13 @@ struct Lease {
   bool has_nonce : 1 = false;
   bool permanent : 1 = false;
   bool enabled : 1 = true;
-  bool ending : 1 = false;            ///< its deletion waits for the commit
-  bool fresh : 1 = true;              ///< not yet committed, so not yet shown
+  bool ending : 1 = false;                ///< its deletion waits for the commit
+  bool fresh : 1 = true;                  ///< not yet committed, so not yet shown
   bool provisional_deadline : 1 = false;  ///< the wall clock was not plausible when it was restored
-  bool dirty : 1 = false;             ///< the store holds something else
+  bool dirty : 1 = false;                 ///< the store holds something else
   SmallText description;
   std::unique_ptr<std::vector<RemoteFilter>> remotes;  ///< empty pointer: everybody
-  TimePoint asked;                    ///< when the latest grant or renewal was asked for
+  TimePoint asked;                                     ///< when the latest grant or renewal was asked for
 };
 
 struct Mapping {
@@ -110,8 +110,8 @@ struct Mapping {
   std::uint16_t external_address = 0;  ///< index of LeaseTable::addresses
   Transport transport = Transport::udp;
   bool installed : 1 = false;
-  bool filtered : 1 = false;        ///< remote filters are in force in the plane
-  std::uint16_t endings = 0;        ///< deletions that wait for their commit
+  bool filtered : 1 = false;  ///< remote filters are in force in the plane
+  std::uint16_t endings = 0;  ///< deletions that wait for their commit
 
   InternalEndpoint internal() const { return {internal_address, *Port::from(internal_port)}; }
 };
@@ -141,7 +141,8 @@ class LeaseTable {
   Index find_number(std::uint64_t number) const;
   Index find_device(const Address& address) const;
 
-  Index add_mapping(Transport transport, const InternalEndpoint& internal, Port external, std::uint16_t address);
+  Index add_mapping(Transport transport, const InternalEndpoint& internal, Port external,
+                    std::uint16_t address);
   void remove_mapping(Index mapping);
   /// The caller fills the rest; the number and the mapping are given. Not yet in the heap.
   Index add_lease(std::uint64_t number, Index mapping);
@@ -152,7 +153,7 @@ class LeaseTable {
   std::uint16_t intern(const Address& address);
 
   // Deadlines: a heap that knows where each lease is, so it never holds more than the leases.
-  void schedule(Index lease);    ///< by its deadline; moves it when it is already in; permanent ones stay out
+  void schedule(Index lease);  ///< by its deadline; moves it when it is already in; permanent ones stay out
   void unschedule(Index lease);
   Index next_due() const { return heap_.empty() ? nothing : heap_.front().lease; }
   std::optional<TimePoint> next_deadline() const;
@@ -190,7 +191,9 @@ class LeaseTable {
     std::size_t operator()(Index device) const;
     std::size_t operator()(const Address& address) const;
     bool operator()(Index a, Index b) const { return a == b; }
-    bool operator()(const Address& address, Index device) const { return table->devices[device].address == address; }
+    bool operator()(const Address& address, Index device) const {
+      return table->devices[device].address == address;
+    }
     bool operator()(Index device, const Address& address) const { return (*this)(address, device); }
   };
 

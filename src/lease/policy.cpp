@@ -83,14 +83,17 @@ std::vector<PortRange> allowed_ranges(const LeasePolicy& policy, const Address& 
   std::vector<PortRange> joined;
   for (const auto& range : allowed) {
     if (range.first == 0) continue;
-    if (!joined.empty() && joined.back().last + 1 == range.first) joined.back().last = range.last;
-    else joined.push_back(range);
+    if (!joined.empty() && joined.back().last + 1 == range.first)
+      joined.back().last = range.last;
+    else
+      joined.push_back(range);
   }
   return joined;
 }
 
 bool may_name_others(const LeasePolicy& policy, const Address& requester) {
-  return std::ranges::any_of(policy.third_party, [&](const Prefix& prefix) { return prefix.contains(requester); });
+  return std::ranges::any_of(policy.third_party,
+                             [&](const Prefix& prefix) { return prefix.contains(requester); });
 }
 
 std::string clean_description(std::string_view raw, std::size_t octets) {
@@ -101,8 +104,11 @@ std::string clean_description(std::string_view raw, std::size_t octets) {
       return i + k < raw.size() ? static_cast<unsigned char>(raw[i + k]) : 0u;
     };
     const unsigned lead = at(0);
-    std::size_t size = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3
-                       : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+    std::size_t size = lead < 0x80                   ? 1
+                       : lead >= 0xc2 && lead < 0xe0 ? 2
+                       : lead >= 0xe0 && lead < 0xf0 ? 3
+                       : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                     : 0;
     std::uint32_t point = size == 1 ? lead : size == 2 ? lead & 0x1f : size == 3 ? lead & 0x0f : lead & 0x07;
     for (std::size_t k = 1; k < size; ++k) {
       if ((at(k) & 0xc0) != 0x80) {
@@ -113,9 +119,9 @@ std::string clean_description(std::string_view raw, std::size_t octets) {
     }
     const bool broken = size == 0 || (size == 3 && (point < 0x800 || (point >= 0xd800 && point < 0xe000))) ||
                         (size == 4 && (point < 0x10000 || point > 0x10ffff));
-    const bool control = !broken && (point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x2028 ||
-                                     point == 0x2029 || (point >= 0x202a && point <= 0x202e) ||
-                                     (point >= 0x2066 && point <= 0x2069));
+    const bool control =
+        !broken && (point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x2028 || point == 0x2029 ||
+                    (point >= 0x202a && point <= 0x202e) || (point >= 0x2066 && point <= 0x2069));
     const std::string_view add = broken ? "\xef\xbf\xbd" : control ? " " : raw.substr(i, size);
     if (out.size() + add.size() > octets) break;
     out += add;

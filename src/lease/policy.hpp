@@ -9,13 +9,13 @@
 /// What the configuration and the network let a device have; nothing here changes anything.
 namespace sallyport::lease {
 
-/// Targets that no rule can allow (POL-TGT-02): not unicast, the gateway itself, network and broadcast addresses,
-/// and, with `known_lans_only`, whatever lies in no LAN prefix.
+/// Targets that no rule can allow (POL-TGT-02): not unicast, the gateway itself, network and broadcast
+/// addresses, and, with `known_lans_only`, whatever lies in no LAN prefix.
 bool is_lawful_target(const nat::NetworkView& network, const Address& target, bool known_lans_only = true);
 
-/// May this device have this external port? The first rule that matches decides; without one, `external_ports`. A rule
-/// that allows without naming ports allows those of `external_ports`, so that it does not open ports below 1024 by
-/// the way.
+/// May this device have this external port? The first rule that matches decides; without one,
+/// `external_ports`. A rule that allows without naming ports allows those of `external_ports`, so that it
+/// does not open ports below 1024 by the way.
 bool may_have(const LeasePolicy& policy, const Address& device, Transport transport, Port external);
 
 /// All ports of which may_have() is true, ascending, neighbours joined.
@@ -23,8 +23,8 @@ std::vector<PortRange> allowed_ranges(const LeasePolicy& policy, const Address& 
 
 bool may_name_others(const LeasePolicy& policy, const Address& requester);
 
-/// The description as it is kept: at most `octets` long, cut between characters, control characters as blanks, broken
-/// UTF-8 as U+FFFD (POL-TXT-01, POL-TXT-02).
+/// The description as it is kept: at most `octets` long, cut between characters, control characters as
+/// blanks, broken UTF-8 as U+FFFD (POL-TXT-01, POL-TXT-02).
 std::string clean_description(std::string_view raw, std::size_t octets);
 
 }  // namespace sallyport::lease

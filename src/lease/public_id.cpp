@@ -52,7 +52,8 @@ std::optional<std::uint64_t> number_of(std::string_view id) {
     mixed = mixed * base + digit;
   }
   const std::uint64_t range = power(id.size());
-  std::uint64_t number = static_cast<std::uint64_t>(static_cast<Wide>(mixed) * inverse(factor(range), range) % range);
+  std::uint64_t number =
+      static_cast<std::uint64_t>(static_cast<Wide>(mixed) * inverse(factor(range), range) % range);
   for (std::size_t length = shortest; length < id.size(); ++length) number += power(length);
   return number;
 }

@@ -23,10 +23,12 @@ class FakePlane final : public nat::DataPlane {
 
   std::map<std::uint64_t, Held> mappings;
   std::map<Key, std::uint64_t> by_port;
-  std::set<Key> own_ports;             ///< the gateway's own: port_reserved
-  std::set<Key> used_by_flows;         ///< another device's outbound flow: port_taken
+  std::set<Key> own_ports;      ///< the gateway's own: port_reserved
+  std::set<Key> used_by_flows;  ///< another device's outbound flow: port_taken
   std::vector<std::pair<std::uint64_t, nat::Ending>> withdrawn;
   std::vector<Address> flows_ended;
+  std::map<std::tuple<Transport, Address, std::uint16_t>, std::uint16_t>
+      implicit;  ///< external ports by endpoint
   nat::NetworkView network;
   std::size_t installs = 0;
 
@@ -47,8 +49,12 @@ class FakePlane final : public nat::DataPlane {
       return std::nullopt;
     };
     std::uint16_t port = spec.suggested ? spec.suggested->number() : 0;
+    const auto used = implicit.find({spec.transport, spec.internal.address, spec.internal.port.number()});
+    const bool keeps = used != implicit.end() && !spec.insist && !spec.restore;
+    if (keeps) port = used->second;
     if (port != 0) {
-      if (!spec.restore && !spec.allowed.contains(*spec.suggested)) return nat::PlaneErrc::port_reserved;
+      if (!keeps && !spec.restore && !spec.allowed.contains(*Port::from(port)))
+        return nat::PlaneErrc::port_reserved;
       if (const auto why = free(port)) {
         if (spec.insist || spec.restore) return *why;
         port = 0;
@@ -60,7 +66,8 @@ class FakePlane final : public nat::DataPlane {
       if (!free(p)) port = p;
     }
     if (port == 0) return nat::PlaneErrc::no_ports_left;
-    if (const auto old = by_port.find({spec.transport, port}); old != by_port.end()) mappings.erase(old->second);
+    if (const auto old = by_port.find({spec.transport, port}); old != by_port.end())
+      mappings.erase(old->second);
     const std::uint64_t id = ++last_id_;
     const Address external = network.external.empty() ? Address{} : network.external.front();
     mappings.insert_or_assign(id, Held{spec, {external, *Port::from(port)}});

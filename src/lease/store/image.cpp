@@ -19,18 +19,22 @@ std::uint32_t big16(std::span<const std::byte> bytes, std::size_t at) {
   return std::to_integer<std::uint32_t>(bytes[at]) << 8 | std::to_integer<std::uint32_t>(bytes[at + 1]);
 }
 
-std::optional<std::vector<std::byte>> read_file(const std::string& path, const std::string& vfs_name, int kind) {
+std::optional<std::vector<std::byte>> read_file(const std::string& path, const std::string& vfs_name,
+                                                int kind) {
   sqlite3_vfs* vfs = sqlite3_vfs_find(vfs_name.empty() ? nullptr : vfs_name.c_str());
   if (vfs == nullptr) return std::nullopt;
-  // VFS methods want the name as SQLite makes it: absolute, followed by the zeros that end its list of parameters
+  // VFS methods want the name as SQLite makes it: absolute, followed by the zeros that end its list of
+  // parameters
   std::vector<char> full(static_cast<std::size_t>(vfs->mxPathname) + 8, '\0');
   if (vfs->xFullPathname(vfs, path.c_str(), vfs->mxPathname, full.data()) != SQLITE_OK) return std::nullopt;
   full.resize(std::strlen(full.data()) + 8, '\0');
-  const auto storage = std::make_unique<std::max_align_t[]>(static_cast<std::size_t>(vfs->szOsFile) / sizeof(std::max_align_t) + 1);
+  const auto storage = std::make_unique<std::max_align_t[]>(
+      static_cast<std::size_t>(vfs->szOsFile) / sizeof(std::max_align_t) + 1);
   auto* file = reinterpret_cast<sqlite3_file*>(storage.get());
   std::memset(file, 0, static_cast<std::size_t>(vfs->szOsFile));
   int out_flags = 0;
-  if (vfs->xOpen(vfs, full.data(), file, SQLITE_OPEN_READONLY | kind, &out_flags) != SQLITE_OK) return std::nullopt;
+  if (vfs->xOpen(vfs, full.data(), file, SQLITE_OPEN_READONLY | kind, &out_flags) != SQLITE_OK)
+    return std::nullopt;
   std::optional<std::vector<std::byte>> bytes;
   sqlite3_int64 size = 0;
   if (file->pMethods->xFileSize(file, &size) == SQLITE_OK && size >= 0 && size < (sqlite3_int64{1} << 30)) {
@@ -94,19 +98,20 @@ void apply_wal(Image& image, std::span<const std::byte> wal) {
       for (const auto where : waiting) {
         const std::uint32_t page = big32(wal, where);
         if (page >= 1 && page <= pages)
-          std::ranges::copy(wal.subspan(where + 24, page_size),
-                            image.octets.begin() + static_cast<std::ptrdiff_t>((page - 1) * std::size_t{page_size}));
+          std::ranges::copy(
+              wal.subspan(where + 24, page_size),
+              image.octets.begin() + static_cast<std::ptrdiff_t>((page - 1) * std::size_t{page_size}));
       }
       waiting.clear();
       committed_end = at + frame_size;
     }
   }
-  // Behind the valid part may lie tails of transactions that never were synced, one over another. Each ends with its
-  // end-of-commit mark, and nothing follows it in its chain. A frame that does follow one by its sum was written
-  // after that commit was synced: then the WAL was valid further than now, and was damaged later.
+  // Behind the valid part may lie tails of transactions that never were synced, one over another. Each ends
+  // with its end-of-commit mark, and nothing follows it in its chain. A frame that does follow one by its sum
+  // was written after that commit was synced: then the WAL was valid further than now, and was damaged later.
   //
-  // The sum runs through the whole WAL, but each frame states it, so a frame can be judged by the sum its predecessor
-  // states. Rows have their own checksums, so a page is worth having without its transaction.
+  // The sum runs through the whole WAL, but each frame states it, so a frame can be judged by the sum its
+  // predecessor states. Rows have their own checksums, so a page is worth having without its transaction.
   std::vector<std::size_t> good;
   for (at = committed_end; at + frame_size <= wal.size(); at += frame_size) {
     const auto frame = wal.subspan(at, frame_size);
@@ -126,8 +131,9 @@ void apply_wal(Image& image, std::span<const std::byte> wal) {
     const std::size_t page = big32(wal, where);
     if (page == 0 || page > (1u << 18)) continue;
     if (image.octets.size() < page * page_size) image.octets.resize(page * page_size);
-    std::ranges::copy(wal.subspan(where + 24, page_size),
-                      image.octets.begin() + static_cast<std::ptrdiff_t>((page - 1) * std::size_t{page_size}));
+    std::ranges::copy(
+        wal.subspan(where + 24, page_size),
+        image.octets.begin() + static_cast<std::ptrdiff_t>((page - 1) * std::size_t{page_size}));
   }
 }
 
@@ -161,13 +167,15 @@ std::optional<Image> read_image(const std::string& path, const std::string& vfs)
   if (image.octets.size() >= 100) {
     const std::uint32_t declared = big16(image.octets, 16);
     const std::uint32_t size = declared == 1 ? 65536 : declared;
-    if (is_page_size(size) && std::memcmp(image.octets.data(), "SQLite format 3", 16) == 0) image.page_size = size;
+    if (is_page_size(size) && std::memcmp(image.octets.data(), "SQLite format 3", 16) == 0)
+      image.page_size = size;
   }
   if (wal) apply_wal(image, *wal);
   return image;
 }
 
-void scan_rows(const Image& image, const std::function<void(std::uint64_t, std::span<const std::byte>)>& take) {
+void scan_rows(const Image& image,
+               const std::function<void(std::uint64_t, std::span<const std::byte>)>& take) {
   const std::span<const std::byte> all{image.octets};
   const std::size_t page_size = image.page_size;
   for (std::size_t start = 0; start + 8 <= all.size(); start += page_size) {

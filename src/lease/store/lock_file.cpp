@@ -22,10 +22,12 @@ boost::system::result<LockFile, std::string> LockFile::take(const std::filesyste
     const auto size = ::pread(descriptor, pid, sizeof pid - 1, 0);
     ::close(descriptor);
     std::string holder = size > 0 ? std::string{pid, std::strcspn(pid, "\n")} : std::string{};
-    return "another sallyportd" + (holder.empty() ? std::string{} : " (pid " + holder + ")") + " uses " + dir.string();
+    return "another sallyportd" + (holder.empty() ? std::string{} : " (pid " + holder + ")") + " uses " +
+           dir.string();
   }
   const auto pid = std::to_string(::getpid()) + "\n";
-  if (::ftruncate(descriptor, 0) == 0) [[maybe_unused]] const auto written = ::pwrite(descriptor, pid.data(), pid.size(), 0);
+  if (::ftruncate(descriptor, 0) == 0) [[maybe_unused]]
+    const auto written = ::pwrite(descriptor, pid.data(), pid.size(), 0);
   return LockFile{descriptor};
 }
 

@@ -7,8 +7,8 @@
 
 namespace sallyport::lease {
 
-/// Keeps a second instance out of a state directory for as long as it lives (and no longer: the kernel drops the lock
-/// with the process).
+/// Keeps a second instance out of a state directory for as long as it lives (and no longer: the kernel drops
+/// the lock with the process).
 class LockFile {
  public:
   /// The error is a sentence for the operator. A directory in which no file can be made is locked itself.

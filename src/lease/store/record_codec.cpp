@@ -91,7 +91,8 @@ class Reader {
 };
 
 /// What stands between the format octet and the sum, when both are right.
-std::optional<std::span<const std::byte>> checked(std::uint64_t key, std::span<const std::byte> row, std::byte format) {
+std::optional<std::span<const std::byte>> checked(std::uint64_t key, std::span<const std::byte> row,
+                                                  std::byte format) {
   if (row.size() < 5 || row.front() != format) return std::nullopt;
   const auto body = row.first(row.size() - 4);
   Reader sum{row.last(4)};
@@ -115,8 +116,8 @@ void encode(const LeaseRecord& record, std::vector<std::byte>& out) {
   to.number(static_cast<std::uint8_t>(record.via), 1);
   to.number(static_cast<std::uint8_t>(record.transport), 1);
   const bool other = record.contact.client != record.internal_address;
-  to.number((record.nonce ? has_nonce : 0) | (record.lifetime_s ? 0 : permanent) | (record.enabled ? 0 : disabled) |
-                (other ? other_client : 0),
+  to.number((record.nonce ? has_nonce : 0) | (record.lifetime_s ? 0 : permanent) |
+                (record.enabled ? 0 : disabled) | (other ? other_client : 0),
             1);
   to.address(record.internal_address);
   to.number(record.internal_port, 2);
@@ -237,7 +238,8 @@ void encode_meta(std::string_view name, std::string_view value, std::vector<std:
   to.finish(meta_key(name));
 }
 
-std::optional<std::pair<std::string, std::string>> decode_meta(std::uint64_t key, std::span<const std::byte> row) {
+std::optional<std::pair<std::string, std::string>> decode_meta(std::uint64_t key,
+                                                               std::span<const std::byte> row) {
   const auto body = checked(key, row, meta_format);
   if (!body) return std::nullopt;
   Reader in{*body};

@@ -8,8 +8,9 @@
 
 #include "src/lease/store/store.hpp"
 
-/// Rows of the store as octets. Each ends with a CRC-32 of its key and all before it, so that a row that decodes is
-/// a row that was written (POL-STO-05). The first octet is the row's format; formats are never reused.
+/// Rows of the store as octets. Each ends with a CRC-32 of its key and all before it, so that a row that
+/// decodes is a row that was written (POL-STO-05). The first octet is the row's format; formats are never
+/// reused.
 namespace sallyport::lease {
 
 constexpr std::byte lease_format{0x4c};
@@ -25,6 +26,7 @@ std::uint64_t meta_key(std::string_view name);
 /// Empty when the row does not check out.
 std::optional<LeaseRecord> decode_lease(std::uint64_t key, std::span<const std::byte> row);
 std::optional<BlockRecord> decode_block(std::uint64_t key, std::span<const std::byte> row);
-std::optional<std::pair<std::string, std::string>> decode_meta(std::uint64_t key, std::span<const std::byte> row);
+std::optional<std::pair<std::string, std::string>> decode_meta(std::uint64_t key,
+                                                               std::span<const std::byte> row);
 
 }  // namespace sallyport::lease

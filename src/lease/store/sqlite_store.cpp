@@ -47,8 +47,10 @@ bool is_damage(int code) {
     case SQLITE_LOCKED:
     case SQLITE_NOMEM:
     case SQLITE_NOLFS:
-    case SQLITE_PROTOCOL: return false;
-    default: return true;
+    case SQLITE_PROTOCOL:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -63,7 +65,8 @@ struct Damaged {
   std::string what;
 };
 
-/// An open file with its statements. Throws SQLite::Exception, or Damaged for a file that opens but is not sound.
+/// An open file with its statements. Throws SQLite::Exception, or Damaged for a file that opens but is not
+/// sound.
 class File {
  public:
   File(const std::string& path, const std::string& vfs, bool sync)
@@ -79,7 +82,8 @@ class File {
     database_.exec("PRAGMA wal_autocheckpoint=512");
     database_.exec("PRAGMA journal_size_limit=2097152");
     database_.exec("PRAGMA temp_store=MEMORY");
-    if (const std::string verdict = database_.execAndGet("PRAGMA quick_check(1)").getString(); verdict != "ok")
+    if (const std::string verdict = database_.execAndGet("PRAGMA quick_check(1)").getString();
+        verdict != "ok")
       throw Damaged{verdict};
     const int version = database_.execAndGet("PRAGMA user_version").getInt();
     if (version > schema_version)
@@ -136,11 +140,13 @@ class File {
 
   template <class Take>
   void each(int table, Take take) {
-    SQLite::Statement all{database_, std::string{"SELECT rowid, body FROM "} + tables[table] + " ORDER BY rowid"};
+    SQLite::Statement all{database_,
+                          std::string{"SELECT rowid, body FROM "} + tables[table] + " ORDER BY rowid"};
     while (all.executeStep()) {
       const auto blob = all.getColumn(1);
       take(static_cast<std::uint64_t>(all.getColumn(0).getInt64()),
-           std::span{static_cast<const std::byte*>(blob.getBlob()), static_cast<std::size_t>(blob.getBytes())});
+           std::span{static_cast<const std::byte*>(blob.getBlob()),
+                     static_cast<std::size_t>(blob.getBytes())});
     }
   }
 
@@ -189,8 +195,10 @@ class SqliteStore final : public Store {
     } catch (const SQLite::Exception& error) {
       file_.reset();
       content = {};
-      if (is_damage(error.getErrorCode())) salvage(content, image, error.what());
-      else serve_image(content, image, error);
+      if (is_damage(error.getErrorCode()))
+        salvage(content, image, error.what());
+      else
+        serve_image(content, image, error);
     } catch (const Damaged& damage) {
       file_.reset();
       content = {};
@@ -201,12 +209,16 @@ class SqliteStore final : public Store {
     return content;
   }
 
-  Ticket put(LeaseRecord record) override { return queue({Op::Kind::put_lease, record.number, std::move(record), {}, {}, {}}); }
+  Ticket put(LeaseRecord record) override {
+    return queue({Op::Kind::put_lease, record.number, std::move(record), {}, {}, {}});
+  }
   Ticket erase(std::uint64_t lease) override { return queue({Op::Kind::erase_lease, lease, {}, {}, {}, {}}); }
   Ticket put_block(BlockRecord record) override {
     return queue({Op::Kind::put_block, record.lease, {}, std::move(record), {}, {}});
   }
-  Ticket erase_block(std::uint64_t lease) override { return queue({Op::Kind::erase_block, lease, {}, {}, {}, {}}); }
+  Ticket erase_block(std::uint64_t lease) override {
+    return queue({Op::Kind::erase_block, lease, {}, {}, {}, {}});
+  }
   Ticket set_meta(std::string_view key, std::string_view value) override {
     meta_.insert_or_assign(std::string{key}, std::string{value});
     return queue({Op::Kind::set_meta, 0, {}, {}, std::string{key}, std::string{value}});
@@ -272,8 +284,8 @@ class SqliteStore final : public Store {
         failures_in_a_row_ = 0;
       } catch (const SQLite::Exception& error) {
         failure = describe(error);
-        // The connection stays where it can: it writes over what a failed sync may have left in the WAL, while a new
-        // one would take that for committed.
+        // The connection stays where it can: it writes over what a failed sync may have left in the WAL,
+        // while a new one would take that for committed.
         if (file_) file_->roll_back();
         const bool damage = is_damage(error.getErrorCode());
         if (damage || ++failures_in_a_row_ % 4 == 0) file_.reset();
@@ -309,11 +321,13 @@ class SqliteStore final : public Store {
       case Op::Kind::put_lease:
         encode(op.lease, row_);
         return file_->put(lease_table, op.key, row_);
-      case Op::Kind::erase_lease: return file_->erase(lease_table, op.key);
+      case Op::Kind::erase_lease:
+        return file_->erase(lease_table, op.key);
       case Op::Kind::put_block:
         encode(op.block, row_);
         return file_->put(block_table, op.key, row_);
-      case Op::Kind::erase_block: return file_->erase(block_table, op.key);
+      case Op::Kind::erase_block:
+        return file_->erase(block_table, op.key);
       case Op::Kind::set_meta:
         encode_meta(op.name, op.value, row_);
         return file_->put(meta_table, meta_key(op.name), row_);
@@ -327,7 +341,8 @@ class SqliteStore final : public Store {
   }
 
   /// False when the row does not check out.
-  static bool keep(StoreContent& content, std::uint64_t key, std::span<const std::byte> row, std::byte format) {
+  static bool keep(StoreContent& content, std::uint64_t key, std::span<const std::byte> row,
+                   std::byte format) {
     if (row.empty() || row.front() != format) return false;
     if (format == lease_format) {
       auto record = decode_lease(key, row);
@@ -371,13 +386,16 @@ class SqliteStore final : public Store {
     content.lost = true;
     std::string warning;
     set_aside(warning, why);
-    content.warnings.push_back(warning + "; " + std::to_string(content.leases.size()) + " leases could be read");
+    content.warnings.push_back(warning + "; " + std::to_string(content.leases.size()) +
+                               " leases could be read");
     try {
       file_ = std::make_unique<File>(path_, options_.vfs, options_.sync);
       sync_directory(options_.dir);
       file_->begin();
-      for (const auto& record : content.leases) encode(record, row_), file_->put(lease_table, record.number, row_);
-      for (const auto& record : content.blocks) encode(record, row_), file_->put(block_table, record.lease, row_);
+      for (const auto& record : content.leases)
+        encode(record, row_), file_->put(lease_table, record.number, row_);
+      for (const auto& record : content.blocks)
+        encode(record, row_), file_->put(block_table, record.lease, row_);
       for (const auto& [name, value] : content.meta)
         encode_meta(name, value, row_), file_->put(meta_table, meta_key(name), row_);
       file_->commit();
@@ -401,12 +419,14 @@ class SqliteStore final : public Store {
     std::strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", &parts);
     std::string aside = path_ + ".damaged-" + stamp;
     std::error_code error;
-    for (int i = 2; std::filesystem::exists(aside, error); ++i) aside = path_ + ".damaged-" + stamp + "-" + std::to_string(i);
+    for (int i = 2; std::filesystem::exists(aside, error); ++i)
+      aside = path_ + ".damaged-" + stamp + "-" + std::to_string(i);
     std::filesystem::rename(path_ + "-wal", aside + "-wal", error);
     error.clear();
     std::filesystem::rename(path_, aside, error);
     if (error) {
-      warning = "the store " + path_ + " is damaged (" + why + ") and cannot be set aside: " + error.message();
+      warning =
+          "the store " + path_ + " is damaged (" + why + ") and cannot be set aside: " + error.message();
       return false;
     }
     sync_directory(options_.dir);

@@ -64,19 +64,19 @@ using Ticket = std::uint64_t;
 /// How far a store has come since it was last asked.
 struct StoreProgress {
   Ticket committed = 0;  ///< every write up to this one is synced (except those of an earlier failure)
-  /// Set when a commit failed: every write after `committed` that was queued before this answer is void. Writes
-  /// queued from now on are tried afresh. After a crash a void write may be found all the same (its sync failed, not
-  /// its write), unless its key was written again meanwhile.
+  /// Set when a commit failed: every write after `committed` that was queued before this answer is void.
+  /// Writes queued from now on are tried afresh. After a crash a void write may be found all the same (its
+  /// sync failed, not its write), unless its key was written again meanwhile.
   std::optional<std::string> failure;
   /// With a failure: the next successful write starts an empty store, so everything must be written again.
   bool rebuild = false;
   std::vector<std::string> warnings;
 };
 
-/// A durable home of leases. Called by one thread (the control thread) and never makes it wait, except load() and
-/// the destructor. Writes take effect in the order they were queued; all that gathered while the last commit ran
-/// are committed together. The notifier given to the implementation runs on a thread of the store's when
-/// take_progress() has something new.
+/// A durable home of leases. Called by one thread (the control thread) and never makes it wait, except load()
+/// and the destructor. Writes take effect in the order they were queued; all that gathered while the last
+/// commit ran are committed together. The notifier given to the implementation runs on a thread of the
+/// store's when take_progress() has something new.
 class Store {
  public:
   virtual ~Store() = default;

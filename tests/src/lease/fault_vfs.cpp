@@ -34,9 +34,9 @@ struct FaultVfsCalls {
       // as the unix VFS does: opened for reading instead
       flags = (flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY;
     }
-    static const sqlite3_io_methods methods = {1,        close,    read,     write,  truncate, sync,
-                                               size,     lock,     unlock,   locked, control,  sector_size,
-                                               features, nullptr,  nullptr,  nullptr, nullptr, nullptr, nullptr};
+    static const sqlite3_io_methods methods = {
+        1,       close,       read,     write,   truncate, sync,    size,    lock,    unlock, locked,
+        control, sector_size, features, nullptr, nullptr,  nullptr, nullptr, nullptr, nullptr};
     file.base.pMethods = &methods;
     file.vfs = &self;
     file.node = new std::shared_ptr<FaultVfs::Node>{it->second};
@@ -167,7 +167,8 @@ std::unique_ptr<FaultVfs> FaultVfs::power_cut(std::uint64_t seed) {
   for (const auto& [path, node] : nodes_) {
     if (!node->name_synced && random() % 2) continue;
     auto after = std::make_shared<Node>();
-    // the length is one of those the file had since it was synced, the sectors are old or new, each for itself
+    // the length is one of those the file had since it was synced, the sectors are old or new, each for
+    // itself
     const auto longer = std::max(node->synced.size(), node->now.size());
     auto length = random() % 2 ? node->now.size() : node->synced.size();
     after->now.resize(longer);

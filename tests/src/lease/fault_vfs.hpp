@@ -11,9 +11,9 @@
 
 namespace sallyport::test {
 
-/// A disk in memory, as a VFS for SQLite. It knows what was synced, so that power_cut() can throw away the rest: each
-/// 512-octet sector written since the last sync is kept or lost by chance, new lengths and new names too. And it can
-/// be told to be full, read-only or broken.
+/// A disk in memory, as a VFS for SQLite. It knows what was synced, so that power_cut() can throw away the
+/// rest: each 512-octet sector written since the last sync is kept or lost by chance, new lengths and new
+/// names too. And it can be told to be full, read-only or broken.
 class FaultVfs {
  public:
   explicit FaultVfs(std::string name);
@@ -26,7 +26,7 @@ class FaultVfs {
   std::unique_ptr<FaultVfs> power_cut(std::uint64_t seed);
 
   std::atomic<bool> read_only{false};
-  std::atomic<bool> full{false};       ///< growing a file: SQLITE_FULL
+  std::atomic<bool> full{false};  ///< growing a file: SQLITE_FULL
   std::atomic<bool> sync_fails{false};
   std::atomic<bool> write_fails{false};
   std::atomic<std::uint64_t> syncs{0}, writes{0};

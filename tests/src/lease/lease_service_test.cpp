@@ -5,7 +5,8 @@ namespace {
 
 using LeaseServiceTest = ServiceTest;
 
-// --- granting -------------------------------------------------------------------------------------------------
+// --- granting
+// -------------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, AnswersOnlyWhenTheDoorIsOpenAndTheStoreIsSynced) {  // POL-STO-01, PCP-11.3-19
   boot();
@@ -86,7 +87,8 @@ TEST_F(LeaseServiceTest, CopiesOfARequestThatIsOnItsWayToTheDiskGetTheSameAnswer
 
 TEST_F(LeaseServiceTest, CopiesOfARequestThatFailsAllFail) {
   boot();
-  const auto first = ask(suggesting(pcp(console, 8080), 8080)), second = ask(suggesting(pcp(console, 8080), 8080));
+  const auto first = ask(suggesting(pcp(console, 8080), 8080)),
+             second = ask(suggesting(pcp(console, 8080), 8080));
   store->fail("disk full");
   service->commit_results(now());
   EXPECT_EQ(first->error(), MappingErrc::store_unavailable);
@@ -114,7 +116,8 @@ TEST_F(LeaseServiceTest, TcpDoesNotOpenUdp) {  // PCP-11.3-14, NPM-3.3-08
   EXPECT_FALSE(is_open(8080, Transport::udp));
 }
 
-// --- ownership ------------------------------------------------------------------------------------------------
+// --- ownership
+// ------------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, AnotherNonceNeitherRenewsNorEnds) {  // PCP-11.3-06, PCP-15.1-10
   boot();
@@ -205,7 +208,8 @@ TEST_F(LeaseServiceTest, ARenewalMayShorten) {  // PCP-15-07
   EXPECT_FALSE(is_open(8080));
 }
 
-// --- insisting ------------------------------------------------------------------------------------------------
+// --- insisting
+// ------------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, InsistingGetsJustThatPortOrSaysHowLongItIsHeld) {  // PCP-13.2-02, PCP-13.2-03
   boot();
@@ -250,11 +254,13 @@ TEST_F(LeaseServiceTest, InsistingOnAnAddressThatIsNotOurs) {  // PCP-13.2-02
   EXPECT_TRUE(granted(request)->ok());
 }
 
-// --- filters --------------------------------------------------------------------------------------------------
+// --- filters
+// --------------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, FiltersAddUpUntilTheyAreCleared) {  // PCP-13.3-05, PCP-13.3-06
   boot();
-  const RemoteFilter one{*Prefix::parse("198.51.100.0/24"), std::nullopt}, two{*Prefix::parse("192.0.2.1"), port(53)};
+  const RemoteFilter one{*Prefix::parse("198.51.100.0/24"), std::nullopt},
+      two{*Prefix::parse("192.0.2.1"), port(53)};
   auto request = suggesting(pcp(console, 8080), 8080);
   request.filters = {one};
   granted(request);
@@ -285,14 +291,16 @@ TEST_F(LeaseServiceTest, OneLeaseWithoutFiltersOpensTheMappingToAll) {
 TEST_F(LeaseServiceTest, TooManyFiltersChangeNothing) {  // PCP-13.3-08, PCP-13.3-10
   boot();
   auto request = suggesting(pcp(console, 8080), 8080);
-  for (std::uint32_t i = 0; i < 32; ++i) request.filters.push_back({Prefix::v4(0xc6336400 + i, 32), std::nullopt});
+  for (std::uint32_t i = 0; i < 32; ++i)
+    request.filters.push_back({Prefix::v4(0xc6336400 + i, 32), std::nullopt});
   ASSERT_TRUE(granted(request)->ok());
   request.filters = {{*Prefix::parse("192.0.2.1"), std::nullopt}};
   EXPECT_EQ(granted(request)->error(), MappingErrc::too_many_filters);
   EXPECT_EQ(plane.at(Transport::tcp, 8080, now())->spec.remotes.size(), 32u);
 }
 
-// --- releasing ------------------------------------------------------------------------------------------------
+// --- releasing
+// ------------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, ADeletionClosesTheDoorOnceItIsOnDisk) {  // PCP-15.1-01, POL-STO-01
   boot();
@@ -330,7 +338,8 @@ TEST_F(LeaseServiceTest, RequestsBehindADeletionWaitForItInOrder) {  // PCP-8.2-
   boot();
   granted(suggesting(pcp(console, 8080, 3600, 1), 8080));
   const auto deletion = drop(pcp(console, 8080, 0, 1));
-  const auto creation = ask(suggesting(pcp(console, 8080, 600, 2), 8080));  // with a new nonce: lawful once it is gone
+  const auto creation =
+      ask(suggesting(pcp(console, 8080, 600, 2), 8080));  // with a new nonce: lawful once it is gone
   const auto copy = drop(pcp(console, 8080, 0, 2));
   const auto last = ask(suggesting(pcp(console, 8080, 700, 3), 8080));
   for (int i = 0; i < 4; ++i) commit();
@@ -405,15 +414,16 @@ TEST_F(LeaseServiceTest, DeleteAllTwiceAtOnceAnswersBothAfterTheCommit) {
   EXPECT_TRUE(one->ok() && two->ok());
 }
 
-// --- targets, quotas, policy ----------------------------------------------------------------------------------
+// --- targets, quotas, policy
+// ----------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, NoRuleCanAllowATargetThatIsNoHostOfTheLan) {  // POL-TGT-02
   policy.third_party = {*Prefix::parse("0.0.0.0/0")};
   policy.rules = {{.allow = true, .where = ""}};
   boot();
-  for (const auto* target : {"192.168.1.1", "203.0.113.7", "0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.1",
-                             "240.0.0.1", "255.255.255.255", "192.168.1.0", "192.168.1.255", "192.168.2.5", "8.8.8.8",
-                             "::1", "2001:db8::1"}) {
+  for (const auto* target : {"192.168.1.1", "203.0.113.7", "0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1",
+                             "224.0.0.1", "240.0.0.1", "255.255.255.255", "192.168.1.0", "192.168.1.255",
+                             "192.168.2.5", "8.8.8.8", "::1", "2001:db8::1"}) {
     auto request = pcp(address(target), 8080);
     EXPECT_EQ(granted(request)->error(), MappingErrc::not_authorized) << target;
     request.requester = console;
@@ -428,7 +438,8 @@ TEST_F(LeaseServiceTest, TheQuotaOfADeviceStopsNewLeasesOnly) {  // POL-QTA-01, 
   boot();
   for (std::uint16_t p = 1; p <= 3; ++p) ASSERT_TRUE(granted(pcp(console, p))->ok());
   EXPECT_EQ(granted(pcp(console, 4))->error(), MappingErrc::quota_exceeded);
-  EXPECT_EQ(granted(natpmp(console, 1))->error(), MappingErrc::quota_exceeded) << "all protocols count together";
+  EXPECT_EQ(granted(natpmp(console, 1))->error(), MappingErrc::quota_exceeded)
+      << "all protocols count together";
   EXPECT_TRUE(granted(pcp(console, 1))->ok()) << "renewals go on";
   EXPECT_TRUE(granted(pcp(camera, 1))->ok()) << "others are not touched";
   const auto gone = drop(pcp(console, 1));
@@ -456,7 +467,11 @@ TEST_F(LeaseServiceTest, AnExhaustedRangeEvictsNobody) {  // PCP-11.3-18
 
 TEST_F(LeaseServiceTest, TheFirstRuleThatMatchesDecides) {
   policy.rules = {
-      {.device = Prefix::parse("192.168.1.10"), .external = {{80, 80}, {443, 443}}, .transport = {}, .allow = true, .where = ""},
+      {.device = Prefix::parse("192.168.1.10"),
+       .external = {{80, 80}, {443, 443}},
+       .transport = {},
+       .allow = true,
+       .where = ""},
       {.device = Prefix::parse("192.168.1.20"), .external = {}, .transport = {}, .allow = false, .where = ""},
       {.device = {}, .external = {{3000, 3999}}, .transport = Transport::tcp, .allow = false, .where = ""}};
   boot();
@@ -475,7 +490,11 @@ TEST_F(LeaseServiceTest, TheFirstRuleThatMatchesDecides) {
 TEST_F(LeaseServiceTest, ALeaseTheNewPolicyForbidsIsNotRenewed) {  // POL-RUN-04
   boot();
   granted(suggesting(pcp(console, 8080, 600), 8080));
-  policy.rules = {{.device = Prefix::parse("192.168.1.10"), .external = {{8080, 8080}}, .transport = {}, .allow = false, .where = ""}};
+  policy.rules = {{.device = Prefix::parse("192.168.1.10"),
+                   .external = {{8080, 8080}},
+                   .transport = {},
+                   .allow = false,
+                   .where = ""}};
   service->set_policy(policy, now());
   EXPECT_TRUE(is_open(8080)) << "kept by the reload";
   EXPECT_EQ(granted(pcp(console, 8080, 600))->error(), MappingErrc::not_authorized);
@@ -488,7 +507,9 @@ TEST_F(LeaseServiceTest, DescriptionsAreCleanedAndCut) {  // POL-TXT-01, POL-TXT
   policy.description_octets = 8;
   boot();
   auto request = pcp(console, 8080);
-  request.description = std::string{"a\n\x1b\xe2\x80\xae" "b\xff"};
+  request.description = std::string{
+      "a\n\x1b\xe2\x80\xae"
+      "b\xff"};
   EXPECT_EQ((**granted(request)->outcome).description, "a   b\xef\xbf\xbd");
   request.description = std::string{"1234567\xc3\xa9"};
   EXPECT_EQ((**granted(request)->outcome).description, "1234567") << "cut between characters";
@@ -496,7 +517,8 @@ TEST_F(LeaseServiceTest, DescriptionsAreCleanedAndCut) {  // POL-TXT-01, POL-TXT
   EXPECT_EQ((**granted(request)->outcome).description, "1234567") << "none leaves the old one";
 }
 
-// --- static mappings ------------------------------------------------------------------------------------------
+// --- static mappings
+// ------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, ARequestForAStaticMappingIsToldItsPort) {  // PCP-11.3-09, NPM-3.3-12, NPM-3.4-08
   policy.statics = {{Transport::tcp, port(443), {console, port(8443)}, "web", "sallyport.toml:3"}};
@@ -530,6 +552,29 @@ TEST_F(LeaseServiceTest, AStaticMappingAddedByAReloadEndsTheLeaseOnItsPort) {  /
   EXPECT_FALSE(is_open(8080));
 }
 
+TEST_F(LeaseServiceTest, ALeaseThatWasConfiguredJustAsItWasIsNotLost) {
+  boot();
+  granted(suggesting(pcp(console, 8080), 8080));
+  pass(100s);
+  const auto epoch = service->epoch_s(now());
+  policy.statics = {{Transport::tcp, port(8080), {console, port(8080)}, "", "sallyport.toml:3"}};
+  restart();
+  EXPECT_EQ(service->epoch_s(now()), epoch);
+  EXPECT_EQ(service->list({}, now()).at(0).kind, LeaseKind::static_);
+  EXPECT_EQ(listed(), 1u);
+}
+
+TEST_F(LeaseServiceTest, AnImplicitPortThatPolicyForbidsIsNotOpened) {
+  policy.external_ports = {2000, 3000};
+  boot();
+  plane.implicit[{Transport::tcp, console, 8080}] = 50000;
+  EXPECT_EQ(granted(pcp(console, 8080))->error(), MappingErrc::not_authorized);
+  EXPECT_EQ(plane.withdrawn.back().second, nat::Ending::drain);
+  EXPECT_EQ(listed(), 0u);
+  plane.implicit[{Transport::tcp, console, 8081}] = 2500;
+  EXPECT_EQ(port_of(granted(pcp(console, 8081))), 2500) << "PCP-11.3-10";
+}
+
 TEST_F(LeaseServiceTest, TheIdOfAStaticMappingSurvivesARestart) {
   policy.statics = {{Transport::tcp, port(443), {console, port(8443)}, "web", "sallyport.toml:3"}};
   boot();
@@ -539,7 +584,8 @@ TEST_F(LeaseServiceTest, TheIdOfAStaticMappingSurvivesARestart) {
   EXPECT_EQ(service->list({}, now()).at(0).id, id);
 }
 
-// --- expiry ---------------------------------------------------------------------------------------------------
+// --- expiry
+// ---------------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, ALeaseEndsAtItsDeadlineAndItsPortIsFreeAgain) {  // PCP-15-02, NPM-3.4-01
   boot();
@@ -597,7 +643,8 @@ TEST_F(LeaseServiceTest, ASlowDiskDoesNotShortenALease) {  // PCP-15-02: the cli
   EXPECT_FALSE(is_open(8080));
 }
 
-// --- a store that cannot be written ---------------------------------------------------------------------------
+// --- a store that cannot be written
+// ---------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, AFailedCommitTakesBackEverythingNewestFirst) {  // POL-STO-04
   boot();
@@ -704,7 +751,8 @@ TEST_F(LeaseServiceTest, AHangingDiskDoesNotEatTheMemory) {  // POL-FAIR-05
   EXPECT_TRUE(granted(pcp(camera, 1))->ok());
 }
 
-// --- restart --------------------------------------------------------------------------------------------------
+// --- restart
+// --------------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, AfterKill9EveryAcknowledgedLeaseIsBack) {  // POL-STO-02, PCP-8.5-04
   boot();
@@ -890,9 +938,11 @@ TEST_F(LeaseServiceTest, StartsWithAStoreThatCannotBeWrittenAndServesIt) {  // P
   EXPECT_TRUE(granted(natpmp(console, 1))->ok());
 }
 
-// --- the external address -------------------------------------------------------------------------------------
+// --- the external address
+// -------------------------------------------------------------------------------------
 
-TEST_F(LeaseServiceTest, ANewExternalAddressMovesMappingsAndRestartsTheEpoch) {  // PCP-8.5-03, PCP-11.5-01, POL-RUN-01
+TEST_F(LeaseServiceTest,
+       ANewExternalAddressMovesMappingsAndRestartsTheEpoch) {  // PCP-8.5-03, PCP-11.5-01, POL-RUN-01
   boot();
   granted(suggesting(pcp(console, 1), 5001));
   granted(suggesting(natpmp(camera, 2), 5002));
@@ -904,7 +954,8 @@ TEST_F(LeaseServiceTest, ANewExternalAddressMovesMappingsAndRestartsTheEpoch) { 
   EXPECT_EQ(service->epoch_s(now()), 0u);
   EXPECT_EQ(recorder.epoch_resets, 1);
   run_slices();
-  EXPECT_EQ(recorder.story(), "granted/requested granted/requested changed/address_changed changed/address_changed ");
+  EXPECT_EQ(recorder.story(),
+            "granted/requested granted/requested changed/address_changed changed/address_changed ");
   EXPECT_EQ(recorder.events.back().lease.external.address, address("198.51.100.9"));
   EXPECT_EQ(recorder.addresses.back(), address("198.51.100.9"));
   EXPECT_EQ((**granted(pcp(console, 1))->outcome).external.address, address("198.51.100.9"));
@@ -959,7 +1010,8 @@ TEST_F(LeaseServiceTest, StartedWithoutAnAddressItPutsLeasesBackAllTheSame) {
   EXPECT_EQ(service->epoch_s(now()), epoch);
 }
 
-// --- revoke and block -----------------------------------------------------------------------------------------
+// --- revoke and block
+// -----------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, ARevokedLeaseEndsAndMayBeAskedForAgain) {
   boot();
@@ -1058,7 +1110,8 @@ TEST_F(LeaseServiceTest, AStaticMappingCannotBeRevoked) {
   EXPECT_EQ((*result)->failed.at(0).second, "it comes from the configuration: sallyport.toml:3");
 }
 
-// --- lists ----------------------------------------------------------------------------------------------------
+// --- lists
+// ----------------------------------------------------------------------------------------------------
 
 TEST_F(LeaseServiceTest, ListsByFilterAndFindsByPrefix) {
   boot();

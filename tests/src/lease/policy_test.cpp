@@ -18,7 +18,8 @@ TEST(Policy, RangesAndSinglePortsAgreeForAnyRules) {
   std::mt19937 random{3};
   for (int round = 0; round < 300; ++round) {
     LeasePolicy policy;
-    policy.external_ports = {static_cast<std::uint16_t>(1 + random() % 3000), static_cast<std::uint16_t>(3000 + random() % 62000)};
+    policy.external_ports = {static_cast<std::uint16_t>(1 + random() % 3000),
+                             static_cast<std::uint16_t>(3000 + random() % 62000)};
     for (auto rules = random() % 5; rules > 0; --rules) {
       PolicyRule rule;
       if (random() % 2) rule.device = Prefix::parse(random() % 2 ? "192.168.1.0/24" : "10.0.0.0/8");
@@ -31,7 +32,9 @@ TEST(Policy, RangesAndSinglePortsAgreeForAnyRules) {
       policy.rules.push_back(rule);
     }
     const auto ranges = allowed_ranges(policy, address("192.168.1.5"), Transport::tcp);
-    const auto in_ranges = [&](Port p) { return std::ranges::any_of(ranges, [&](const PortRange& r) { return r.contains(p); }); };
+    const auto in_ranges = [&](Port p) {
+      return std::ranges::any_of(ranges, [&](const PortRange& r) { return r.contains(p); });
+    };
     for (std::size_t i = 1; i < ranges.size(); ++i) EXPECT_GT(ranges[i].first, ranges[i - 1].last + 1);
     for (std::uint32_t p = 1; p <= 65535; p += 1 + random() % 37)
       ASSERT_EQ(in_ranges(port(p)), may_have(policy, address("192.168.1.5"), Transport::tcp, port(p))) << p;
@@ -45,8 +48,13 @@ TEST(Policy, RangesAndSinglePortsAgreeForAnyRules) {
 
 TEST(Policy, NetworkAndBroadcastAddressesOfEachPrefixAreNoTargets) {  // POL-TGT-02
   nat::NetworkView network;
-  network.lan = {{.name = "lan0", .index = 1, .mtu = 1500, .up = true, .addresses = {address("10.1.0.1")},
-                  .prefixes = {*Prefix::parse("10.0.0.0/8"), *Prefix::parse("10.1.0.0/24"), *Prefix::parse("10.2.0.0/31")}}};
+  network.lan = {{.name = "lan0",
+                  .index = 1,
+                  .mtu = 1500,
+                  .up = true,
+                  .addresses = {address("10.1.0.1")},
+                  .prefixes = {*Prefix::parse("10.0.0.0/8"), *Prefix::parse("10.1.0.0/24"),
+                               *Prefix::parse("10.2.0.0/31")}}};
   for (const auto* host : {"10.1.0.2", "10.1.0.254", "10.1.1.0", "10.2.0.0", "10.2.0.1"})
     EXPECT_TRUE(is_lawful_target(network, address(host))) << host;
   for (const auto* none : {"10.0.0.0", "10.255.255.255", "10.1.0.0", "10.1.0.255", "10.1.0.1", "11.0.0.1"})
@@ -65,7 +73,11 @@ TEST(Policy, DescriptionsNeverBreakACharacterAndNeverExceedTheirLimit) {  // POL
     for (const char c : clean) EXPECT_FALSE(static_cast<unsigned char>(c) < 0x20 || c == 0x7f);
   }
   EXPECT_EQ(clean_description("Z\xc3\xbcrich \xf0\x9f\x93\xb7", 255), "Z\xc3\xbcrich \xf0\x9f\x93\xb7");
-  EXPECT_EQ(clean_description("a\xe2\x80\xa8" "b\xc2\x85" "c", 255), "a b c");
+  EXPECT_EQ(clean_description("a\xe2\x80\xa8"
+                              "b\xc2\x85"
+                              "c",
+                              255),
+            "a b c");
   EXPECT_EQ(clean_description("\xed\xa0\x80", 255), "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd") << "a surrogate";
 }
 
@@ -79,11 +91,15 @@ TEST(PublicId, IsAnotherForEachNumberAndLeadsBack) {
     ASSERT_EQ(number_of(id), number);
   }
   constexpr std::uint64_t four = 34ull * 34 * 34 * 34, five = four * 34;
-  for (const std::uint64_t number : {four - 1, four, four + 1, four + five - 1, four + five, std::uint64_t{1} << 32, std::uint64_t{1} << 40}) {
+  for (const std::uint64_t number : {four - 1, four, four + 1, four + five - 1, four + five,
+                                     std::uint64_t{1} << 32, std::uint64_t{1} << 40}) {
     EXPECT_EQ(number_of(public_id(number)), number);
-    EXPECT_EQ(public_id(number).size(), number < four ? 4u : number < four + five ? 5u : public_id(number).size());
+    EXPECT_EQ(public_id(number).size(), number < four          ? 4u
+                                        : number < four + five ? 5u
+                                                               : public_id(number).size());
   }
-  for (const auto* none : {"", "abc", "ABCD", "ab1c", "ab0c", "aaaaaaaaaaaaa", "k7 f"}) EXPECT_FALSE(number_of(none)) << none;
+  for (const auto* none : {"", "abc", "ABCD", "ab1c", "ab0c", "aaaaaaaaaaaaa", "k7 f"})
+    EXPECT_FALSE(number_of(none)) << none;
 }
 
 TEST(LeaseTable, TheHeapGivesLeasesByDeadlineWhateverIsMovedOrTaken) {
@@ -128,9 +144,7 @@ TEST(LeaseTable, TheHeapGivesLeasesByDeadlineWhateverIsMovedOrTaken) {
   }
 }
 
-TEST(LeaseTable, ALeaseCostsLittle) {
-  EXPECT_LE(sizeof(Lease) + sizeof(Mapping), 200u);
-}
+TEST(LeaseTable, ALeaseCostsLittle) { EXPECT_LE(sizeof(Lease) + sizeof(Mapping), 200u); }
 
 }  // namespace
 }  // namespace sallyport::lease

@@ -14,23 +14,28 @@ namespace {
 struct Told {
   std::optional<std::uint64_t> lease;  ///< acknowledged and not asked to end
   std::uint16_t external_port = 0;
-  TimePoint earliest_end{};            ///< of the last answer
+  TimePoint earliest_end{};  ///< of the last answer
   bool deletion_acknowledged = false;
   std::uint64_t deleted = 0;
-  int open = 0;                        ///< requests without an answer: either outcome is right
+  int open = 0;  ///< requests without an answer: either outcome is right
 };
 
-/// Clients that ask at random, the service on a store whose disk loses power at a random moment, again and again.
+/// Clients that ask at random, the service on a store whose disk loses power at a random moment, again and
+/// again.
 class PowerCut : public ::testing::Test {
  protected:
   void open() {
     plane = std::make_unique<FakePlane>();
     plane->set_network(network, clock.now());
-    auto opened = lease::open_sqlite_store(
-        {.dir = dir.path, .sync = true, .notify = [this] { bell.ring(); }, .vfs = disk->name(), .boot_id = "a boot"});
+    auto opened = lease::open_sqlite_store({.dir = dir.path,
+                                            .sync = true,
+                                            .notify = [this] { bell.ring(); },
+                                            .vfs = disk->name(),
+                                            .boot_id = "a boot"});
     ASSERT_TRUE(opened) << opened.error();
     store = std::move(*opened);
-    service = std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{*plane, *store, clock, 1});
+    service =
+        std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{*plane, *store, clock, 1});
     policy.leases_per_device = 0;
     service->start(policy, network, clock.now());
   }
@@ -42,7 +47,8 @@ class PowerCut : public ::testing::Test {
   void request(std::mt19937_64& random) {
     const std::size_t who = random() % told.size();
     auto& client = told[who];
-    const InternalEndpoint internal{Address::v4(0xc0a80102 + static_cast<std::uint32_t>(who % 50)), port(1 + static_cast<std::uint32_t>(who))};
+    const InternalEndpoint internal{Address::v4(0xc0a80102 + static_cast<std::uint32_t>(who % 50)),
+                                    port(1 + static_cast<std::uint32_t>(who))};
     ++client.open;
     ++asked;
     if (random() % 3 == 0) {
@@ -110,7 +116,11 @@ class PowerCut : public ::testing::Test {
   TempDir dir;
   Bell bell;
   ManualClock clock;
-  nat::NetworkView network{.lan = {{.name = "lan0", .index = 2, .mtu = 1500, .up = true, .addresses = {gateway},
+  nat::NetworkView network{.lan = {{.name = "lan0",
+                                    .index = 2,
+                                    .mtu = 1500,
+                                    .up = true,
+                                    .addresses = {gateway},
                                     .prefixes = {*Prefix::parse("192.168.1.0/24")}}},
                            .wan = {},
                            .external = {external},
@@ -136,8 +146,10 @@ TEST_F(PowerCut, NothingAcknowledgedIsEverLostInAHundredCuts) {  // POL-STO-01, 
     for (int turn = 0; turn < 100000 && disk->writes < until; ++turn) {
       const auto seen = bell.rung();  // before the results are taken, so that none is waited for twice
       service->commit_results(clock.now());
-      if (asked - answered < in_flight_limit) request(random);
-      else bell.wait_beyond(seen);
+      if (asked - answered < in_flight_limit)
+        request(random);
+      else
+        bell.wait_beyond(seen);
       if (random() % 8 == 0) {
         clock.advance(std::chrono::milliseconds{random() % 50});
         service->handle_timeout(clock.now());
@@ -152,7 +164,8 @@ TEST_F(PowerCut, NothingAcknowledgedIsEverLostInAHundredCuts) {  // POL-STO-01, 
     check();
     if (HasFailure()) return;
     EXPECT_EQ(service->status().store_state, "ok");
-    EXPECT_TRUE(service->status().warnings.empty()) << "no cut is taken for damage: " << service->status().warnings[0];
+    EXPECT_TRUE(service->status().warnings.empty())
+        << "no cut is taken for damage: " << service->status().warnings[0];
     clock.advance(std::chrono::seconds{1});
   }
   EXPECT_GT(checked, 2000u) << "the test must have had something to lose";
@@ -168,17 +181,23 @@ TEST_F(PowerCut, ADiskThatLiesAboutSyncingIsCaughtByThisTest) {
     asked = answered = 0;
     plane = std::make_unique<FakePlane>();
     plane->set_network(network, clock.now());
-    auto opened = lease::open_sqlite_store(
-        {.dir = dir.path, .sync = false, .notify = [this] { bell.ring(); }, .vfs = disk->name(), .boot_id = "a boot"});
+    auto opened = lease::open_sqlite_store({.dir = dir.path,
+                                            .sync = false,
+                                            .notify = [this] { bell.ring(); },
+                                            .vfs = disk->name(),
+                                            .boot_id = "a boot"});
     ASSERT_TRUE(opened);
     store = std::move(*opened);
-    service = std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{*plane, *store, clock, 1});
+    service =
+        std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{*plane, *store, clock, 1});
     service->start(policy, network, clock.now());
     for (int turn = 0; turn < 500; ++turn) {
       const auto seen = bell.rung();
       service->commit_results(clock.now());
-      if (asked - answered < 16) request(random);
-      else bell.wait_beyond(seen);
+      if (asked - answered < 16)
+        request(random);
+      else
+        bell.wait_beyond(seen);
     }
     auto left = disk->power_cut(random());
     close();
@@ -186,7 +205,8 @@ TEST_F(PowerCut, ADiskThatLiesAboutSyncingIsCaughtByThisTest) {
     open();
     std::set<std::uint64_t> found;
     for (const auto& view : service->list({}, clock.now())) found.insert(view.number);
-    for (const auto& client : told) lost += client.open == 0 && client.lease && !found.contains(*client.lease);
+    for (const auto& client : told)
+      lost += client.open == 0 && client.lease && !found.contains(*client.lease);
     close();
   }
   EXPECT_GT(lost, 0u);

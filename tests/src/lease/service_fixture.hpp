@@ -28,7 +28,9 @@ class Recorder final : public ServiceListener {
  public:
   void on_lease(const LeaseEvent& event, TimePoint) override { events.push_back(event); }
   void on_epoch_reset(TimePoint) override { ++epoch_resets; }
-  void on_external_address(const std::optional<Address>& now_is, TimePoint) override { addresses.push_back(now_is); }
+  void on_external_address(const std::optional<Address>& now_is, TimePoint) override {
+    addresses.push_back(now_is);
+  }
   std::string story() const {
     std::string text;
     for (const auto& event : events)
@@ -58,7 +60,10 @@ struct Answer {
 class ServiceTest : public ::testing::Test {
  protected:
   ServiceTest() {
-    network.lan = {{.name = "lan0", .index = 2, .up = true, .addresses = {gateway},
+    network.lan = {{.name = "lan0",
+                    .index = 2,
+                    .up = true,
+                    .addresses = {gateway},
                     .prefixes = {*Prefix::parse("192.168.1.0/24")}}};
     network.wan = {{.name = "wan0", .index = 3, .up = true, .addresses = {external}, .prefixes = {}}};
     network.external = {external};
@@ -67,7 +72,8 @@ class ServiceTest : public ::testing::Test {
   void boot() {
     plane.set_network(network, now());
     store = std::make_unique<MemoryStore>(disk);
-    service = std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{plane, *store, clock, 42});
+    service =
+        std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{plane, *store, clock, 42});
     service->add_listener(recorder);
     service->start(policy, network, now());
   }
@@ -101,7 +107,8 @@ class ServiceTest : public ::testing::Test {
     }
   }
 
-  GrantRequest pcp(const Address& device, std::uint16_t internal, std::uint32_t lifetime = 3600, std::uint8_t n = 1) {
+  GrantRequest pcp(const Address& device, std::uint16_t internal, std::uint32_t lifetime = 3600,
+                   std::uint8_t n = 1) {
     GrantRequest request{.internal = {device, port(internal)}};
     request.via = Via::pcp;
     request.transport = Transport::tcp;
@@ -151,22 +158,26 @@ class ServiceTest : public ::testing::Test {
   }
   std::shared_ptr<Answer<void>> drop_all(const Address& device, Transport transport = Transport::tcp) {
     auto answer = std::make_shared<Answer<void>>();
-    service->release_all({Via::natpmp, transport, device}, now(), [answer](const Outcome<void>& outcome, TimePoint) {
-      answer->outcome = outcome;
-      ++answer->times;
-    });
+    service->release_all({Via::natpmp, transport, device}, now(),
+                         [answer](const Outcome<void>& outcome, TimePoint) {
+                           answer->outcome = outcome;
+                           ++answer->times;
+                         });
     return answer;
   }
-  std::shared_ptr<std::optional<lease::RevokeResult>> revoke(std::vector<std::uint64_t> numbers,
-                                                             std::optional<lease::LeaseService::BlockFor> block = {}) {
+  std::shared_ptr<std::optional<lease::RevokeResult>> revoke(
+      std::vector<std::uint64_t> numbers, std::optional<lease::LeaseService::BlockFor> block = {}) {
     auto result = std::make_shared<std::optional<lease::RevokeResult>>();
-    service->revoke(numbers, block, now(), [result](const lease::RevokeResult& r, TimePoint) { *result = r; });
+    service->revoke(numbers, block, now(),
+                    [result](const lease::RevokeResult& r, TimePoint) { *result = r; });
     return result;
   }
   std::uint16_t port_of(const std::shared_ptr<Answer<Granted>>& answer) {
     return answer->ok() ? (**answer->outcome).external.port.number() : std::uint16_t{0};
   }
-  std::uint64_t number_of(const std::shared_ptr<Answer<Granted>>& answer) { return (**answer->outcome).lease; }
+  std::uint64_t number_of(const std::shared_ptr<Answer<Granted>>& answer) {
+    return (**answer->outcome).lease;
+  }
   /// What the plane does with a packet to this port now.
   bool is_open(std::uint16_t external_port, Transport transport = Transport::tcp) {
     return plane.at(transport, external_port, now()).has_value();

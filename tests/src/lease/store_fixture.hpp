@@ -14,8 +14,10 @@ namespace sallyport::test {
 class TempDir {
  public:
   TempDir() {
-    // in memory where that is possible: hundreds of stores are made, and none of these tests is about the disk
-    const std::filesystem::path home = ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path();
+    // in memory where that is possible: hundreds of stores are made, and none of these tests is about the
+    // disk
+    const std::filesystem::path home =
+        ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path();
     std::string name = (home / "sallyport-XXXXXX").string();
     path = ::mkdtemp(name.data());
   }
@@ -67,7 +69,9 @@ inline lease::LeaseRecord record(std::uint64_t number) {
   record.created = WallTime{std::chrono::seconds{1772320000}};
   record.renewals = static_cast<std::uint32_t>(number % 5);
   record.contact = {2, record.internal_address, 40000, Address::v4(0xc0a80101)};
-  if (number % 7 == 0) record.remotes = {{Prefix::v4(0xc6336400, 24), Port::from(53)}, {Prefix::v4(0xcb007101, 32), std::nullopt}};
+  if (number % 7 == 0)
+    record.remotes = {{Prefix::v4(0xc6336400, 24), Port::from(53)},
+                      {Prefix::v4(0xcb007101, 32), std::nullopt}};
   if (number % 5 == 0) record.description = "number " + std::to_string(number);
   return record;
 }

@@ -20,7 +20,8 @@ using lease::Store;
 using lease::StoreContent;
 using lease::Ticket;
 
-// --- one suite for every backend ------------------------------------------------------------------------------
+// --- one suite for every backend
+// ------------------------------------------------------------------------------
 
 /// A home for a store that outlives it.
 class Backend {
@@ -49,8 +50,11 @@ class SqliteBackend : public Backend {
     vfs = std::make_unique<FaultVfs>("fault-" + std::to_string(reinterpret_cast<std::uintptr_t>(this)));
   }
   std::unique_ptr<Store> open() override {
-    auto store = lease::open_sqlite_store(
-        {.dir = dir.path, .sync = true, .notify = [this] { bell.ring(); }, .vfs = vfs ? vfs->name() : "", .boot_id = "a boot"});
+    auto store = lease::open_sqlite_store({.dir = dir.path,
+                                           .sync = true,
+                                           .notify = [this] { bell.ring(); },
+                                           .vfs = vfs ? vfs->name() : "",
+                                           .boot_id = "a boot"});
     if (!store) throw std::runtime_error{store.error()};
     return std::move(*store);
   }
@@ -134,7 +138,8 @@ TEST_P(EveryStore, KeepsBlocks) {
   auto store = backend->open();
   store->load();
   const lease::BlockRecord forever{1, Address::v4(0xc0a80105), Transport::tcp, 80, std::nullopt, "camera"};
-  const lease::BlockRecord timed{2, Address::v4(0xc0a80105), Transport::udp, 81, WallTime{std::chrono::seconds{1772323200}}, ""};
+  const lease::BlockRecord timed{
+      2, Address::v4(0xc0a80105), Transport::udp, 81, WallTime{std::chrono::seconds{1772323200}}, ""};
   store->put_block(forever);
   store->put_block(timed);
   store->put_block({3, Address::v4(0xc0a80106), Transport::tcp, 82, std::nullopt, ""});
@@ -146,10 +151,12 @@ TEST_P(EveryStore, KeepsBlocks) {
 INSTANTIATE_TEST_SUITE_P(Backends, EveryStore,
                          ::testing::Values(Kind{"memory", [] { return std::make_unique<MemoryBackend>(); }},
                                            Kind{"sqlite", [] { return std::make_unique<SqliteBackend>(); }},
-                                           Kind{"sqlite_on_the_fault_vfs", [] { return std::make_unique<SqliteBackend>(true); }}),
+                                           Kind{"sqlite_on_the_fault_vfs",
+                                                [] { return std::make_unique<SqliteBackend>(true); }}),
                          [](const auto& kind) { return kind.param.name; });
 
-// --- what only SQLite has ----------------------------------------------------------------------------------------
+// --- what only SQLite has
+// ----------------------------------------------------------------------------------------
 
 class SqliteStoreTest : public ::testing::Test {
  protected:
@@ -209,7 +216,8 @@ class SqliteStoreTest : public ::testing::Test {
 
 TEST_F(SqliteStoreTest, ASecondInstanceIsKeptOut) {
   const auto first = home.open();
-  const auto second = lease::open_sqlite_store({.dir = home.dir.path, .sync = true, .notify = {}, .vfs = "", .boot_id = "b"});
+  const auto second =
+      lease::open_sqlite_store({.dir = home.dir.path, .sync = true, .notify = {}, .vfs = "", .boot_id = "b"});
   ASSERT_FALSE(second);
   EXPECT_NE(second.error().find("pid " + std::to_string(::getpid())), std::string::npos) << second.error();
   EXPECT_NE(second.error().find(home.dir.path.string()), std::string::npos) << second.error();
@@ -218,7 +226,8 @@ TEST_F(SqliteStoreTest, ASecondInstanceIsKeptOut) {
 TEST_F(SqliteStoreTest, TheLockGoesWithTheProcess) {
   const pid_t child = ::fork();
   if (child == 0) {
-    const auto store = lease::open_sqlite_store({.dir = home.dir.path, .sync = true, .notify = {}, .vfs = "", .boot_id = "b"});
+    const auto store = lease::open_sqlite_store(
+        {.dir = home.dir.path, .sync = true, .notify = {}, .vfs = "", .boot_id = "b"});
     ::_exit(store ? 0 : 1);  // without any destructor
   }
   int status = 0;
@@ -251,7 +260,8 @@ TEST_F(SqliteStoreTest, TheJournalDoesNotGrowWithoutBoundAndTenThousandLeasesFit
       if (n % 64 == 0) home.wait(*store, last);
     }
     home.wait(*store, last);
-    largest = std::max(largest, std::filesystem::file_size(home.file()) + std::filesystem::file_size(home.file() + "-wal"));
+    largest = std::max(
+        largest, std::filesystem::file_size(home.file()) + std::filesystem::file_size(home.file() + "-wal"));
   }
   EXPECT_LT(largest, 8u << 20);
 }
@@ -278,7 +288,8 @@ TEST_F(SqliteStoreTest, MigratesAnOlderFile) {
   EXPECT_FALSE(content.lost);
   ASSERT_EQ(content.leases.size(), 1u);
   EXPECT_EQ(content.leases[0], record(5));
-  EXPECT_FALSE(home.wait(*store, store->put_block({5, Address::v4(1), Transport::tcp, 1, std::nullopt, ""})).failure);
+  EXPECT_FALSE(
+      home.wait(*store, store->put_block({5, Address::v4(1), Transport::tcp, 1, std::nullopt, ""})).failure);
 }
 
 TEST_F(SqliteStoreTest, AFileOfALaterVersionIsKeptAsideNotOverwritten) {
@@ -301,7 +312,8 @@ TEST_F(SqliteStoreTest, SurvivesKill9) {  // POL-STO-02
   EXPECT_FALSE(content.lost);
 }
 
-// --- damage ---------------------------------------------------------------------------------------------------------
+// --- damage
+// ---------------------------------------------------------------------------------------------------------
 
 TEST_F(SqliteStoreTest, RubbishBehindTheEndCostsNothing) {  // POL-STO-05
   fill(500);
@@ -350,7 +362,8 @@ TEST_F(SqliteStoreTest, FlippedPagesCostWhatStoodOnThem) {  // POL-STO-05
     SCOPED_TRACE(round);
     auto damaged = whole;
     const std::size_t page = round % (whole.size() / 4096);
-    for (std::size_t i = 0; i < 4096; i += 1 + random() % 64) damaged[page * 4096 + i] = static_cast<char>(random());
+    for (std::size_t i = 0; i < 4096; i += 1 + random() % 64)
+      damaged[page * 4096 + i] = static_cast<char>(random());
     set_bytes(home.file(), damaged);
     EXPECT_GT(open_damaged(count).leases.size(), count - 100);
   }
@@ -364,7 +377,8 @@ TEST_F(SqliteStoreTest, SingleFlippedBitsCostAtMostAPage) {  // POL-STO-05
   for (int round = 0; round < 150; ++round) {
     SCOPED_TRACE(round);
     auto damaged = whole;
-    const std::size_t at = round < 100 ? round : random() % whole.size();  // every octet of the header, then anywhere
+    const std::size_t at =
+        round < 100 ? round : random() % whole.size();  // every octet of the header, then anywhere
     damaged[at] = static_cast<char>(damaged[at] ^ (1 << random() % 8));
     set_bytes(home.file(), damaged);
     EXPECT_GT(open_damaged(count).leases.size(), count - 50);
@@ -407,7 +421,8 @@ TEST_F(SqliteStoreTest, ADamagedJournalIsNoticed) {  // POL-STO-05, POL-STO-07
   }
 }
 
-// --- a disk that cannot be written ------------------------------------------------------------------------------------
+// --- a disk that cannot be written
+// ------------------------------------------------------------------------------------
 
 class FaultyDiskTest : public ::testing::Test {
  protected:
@@ -496,14 +511,16 @@ TEST_F(FaultyDiskTest, AReadOnlyDiskWithAJournalLeftByKill9) {
 }
 
 TEST(SqliteStoreOnDisk, ADirectoryThatCannotBeMade) {
-  auto store = lease::open_sqlite_store({.dir = "/proc/no/such/dir", .sync = true, .notify = {}, .vfs = "", .boot_id = "b"});
+  auto store = lease::open_sqlite_store(
+      {.dir = "/proc/no/such/dir", .sync = true, .notify = {}, .vfs = "", .boot_id = "b"});
   ASSERT_TRUE(store);
   const auto content = (*store)->load();
   EXPECT_TRUE(content.read_only);
   EXPECT_TRUE(content.leases.empty());
 }
 
-// --- rows -----------------------------------------------------------------------------------------------------------
+// --- rows
+// -----------------------------------------------------------------------------------------------------------
 
 TEST(RecordCodec, EveryFlippedBitIsSeenAndEveryCutToo) {
   for (const std::uint64_t number : {1u, 2u, 35u}) {
