@@ -315,7 +315,15 @@ void Engine::Impl::mark_answered(std::uint32_t record) {
   dequeue(record);
   Flow& flow = flows_[record];
   flow.flags |= Flow::answered;
-  ++hosts_[flow.host].flows;
+  if (counts(flow))
+    ++hosts_[flow.host].flows;
+  else
+    enqueue(record, Flow::queued_half_open);
+}
+
+void Engine::Impl::mark_confirmed(std::uint32_t record) {
+  dequeue(record);
+  ++hosts_[flows_[record].host].flows;
 }
 
 void Engine::Impl::unchain(std::uint32_t record) {
@@ -334,7 +342,7 @@ void Engine::Impl::drop_flow(std::uint32_t record) {
   unchain(record);
   dequeue(record);
   const Flow& flow = flows_[record];
-  if (flow.flags & Flow::answered) {
+  if (counts(flow)) {
     const std::uint32_t host = flow.host;
     --hosts_[host].flows;
     release_host(host);
