@@ -269,7 +269,7 @@ void UdpService::Impl::on_readable(const std::shared_ptr<Served>& served) {
   if (!served->socket.is_open()) return;
   // Reading is far cheaper than answering, so a few batches are read at once: whoever sends little is then
   // found behind one who sends much, instead of waiting in the kernel's queue.
-  for (int round = 0; round < 8; ++round)
+  for (int round = 0; round < 32; ++round)
     if (!receive(*served, clock_.now())) break;
   turn();
   if (served->socket.is_open()) wait(served);
