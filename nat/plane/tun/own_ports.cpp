@@ -91,13 +91,16 @@ bool KernelOwnPorts::expects(const Unclaimed& packet) const {
   }
 }
 
-void KernelOwnPorts::watch(std::vector<Address> external, std::vector<std::uint32_t> lan) {
+void KernelOwnPorts::watch(std::vector<Address> external, std::vector<std::uint32_t> lan,
+                           std::vector<std::uint32_t> wan) {
   external_ = std::move(external);
   lan_ = std::move(lan);
+  wan_ = std::move(wan);
   refreshed_.reset();
 }
 
-Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, Words& words) const {
+Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, Words& words,
+                                  std::set<std::uint16_t>& bound) const {
   const Socket socket = open_diagnostics();
   if (!socket) return system_error(errno);
   mnl_socket* raw = socket.get();
@@ -141,6 +144,7 @@ Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, Word
       if (std::find(lan_.begin(), lan_.end(), found.id.idiag_if) != lan_.end()) continue;
       const std::uint16_t port = ntohs(found.id.idiag_sport);
       words[port / 64] |= std::uint64_t{1} << port % 64;
+      if (std::find(wan_.begin(), wan_.end(), found.id.idiag_if) != wan_.end()) bound.insert(port);
     }
   }
 }
@@ -149,11 +153,13 @@ Result<void> KernelOwnPorts::refresh(TimePoint now) {
   if (refreshed_ && now >= *refreshed_ && now - *refreshed_ < freshness) return {};
   for (const Transport transport : {Transport::tcp, Transport::udp}) {
     Words words{};
+    std::set<std::uint16_t> bound;
     for (const std::uint8_t family : {AF_INET, AF_INET6}) {
-      const auto result = dump(transport, family, words);
+      const auto result = dump(transport, family, words, bound);
       if (!result && !(family == AF_INET6 && result.error().value() == ENOENT))
         return result;  // no IPv6 here
     }
+    bound_[transport].assign(bound.begin(), bound.end());
     auto& bits = bits_[transport == Transport::udp];
     for (std::size_t i = 0; i < words.size(); ++i) bits[i].store(words[i], std::memory_order_relaxed);
   }

@@ -3,8 +3,10 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <span>
+#include <optional>
+#include <set>
 #include <vector>
 
 #include "nat/engine/engine.hpp"
@@ -27,18 +29,23 @@ class KernelOwnPorts final : public OwnPorts {
   bool expects(const Unclaimed& packet) const override;
 
   /// Sockets bound to one of `lan` interfaces (by index) do not count: nobody outside reaches them.
-  void watch(std::vector<Address> external, std::vector<std::uint32_t> lan);
+  void watch(std::vector<Address> external, std::vector<std::uint32_t> lan, std::vector<std::uint32_t> wan);
+  /// Ports of sockets that are bound to one of the `wan` interfaces, ascending.
+  const std::map<Transport, std::vector<std::uint16_t>>& bound_to_wan() const noexcept { return bound_; }
   /// Asks the kernel for all sockets, unless it was asked less than 250 ms ago. On failure the old answers
   /// stay.
   Result<void> refresh(TimePoint now);
 
  private:
   using Words = std::array<std::uint64_t, 65536 / 64>;
-  Result<void> dump(Transport transport, std::uint8_t family, Words& words) const;
+  Result<void> dump(Transport transport, std::uint8_t family, Words& words,
+                    std::set<std::uint16_t>& bound) const;
 
   std::array<std::array<std::atomic<std::uint64_t>, 65536 / 64>, 2> bits_{};
   std::vector<Address> external_;
   std::vector<std::uint32_t> lan_;
+  std::vector<std::uint32_t> wan_;
+  std::map<Transport, std::vector<std::uint16_t>> bound_;
   std::optional<TimePoint> refreshed_;
 
   struct Live;

@@ -17,7 +17,9 @@ constexpr std::uint32_t wan_spoof = 40;
 constexpr std::uint32_t wan_untranslated = 46;
 constexpr std::uint32_t wan_to_lan = 48;
 constexpr std::uint32_t wan_leased = 47;
-constexpr std::uint32_t wan_router_ports = 49;
+constexpr std::uint32_t wan_bound = 45;
+constexpr std::uint32_t wan_router_ports = 48;
+constexpr std::uint32_t wan_router_alone = 49;
 constexpr std::uint32_t wan_inbound = 50;
 constexpr std::uint32_t wan_icmp = 52;
 constexpr std::uint32_t wan_rest = 54;
@@ -52,6 +54,12 @@ std::vector<PortRange> ranges(const std::vector<std::uint16_t>& ports) {
       out.push_back({port, port});
   }
   return out;
+}
+
+std::vector<PortRange> ranges_of(const std::map<Transport, std::vector<std::uint16_t>>& ports,
+                                 std::uint8_t transport) {
+  const auto found = ports.find(static_cast<Transport>(transport));
+  return found == ports.end() ? std::vector<PortRange>{} : ranges(found->second);
 }
 
 std::vector<Net> nets(const std::vector<Prefix>& prefixes) {
@@ -115,28 +123,28 @@ Steering steer(const SteeringInput& input) {
         inbound.to = to;
         inbound.ip_protocol = transport;
 
-        if (input.router_ports.first == 0) continue;
-        const auto leased = input.leased_router_ports.find(static_cast<Transport>(transport));
-        const auto taken =
-            leased == input.leased_router_ports.end() ? std::vector<PortRange>{} : ranges(leased->second);
-        if (taken.size() > most_port_rules) continue;  // the engine gives the router's own back
-        for (const PortRange& range : taken) {
-          auto& rule = out.rule(wan_leased, wan.name, lookup, table_inbound);
+        const auto by_port = [&](std::uint32_t priority, const PortRange& range, std::uint32_t table) {
+          auto& rule = out.rule(priority, wan.name, lookup, table);
           rule.to = to;
           rule.ip_protocol = transport;
           rule.port_first = range.first;
-          rule.port_last = range.last;
-        }
-        auto& own = out.rule(wan_router_ports, wan.name, lookup, table_local);
-        own.to = to;
-        own.ip_protocol = transport;
-        own.port_first = input.router_ports.first;
-        own.port_last =
-            std::min<std::uint16_t>(input.router_ports.last, 65534);  // 65535 in a range is refused
+          rule.port_last = std::min<std::uint16_t>(range.last, 65534);  // 65535 in a range is refused
+        };
+        auto bound = ranges_of(input.bound_to_wan, transport);
+        bound.resize(std::min(bound.size(), most_port_rules));
+        for (const PortRange& range : bound) by_port(wan_bound, range, table_local);
+        if (input.router_ports.first == 0) continue;
+        // Above the limit the engine alone knows the leased ports; without it all of the range is silent
+        // then.
+        const auto taken = ranges_of(input.leased_router_ports, transport);
+        if (taken.size() > most_port_rules) continue;
+        for (const PortRange& range : taken) by_port(wan_leased, range, table_inbound);
+        by_port(wan_router_ports, input.router_ports, table_icmp);
+        by_port(wan_router_alone, input.router_ports, table_local);
       }
       // A DHCP client binds its socket to the WAN interface: it would not hear an answer that came out of the
       // TUN.
-      auto& dhcp = out.rule(wan_router_ports, wan.name, lookup, table_local);
+      auto& dhcp = out.rule(wan_bound, wan.name, lookup, table_local);
       dhcp.to = to;
       dhcp.ip_protocol = IPPROTO_UDP;
       dhcp.port_first = dhcp.port_last = dhcp_client_port;

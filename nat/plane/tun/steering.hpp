@@ -28,6 +28,9 @@ struct SteeringInput {
   PortRange router_ports{0, 0};  ///< local ports of the router's own sockets; 0: no such range
   /// Leased ports within router_ports, ascending.
   std::map<Transport, std::vector<std::uint16_t>> leased_router_ports;
+  /// Ports of the router's sockets that are bound to a WAN interface: they hear nothing that comes out of the
+  /// TUN.
+  std::map<Transport, std::vector<std::uint16_t>> bound_to_wan;
 };
 
 struct Steering {

@@ -198,12 +198,14 @@ class TunPlane::Impl {
     network_ = network;
     std::vector<Net> lan;
     std::vector<std::uint32_t> own;
-    std::vector<std::uint32_t> lan_indexes;
+    std::vector<std::uint32_t> lan_indexes, wan_indexes;
     for (const PlaneInterface& interface : network.lan) {
       for (const Prefix& prefix : interface.prefixes)
         if (prefix.address.is_v4() && prefix.length >= 96) lan.push_back(Net::of(prefix));
       if (interface.index) lan_indexes.push_back(interface.index);
     }
+    for (const PlaneInterface& interface : network.wan)
+      if (interface.index) wan_indexes.push_back(interface.index);
     for (const auto* side : {&network.lan, &network.wan})
       for (const PlaneInterface& interface : *side)
         for (const Address& address : interface.addresses)
@@ -215,7 +217,7 @@ class TunPlane::Impl {
       lan_nets_ = std::move(lan);
       own_addresses_ = std::move(own);
     });
-    own_ports_.watch(network.external, std::move(lan_indexes));
+    own_ports_.watch(network.external, std::move(lan_indexes), std::move(wan_indexes));
     refresh_own_ports(now);
 
     std::uint32_t mtu = 0;
@@ -250,6 +252,7 @@ class TunPlane::Impl {
     // and a route to a `no_translate` destination may have come or gone.
     if (steering_) {
       const auto standing = stands(rtnl_, *steering_);
+      steer_ports();  // sockets bound to the WAN came or went
       if (untranslated_by_wan() != by_wan_ || !standing || !*standing) {
         const bool tampered = standing && !*standing;
         if (steer_packets() && tampered) ++repaired_;
@@ -332,12 +335,16 @@ class TunPlane::Impl {
     for (const auto& [lease, until] : leased_) all.insert(lease.second);
     std::string list = sysctls_.original(key).value_or("");
     for (const std::uint16_t port : all) list += (list.empty() ? "" : ",") + std::to_string(port);
-    if (!set(key, list)) return false;
+    return set(key, list) && steer_ports();
+  }
+
+  /// Brings rules about single ports up to date.
+  bool steer_ports() {
     if (!steering_) return true;
     Steering wanted = steer(input());
     const auto result = apply_rules(rtnl_, steering_->rules, wanted.rules);
     if (!result) {
-      last_problem_ = "cannot add a routing rule for a leased port: " + describe(result.error());
+      last_problem_ = "cannot change the routing rules of single ports: " + describe(result.error());
       return false;
     }
     steering_ = std::move(wanted);
@@ -378,7 +385,8 @@ class TunPlane::Impl {
   }
 
   SteeringInput input() const {
-    return {options_.device, device_.index(), network_, by_wan_, router_ports_, leased_router_ports()};
+    return {options_.device,       device_.index(),          network_, by_wan_, router_ports_,
+            leased_router_ports(), own_ports_.bound_to_wan()};
   }
 
   Result<void> steer_packets() {

@@ -350,8 +350,10 @@ TEST_F(TunPlaneTest, AFreePortIsSilentAndAServiceOfTheRouterIsReached) {  // POL
   ASSERT_EQ(bind(service, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
   start();
 
-  lab->wan().send(tcp(server, 40000, external, 9999));
-  lab->wan().send(udp(server, 40000, external, 9999));
+  for (const std::uint16_t free : {9999, 62000}) {
+    lab->wan().send(tcp(server, 40000, external, free));
+    lab->wan().send(udp(server, 40000, external, free));
+  }
   lab->wan().send(udp(server, 40000, external, 5555, "who is there"));
   pollfd wait{service, POLLIN, 0};
   ASSERT_EQ(poll(&wait, 1, 5000), 1) << "the router's own service was not reached";
@@ -419,6 +421,25 @@ TEST_F(TunPlaneTest, ASocketOfThisVeryMomentIsKnown) {  // POL-NET-04
     EXPECT_EQ(poll(&wait, 1, 5000), 1) << "type " << type;
     close(fresh);
   }
+}
+
+// It would not take what comes out of the TUN (SO_BINDTODEVICE).
+TEST_F(TunPlaneTest, ASocketBoundToTheWanInterfaceIsReachedFromTheNextSweepOn) {
+  start();
+  const int bound = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  ASSERT_EQ(setsockopt(bound, SOL_SOCKET, SO_BINDTODEVICE, "wan0", 4), 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(62000);
+  ASSERT_EQ(bind(bound, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  plane->sweep(clock.now() + 1s);
+  lab->wan().send(udp(server, 53, external, 62000));
+  pollfd wait{bound, POLLIN, 0};
+  EXPECT_EQ(poll(&wait, 1, 5000), 1);
+  close(bound);
+  const std::string rules = run("ip -4 rule show");
+  plane->sweep(clock.now() + 2s);
+  EXPECT_NE(run("ip -4 rule show"), rules) << "the rule outlives its socket";
 }
 
 TEST_F(TunPlaneTest, AVpnStaysUntranslated) {
@@ -563,6 +584,16 @@ TEST_F(TunPlaneTest, NothingLeavesAfterKillMinusNine) {
   std::vector<Wire> others;
   EXPECT_TRUE(lab->wan().await(any_to(server), &others)) << "the router itself should still answer pings";
   for (const Wire& wire : others) ADD_FAILURE() << "answered: " << wire.says();
+
+  const int own = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(62000);
+  ASSERT_EQ(bind(own, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  lab->wan().send(udp(server, 53, external, 62000));
+  pollfd wait{own, POLLIN, 0};
+  EXPECT_EQ(poll(&wait, 1, 5000), 1) << "the router's own connections end with the daemon";
+  close(own);
 
   start();
   round_trip(lab->lan(), host, 5000);
