@@ -83,7 +83,7 @@ struct FaultVfsCalls {
     const auto& now = (*file.node)->now;
     const auto begin = std::min(static_cast<std::size_t>(at), now.size());
     const auto count = std::min(static_cast<std::size_t>(amount), now.size() - begin);
-    std::memcpy(out, now.data() + begin, count);
+    if (count > 0) std::memcpy(out, now.data() + begin, count);
     if (count == static_cast<std::size_t>(amount)) return SQLITE_OK;
     std::memset(static_cast<char*>(out) + count, 0, static_cast<std::size_t>(amount) - count);
     return SQLITE_IOERR_SHORT_READ;
