@@ -260,9 +260,9 @@ std::string status_text(const admin::Status& status, bool color) {
                        ? "none: no port can be opened until the WAN has an address"
                        : join(status.external_addresses));
   for (const auto& interface : status.interfaces) {
-    std::string text = printable(interface.name) + (interface.up ? "  up" : "  down");
-    if (!interface.addresses.empty()) text += "  " + join(interface.addresses);
-    if (interface.role == "lan" && !interface.served) text += "  not served";
+    std::string text = printable(interface.name) + (interface.up ? " up" : " down");
+    if (!interface.addresses.empty()) text += " " + join(interface.addresses);
+    if (interface.role == "lan" && !interface.served) text += ", not served";
     line(printable(interface.role), text);
   }
   line("protocols", status.protocols.empty() ? "none" : join(status.protocols));

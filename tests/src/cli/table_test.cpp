@@ -1,0 +1,204 @@
+#include "src/cli/table.hpp"
+
+#include <gtest/gtest.h>
+
+namespace sallyport::cli {
+namespace {
+
+admin::Lease lease(std::string id, std::string device, std::optional<std::string> name,
+                   std::uint16_t external) {
+  admin::Lease lease;
+  lease.id = std::move(id);
+  lease.state = "active";
+  lease.kind = "explicit";
+  lease.family = "ipv4";
+  lease.protocol = "udp";
+  lease.internal_address = device;
+  lease.internal_port = 3074;
+  lease.external_address = "203.0.113.7";
+  lease.external_port = external;
+  lease.via = "pcp";
+  lease.device = {device, {}, std::move(name)};
+  lease.description = "Xbox Live";
+  lease.lifetime_s = 3600;
+  lease.remaining_s = 3512;
+  lease.created = "2026-03-01T14:02:07Z";
+  return lease;
+}
+
+std::string table(const std::vector<admin::Lease>& leases, std::size_t width = 80) {
+  const LeaseTable table{leases, width};
+  auto text = table.head();
+  for (const auto& row : leases) text += table.row(row);
+  return text;
+}
+
+std::size_t widest(const std::string& text) {
+  std::size_t widest = 0, from = 0;
+  for (auto end = text.find('\n'); end != text.npos; from = end + 1, end = text.find('\n', from))
+    widest = std::max(widest, columns(std::string_view{text}.substr(from, end - from)));
+  return widest;
+}
+
+TEST(LeaseTable, ReadsWellAt80Columns) {
+  auto forever = lease("9xq3", "192.168.1.21", {}, 8443);
+  forever.protocol = "tcp";
+  forever.internal_port = 443;
+  forever.kind = "static";
+  forever.via = "config";
+  forever.remaining_s.reset();
+  forever.description = "the photos and everything else of the family";
+  auto ending = lease("ab2c", "192.168.1.22", {}, 40000);
+  ending.state = "ending";
+  ending.via = "natpmp";
+  ending.description.clear();
+  auto implicit = lease("", "192.168.1.22", {}, 50000);
+  implicit.via.reset();
+  implicit.description.clear();
+  implicit.remaining_s = 45;
+  const auto text = table({lease("k7f2", "192.168.1.20", "xbox", 3074), forever, ending, implicit});
+  EXPECT_EQ(text,
+            "ID    DEVICE             PROTO    EXT -> INT    VIA        LEFT  DESCRIPTION\n"
+            "k7f2  xbox 192.168.1.20  udp     3074 -> 3074   pcp         58m  Xbox Live\n"
+            "9xq3  192.168.1.21       tcp     8443 -> 443    config  forever  the photos and…\n"
+            "ab2c  192.168.1.22       udp    40000 -> 3074   natpmp   ending\n"
+            "-     192.168.1.22       udp    50000 -> 3074   -           45s\n");
+}
+
+TEST(LeaseTable, NeverGetsWiderThanTheTerminal) {
+  auto wide = lease("k7f2", "192.168.100.200", "a-device-with-quite-a-long-name-indeed", 65535);
+  wide.internal_port = 65535;
+  wide.via = "natpmp";
+  wide.description = std::string(255, 'd');
+  const auto text = table({wide});
+  EXPECT_LE(widest(text), 80u) << text;
+  EXPECT_NE(text.find("192.168.100.200"), text.npos) << "the address stays whole\n" << text;
+  EXPECT_LE(widest(table({wide}, 120)), 120u);
+  wide.description = "日本語日本語日本語日本語日本語";
+  EXPECT_LE(widest(table({wide})), 80u);
+}
+
+TEST(LeaseTable, ShowsTheExternalAddressWhereItDiffers) {
+  auto other = lease("ab2c", "192.168.1.21", {}, 80);
+  other.external_address = "203.0.113.8";
+  const auto text = table({lease("k7f2", "192.168.1.20", {}, 3074), other});
+  EXPECT_NE(text.find("203.0.113.7:3074 -> 3074"), text.npos) << text;
+  EXPECT_NE(text.find("203.0.113.8:80 -> 3074"), text.npos) << text;
+  EXPECT_LE(widest(text), 80u);
+}
+
+// POL-TXT-04
+TEST(Printable, ShowsWhatIsNotPrintableAsItsOctets) {
+  EXPECT_EQ(printable("Xbox é 日本 😀"), "Xbox é 日本 😀");
+  EXPECT_EQ(printable("\x1b[31mred\n"), "\\x1b[31mred\\x0a");
+  EXPECT_EQ(printable("\x7f\xc2\x9b"), "\\x7f\\xc2\\x9b");
+  EXPECT_EQ(printable("a\xff\xc3"), "a\\xff\\xc3");
+  EXPECT_EQ(printable("\xe2\x80\xae"
+                      "evil"),
+            "\\xe2\\x80\\xaeevil");
+  EXPECT_EQ(printable(std::string_view{"\0", 1}), "\\x00");
+}
+
+TEST(LeaseTable, EscapesWhatDevicesWrite) {
+  auto evil = lease("k7f2", "192.168.1.20", "x\x1b[2J", 1);
+  evil.description = "\nk7f3  forged";
+  const auto text = table({evil});
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2);
+  EXPECT_EQ(text.find('\x1b'), text.npos);
+  EXPECT_EQ(lease_text(evil).find('\x1b'), std::string::npos);
+}
+
+TEST(Times, AreShort) {
+  EXPECT_EQ(short_time(0), "0s");
+  EXPECT_EQ(short_time(99), "99s");
+  EXPECT_EQ(short_time(100), "1m");
+  EXPECT_EQ(short_time(3599), "59m");
+  EXPECT_EQ(short_time(6000), "1h");
+  EXPECT_EQ(short_time(86400), "24h");
+  EXPECT_EQ(short_time(7 * 86400), "7d");
+  EXPECT_EQ(long_time(0), "0s");
+  EXPECT_EQ(long_time(90061), "1d 1h 1m 1s");
+  EXPECT_EQ(long_time(3600), "1h");
+  EXPECT_EQ(amount(9999), "9999");
+  EXPECT_EQ(amount(12345), "12.3 K");
+  EXPECT_EQ(amount(18446744073709551615ull), "18.4 E");
+}
+
+TEST(BlockTable, ShowsWhoIsRefusedAndUntilWhen) {
+  admin::Block block{"k7f2",     {"192.168.1.20", {}, "xbox"}, "udp", 3074, "2026-03-02T00:00:00Z", 86400,
+                     "Xbox Live"};
+  admin::Block forever{"ab2c", {"192.168.1.21", {}, {}}, "tcp", 80, {}, {}, ""};
+  EXPECT_EQ(block_table({block, forever}, 80),
+            "ID    DEVICE             PROTO  INTERNAL     LEFT  DESCRIPTION\n"
+            "k7f2  xbox 192.168.1.20  udp        3074      24h  Xbox Live\n"
+            "ab2c  192.168.1.21       tcp          80  forever\n");
+}
+
+TEST(LeaseText, TellsEverything) {
+  auto one = lease("k7f2", "192.168.1.20", "xbox", 3075);
+  one.device.mac = "02:00:00:00:00:20";
+  one.remote = {"198.51.100.0/24:80"};
+  one.renewals = 1;
+  one.packets_in = 12345;
+  one.bytes_in = 100;
+  one.last_packet = "2026-03-01T14:03:00Z";
+  EXPECT_EQ(lease_text(one),
+            "id           k7f2\n"
+            "device       xbox 192.168.1.20 (02:00:00:00:00:20)\n"
+            "protocol     udp\n"
+            "external     203.0.113.7:3075\n"
+            "internal     192.168.1.20:3074\n"
+            "remote       198.51.100.0/24:80\n"
+            "description  Xbox Live\n"
+            "state        active, explicit, via pcp\n"
+            "left         58m 32s of 1h\n"
+            "created      2026-03-01 14:02:07 UTC, renewed 1 time\n"
+            "in           12.3 K packets, 100 B\n"
+            "out          0 packets, 0 B\n"
+            "last packet  2026-03-01 14:03:00 UTC\n");
+}
+
+TEST(StatusText, PutsWarningsFirst) {
+  admin::Status status;
+  status.version = "0.1.0";
+  status.uptime_s = 11520;
+  status.data_plane = "tun";
+  status.data_plane_reason = "asked for";
+  status.store_state = "read-only";
+  status.store_reason = "the disk is full";
+  status.warnings = {"the store cannot be written: free some space"};
+  status.interfaces = {{"br0", "lan", true, true, {"192.168.1.1"}}, {"br1", "lan", false, false, {}}};
+  status.protocols = {"pcp", "natpmp"};
+  status.leases = 2;
+  status.blocks = 1;
+  EXPECT_EQ(status_text(status, false),
+            "sallyportd 0.1.0, up 3h 12m\n"
+            "WARNING  the store cannot be written: free some space\n"
+            "data plane   tun (asked for)\n"
+            "external     none: no port can be opened until the WAN has an address\n"
+            "lan          br0 up 192.168.1.1\n"
+            "lan          br1 down, not served\n"
+            "protocols    pcp, natpmp\n"
+            "leases       2, and 1 blocked (list --blocked)\n"
+            "mappings     0 (0 implicit)\n"
+            "flows        0, 0 packets so far\n"
+            "store        read-only: the disk is full\n"
+            "epoch        0s\n");
+  EXPECT_NE(status_text(status, true).find("\x1b[1;31mWARNING\x1b[0m"), std::string::npos);
+}
+
+TEST(EventLine, IsAlignedAndFits) {
+  admin::Event event{"granted", "requested", lease("k7f2", "192.168.1.20", "xbox", 3075)};
+  EXPECT_EQ(event_line(event, "14:02:07", 80, false),
+            "14:02:07  granted          k7f2  xbox 192.168.1.20   udp  3075 -> 3074       58m\n");
+  event.event = "changed";
+  event.reason = "address_changed";
+  EXPECT_LE(columns(event_line(event, "14:02:07", 80, false)), 81u);
+  event = {"ended", "revoked", event.lease};
+  EXPECT_EQ(event_line(event, "14:02:07", 80, false),
+            "14:02:07  ended (revoked)  k7f2  xbox 192.168.1.20   udp  3075 -> 3074\n");
+  EXPECT_EQ(event_line(event, "14:02:07", 80, false).find('\x1b'), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sallyport::cli
