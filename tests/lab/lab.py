@@ -502,9 +502,14 @@ class Lab:
 # -- services on the hosts
 
 class UdpEcho:
-    """Answers each datagram with its own name in front and keeps who sent what."""
+    """Answers each datagram with its own name in front and keeps who sent what.
 
-    def __init__(self, host, port, name=b"", address="0.0.0.0"):
+    A socket on 0.0.0.0 of a host with several addresses answers from another one than was asked, which a NAT rightly
+    drops; so a service of the internet stands on FAR unless told otherwise.
+    """
+
+    def __init__(self, host, port, name=b"", address=None):
+        address = address or {"internet": FAR, "vpn": "10.200.0.5"}.get(host.role, "0.0.0.0")
         self.sock = host.udp(address, port, timeout=0.1)
         self.port = self.sock.getsockname()[1]
         self.name, self.got, self.open = name, [], True

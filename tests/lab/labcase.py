@@ -12,6 +12,7 @@ from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, Lab, PEER, TcpEcho, UdpEcho, to
 from wire import Client
 
 CONTROL = 1999  # a static UDP mapping to device1: what arrives there later proves that what came before was dropped
+CONTROL_HOST = "192.168.50.19"  # an address of device1 that only that mapping uses
 
 
 class LabCase(unittest.TestCase):
@@ -32,11 +33,12 @@ class LabCase(unittest.TestCase):
 
     @classmethod
     def start(cls, config=None):
-        control = {"protocol": "udp", "external": CONTROL, "internal": f"{DEVICE1}:{CONTROL}", "description": "control"}
+        control = {"protocol": "udp", "external": CONTROL, "internal": f"{CONTROL_HOST}:{CONTROL}", "description": "control"}
         config = dict(config or {})
         config["static"] = [control, *config.get("static", [])]
         if cls.control is None:
-            cls.control = UdpEcho(cls.lab.device1, CONTROL)
+            cls.lab.device1.ip("addr", "add", f"{CONTROL_HOST}/24", "dev", "eth0")
+            cls.control = UdpEcho(cls.lab.device1, CONTROL, address=CONTROL_HOST)
             cls.addClassCleanup(cls.control.close)
         if cls.daemon is None:
             cls.daemon = cls.lab.daemon(config, cls.flags, start=False)

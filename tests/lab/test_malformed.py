@@ -37,6 +37,9 @@ class Malformed(LabCase):
     def leaves_no_trace(self):
         self.assertEqual([x for x in self.leases() if x["kind"] == "explicit"], [])
 
+    def tearDown(self):
+        self.lab.cli(self.daemon, "revoke", "kind=explicit", "-y")  # what a failed test or noise opened
+
     def test_silence_PCP_8_2_01_02_04_NPM_3_1_10(self):
         good = self.request()
         for what, datagram in [("nothing", b""), ("one octet", b"\2"), ("one octet, version 0", b"\0"),

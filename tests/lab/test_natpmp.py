@@ -4,7 +4,7 @@ import re
 
 import wire
 from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, LAN, tcp_ask, tcp_shut, wait_until
-from labcase import LabCase
+from labcase import CONTROL_HOST, LabCase
 
 
 class NatPmp(LabCase):
@@ -14,7 +14,7 @@ class NatPmp(LabCase):
         return done.stdout
 
     def mapped(self, output):
-        match = re.search(r"Mapped public port (\d+) protocol (\w+) to local port (\d+)\s+lif?etime (\d+)", output)
+        match = re.search(r"Mapped public port (\d+) protocol (\w+) to local port (\d+)\s+li\w*time (\d+)", output)
         self.assertIsNotNone(match, output)
         return int(match[1]), match[2].lower(), int(match[3]), int(match[4])
 
@@ -174,7 +174,7 @@ class NatPmp(LabCase):
         self.assertEqual(wire.SUCCESS, client.unmap("udp", port, made.nonce).result)
 
     def test_a_static_mapping_is_not_deleted_NPM_3_4_08(self):
-        answer = self.client().natpmp("udp", 1999, 0, 0)
+        answer = self.client(address=CONTROL_HOST).natpmp("udp", 1999, 0, 0)
         self.assertEqual((answer.result, answer.internal, answer.lifetime), (2, 1999, 0))
         self.arrives(self.control, 1999)
 

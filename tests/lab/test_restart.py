@@ -9,7 +9,7 @@ import time
 import lab as lab_module
 import wire
 from lab import DEVICE1, EXTERNAL, FAR, Lab, tcp_ask, wait_until
-from labcase import LabCase
+from labcase import CONTROL_HOST, LabCase
 
 SECONDS = 60
 
@@ -129,7 +129,7 @@ class Reload(LabCase):
     def reload(self, config=None, text=None, says="reload"):
         before = len(self.daemon.log())
         if text is None:
-            control = {"protocol": "udp", "external": 1999, "internal": f"{DEVICE1}:1999", "description": "control"}
+            control = {"protocol": "udp", "external": 1999, "internal": f"{CONTROL_HOST}:1999", "description": "control"}
             config = dict(config or {})
             config["static"] = [control, *config.get("static", [])]
         self.daemon.configure(config, text)

@@ -88,7 +88,7 @@ class Silence(LabCase):
     def test_nothing_of_the_protocols_leaves_on_the_wan_POL_WHO_06(self):
         sniffer = self.sniff(self.lab.internet, "eth0")
         client, port = self.client(), self.port()
-        client.map("udp", port), client.natpmp("udp", port), client.natpmp("udp", 0, 0, 0)
+        client.unmap("udp", port, client.map("udp", port).nonce), client.natpmp("udp", port), client.natpmp("udp", 0, 0, 0)
         time.sleep(0.3)
         self.assertEqual([vars(p) for p in sniffer.all(lambda p: p.sport in (5350, 5351, 1900) or p.dport in (5350, 5351, 1900))], [])
 

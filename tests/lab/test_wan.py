@@ -101,10 +101,7 @@ class Vpn(LabCase):
 
     def test_a_route_to_a_vpn_stays_untranslated(self):
         with UdpEcho(self.lab.vpn, 7600, b"u") as service:
-            for to in ("10.200.0.5", "10.99.0.2"):
-                if to == "10.99.0.2":
-                    continue
-                self.answer_of(self.lab.device1, (to, 7600), source=(DEVICE1, 0))
+            self.answer_of(self.lab.device1, ("10.200.0.5", 7600), source=(DEVICE1, 0))
             self.assertEqual({sender[0] for _, sender in service.got}, {DEVICE1})
         # and from the VPN to the LAN
         with UdpEcho(self.lab.device1, 7601, b"d") as service:
@@ -116,7 +113,7 @@ class Vpn(LabCase):
         gw, vpn = self.lab.gateway, self.lab.vpn
         vpn.ip("addr", "add", "10.201.0.5/32", "dev", "lo")
         outside = self.sniff(self.lab.internet, "eth0")
-        with UdpEcho(vpn, 7602, b"late") as service:
+        with UdpEcho(vpn, 7602, b"late", "10.201.0.5") as service:
             gw.ip("route", "add", "10.201.0.0/16", "via", "10.99.0.2")
 
             def untranslated():
@@ -134,7 +131,7 @@ class Vpn(LabCase):
             self.assertEqual(leaks(outside), [])
 
     def test_hosts_on_the_wans_own_subnet_are_translated(self):
-        with UdpEcho(self.lab.internet, 7603, b"p") as service:
+        with UdpEcho(self.lab.internet, 7603, b"p", PEER) as service:
             self.answer_of(self.lab.device1, (PEER, 7603))
             self.assertEqual({sender[0] for _, sender in service.got}, {EXTERNAL})
 
