@@ -38,7 +38,7 @@ class NetworkWatcherTest : public testing::Test {
 
 TEST_F(NetworkWatcherTest, FollowsAddressesLinksAndRoutes) {
   EXPECT_TRUE(view().external.empty());
-  EXPECT_TRUE(view().wan[0].up);
+  EXPECT_TRUE(until([&] { return view().wan[0].up; }));
 
   gateway.ip("addr add 203.0.113.7/24 dev wan0");
   EXPECT_TRUE(until([&] { return view().external == std::vector{*Address::parse("203.0.113.7")}; }));

@@ -240,6 +240,8 @@ TEST_F(UdpServiceTest, AFloodOfOneSourceLeavesTheOtherAnswered) {
     HostSocket socket{alice, "192.168.1.3"};
     while (!over) socket.send("flood", "192.168.1.1", UdpService::port);
   }};
+  // while its burst lasts a flood is no flood yet
+  for (std::uint64_t refused = 0; refused == 0;) asio_post([&] { refused = service->counts().over_rate; });
   HostSocket socket{alice, "192.168.1.2"};
   int answered = 0;
   for (int i = 0; i < 50; ++i) {
@@ -250,7 +252,6 @@ TEST_F(UdpServiceTest, AFloodOfOneSourceLeavesTheOtherAnswered) {
   over = true;
   flood.join();
   EXPECT_EQ(answered, 50);
-  asio_post([&] { EXPECT_GT(service->counts().over_rate, 0u); });
 }
 
 }  // namespace
