@@ -29,6 +29,7 @@ namespace {
 using namespace tun;
 
 constexpr std::size_t batch_size = 32;
+constexpr std::size_t batch_octets = 128 << 10;  // of super packets: what is read is written while in the cache
 constexpr std::size_t largest_packet = 65535;
 constexpr std::uint32_t device_queue = 2048;  // packets: bursts of new flows overran the default of 500
 constexpr std::uint16_t last_router_port = 65534;
@@ -475,8 +476,9 @@ class TunPlane::Impl {
   std::size_t carry_batch() {
     std::array<Packet, batch_size> packets;
     std::size_t count = 0;
+    std::size_t octets = 0;
     bool drained = false;
-    while (count < batch_size) {
+    while (count < batch_size && octets < batch_octets) {
       Buffer& buffer = (*buffers_)[count];
       const ssize_t size = read(device_.fd(), buffer.frame(), sizeof(VirtioHeader) + largest_packet);
       if (size < 0) {
@@ -494,6 +496,7 @@ class TunPlane::Impl {
       packet.gso = buffer.header().gso_type != VirtioHeader::gso_none;
       if (std::to_integer<unsigned>(packet.data[0]) >> 4 != 4) continue;
       ++count;
+      octets += packet.size;
     }
     if (count == 0) return drained ? 0 : batch_size;
 
