@@ -78,6 +78,7 @@ class AdminTest : public ServiceTest {
       path.copy(to.sun_path, sizeof to.sun_path - 1);
       const timeval patience{10, 0};
       ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+      ::setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
       connected = ::connect(fd_, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0;
     }
     ~Raw() { ::close(fd_); }
