@@ -130,8 +130,11 @@ def stop(pid, seconds=6):
             try:
                 if os.waitpid(pid, os.WNOHANG)[0] == pid:
                     return
-            except ChildProcessError:
-                if not os.path.exists(f"/proc/{pid}"):
+            except ChildProcessError:  # it went to the background: another's child now, who may not have fetched it yet
+                try:
+                    if open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] in "ZX":
+                        return
+                except OSError:
                     return
             time.sleep(0.02)
 
@@ -194,5 +197,7 @@ def machine(loads):
     if run("git", "-C", ROOT, "status", "--porcelain", "--untracked-files=no", check=False).strip():
         commit += " with changes"
     busy = f", others used {median(loads):.0f} % of it meanwhile" if loads else ""
+    if loads and median(loads) > 15:
+        print("The machine was busy with other work: figures are rough, ratios less so, CPU per packet and latencies most of all.\n")
     return (f"Machine: {model.group(1).strip() if model else os.uname().machine}, {os.cpu_count()} cores, "
             f"Linux {os.uname().release}, {time.strftime('%Y-%m-%d %H:%M')}, commit {commit}{busy}.")
