@@ -42,6 +42,7 @@ class Load:
             self.socks[sock.fileno()] = (address, sock)
             self.poll.register(sock, select.EPOLLIN)
         self.by_address = {address: sock for address, sock in self.socks.values()}
+        self.keys = []
         self.granted = self.renewed = self.deleted = self.refused = 0
 
     def ask_one(self):
@@ -54,8 +55,8 @@ class Load:
                 return
             what = SimpleNamespace(kind="grant", via=rng.choice(("pcp", "natpmp")), nonce=rng.randbytes(12), lifetime=rng.randint(600, 7200))
         else:
-            key = rng.choice(list(self.held)) if rng.random() < 0.02 else self.some_key()
-            if key in self.asked:
+            key = self.some_key()
+            if key is None:
                 return
             held = self.held[key]
             what = SimpleNamespace(kind=kind, via=held.via, nonce=held.nonce, lifetime=rng.randint(600, 7200) if kind == "renew" else 0)
@@ -70,10 +71,17 @@ class Load:
             pass
 
     def some_key(self):
-        """A held key without walking them all: the oldest, or the newest."""
-        if self.rng.random() < 0.5:
-            return next(iter(self.held))
-        return next(reversed(self.held))
+        """A held key without walking them all; None when only busy ones come by."""
+        for _ in range(8):
+            if not self.keys or self.rng.random() < 1 / len(self.keys):
+                self.keys = list(self.held)
+            at = self.rng.randrange(len(self.keys))
+            key = self.keys[at]
+            if key in self.held and key not in self.asked:
+                return key
+            self.keys[at] = self.keys[-1]
+            self.keys.pop()
+        return None
 
     def hear(self, timeout):
         for fd, _ in self.poll.poll(timeout):

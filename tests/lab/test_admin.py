@@ -128,13 +128,14 @@ class Admin(LabCase):
         out = self.cli_json("revoke", row["id"], "--block", "24h")
         self.assertEqual(out["revoked"], [row["id"]])
         self.assertRegex(out["blocked_until"], RFC3339)
+        other = os.urandom(12)
         for _ in range(2):
             client = self.client()
             answer = client.map("udp", port, port, 3600, nonce)
             self.assertEqual((answer.result, answer.lifetime), (wire.NOT_AUTHORIZED, 1800))
             self.assertEqual(client.natpmp("udp", port, port).result, 2)
-            self.assertEqual(client.map("tcp", port, port).result, 0)  # that transport only
-            self.assertEqual(self.client(2).map("udp", port).result, 0)  # that device only
+            self.assertEqual(client.map("tcp", port, port, 3600, other).result, 0)  # that transport only
+            self.assertEqual(self.client(2).map("udp", port, 0, 3600, other).result, 0)  # that device only
             self.assertIn(str(port), self.cli("list", "--blocked").stdout)
             self.daemon.kill()
             self.daemon.start()

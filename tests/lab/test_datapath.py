@@ -293,7 +293,8 @@ class Outbound(Packets):
                              ("GRE", wire.ip(GHOST, NOWHERE, 47, b"unwanted-gre!")),
                              ("TCP without session", wire.tcp(GHOST, self.port(), NOWHERE, 80, ACK, ack=1, data=b"unwanted")),
                              ("a later fragment alone", wire.ip(GHOST, NOWHERE, wire.UDP, b"unwanted" * 4, offset=800)),
-                             ("timestamp request", wire.icmp(GHOST, NOWHERE, 13, 0, 5 << 16, b"unwanted!!!!")),
+                             ("a router solicitation", wire.icmp(GHOST, NOWHERE, 10, 0, 0, b"unwanted")),
+                             ("a redirect", wire.icmp(GHOST, NOWHERE, 5, 1, 0, wire.udp(NOWHERE, 1, GHOST, 2, b"unwanted"))),
                              ("an error without session", wire.icmp(GHOST, NOWHERE, 3, 3, data=wire.udp(NOWHERE, 1, GHOST, 2, b"unwanted")))]:
             with self.subTest(what):
                 self.not_out(packet, b"unwanted")

@@ -51,7 +51,7 @@ class StoreCase(LabCase):
         self.assertTrue(status["warnings"])
 
 
-class FullDisk(StoreCase):
+class FullDiskAtStart(StoreCase):
     def test_a_store_that_cannot_be_made_at_start_POL_STO_04(self):
         self.fill()
         type(self).start()
@@ -66,9 +66,10 @@ class FullDisk(StoreCase):
         self.assertNotIn(port, [x["internal"]["port"] for x in self.leases()])
         self.heals(client)
 
+
+class FullDisk(StoreCase):
     def test_a_disk_that_fills_up_while_running_POL_STO_04(self):
-        if not self.daemon.running():
-            type(self).start()
+        type(self).start()
         client, port = self.client(), self.port()
         service = self.udp_service(port)
         nonce = os.urandom(12)
