@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cerrno>
 #include <filesystem>
 #include <future>
 #include <thread>
@@ -98,6 +99,7 @@ class AdminTest : public ServiceTest {
       while (mark.empty() || got_.find(mark) == got_.npos) {
         char room[4096];
         const auto size = ::recv(fd_, room, sizeof room, 0);
+        ended = size == 0 || (size < 0 && errno == ECONNRESET);
         if (size <= 0) break;
         got_.append(room, static_cast<std::size_t>(size));
       }
@@ -105,6 +107,7 @@ class AdminTest : public ServiceTest {
     }
     std::string read_all() { return read_until({}); }
     bool connected = false;
+    bool ended = false;  ///< by the server, not by our patience
 
    private:
     int fd_;

@@ -258,7 +258,8 @@ TEST_F(AdminApi, DropsAReaderOfEventsThatFallsBehind) {
     control([&] {
       for (int j = 0; j < 50; ++j) granted(pcp(console, static_cast<std::uint16_t>(3000 + j)));
     });
-  const auto text = slow.read_all();  // and it ends
+  const auto text = slow.read_all();
+  EXPECT_TRUE(slow.ended);
   EXPECT_LT(std::ranges::count(text, '\n'), 2 * 40 * 50);
   EXPECT_THAT(get("/api/v1/status"), StartsWith("HTTP/1.1 200 "));
 }
@@ -367,7 +368,8 @@ TEST_F(AdminApi, ASlowHeadIsCutOffAndOthersAreServedMeanwhile) {
   Raw slow{options.socket};
   slow.send("GET /api/v1/status HTT");
   EXPECT_THAT(get("/api/v1/status"), StartsWith("HTTP/1.1 200 "));
-  EXPECT_EQ(slow.read_all(), "");  // ended, without an answer
+  EXPECT_EQ(slow.read_all(), "");
+  EXPECT_TRUE(slow.ended);
 }
 
 TEST_F(AdminApi, AReaderThatDoesNotTakeItsListHoldsUpNobody) {
@@ -397,7 +399,9 @@ TEST_F(AdminApi, EndsWhileRequestsAreUnderWay) {
   reader.read_until(": events");
   control([&] { server.reset(); });
   EXPECT_EQ(waiting.read_all(), "");
+  EXPECT_TRUE(waiting.ended);
   reader.read_all();
+  EXPECT_TRUE(reader.ended);
   EXPECT_FALSE(std::filesystem::exists(options.socket));
 }
 
