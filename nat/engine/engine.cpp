@@ -216,7 +216,10 @@ void Engine::Impl::end_flows(const Address& device, TimePoint now) {
   for (const Part part : {Part::tcp, Part::udp, Part::icmp})
     for (std::uint32_t external = 1; external < 65536; ++external) {
       Slot& slot = mappings_.slot(part, static_cast<std::uint16_t>(external));
-      if (slot.host != host) continue;
+      if (slot.host != host || slot.kind == SlotKind::free || slot.kind == SlotKind::quarantine) continue;
+      if (part == Part::tcp)
+        for (std::uint32_t record = chain_of(slot); record != Flow::none; record = flows_[record].slot_next)
+          reset_both_ends(flows_[record]);
       if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) {
         free_slot(part, static_cast<std::uint16_t>(external));
       } else if (slot.is_lease()) {
@@ -452,6 +455,7 @@ Result<void> Engine::renew(MappingId id, TimePoint deadline) { return impl_->ren
 Result<void> Engine::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) {
   return impl_->set_remotes(id, remotes, now);
 }
+void Engine::take_made(PacketSink& sink) { impl_->take_made(sink); }
 void Engine::withdraw(MappingId id, Ending how, TimePoint now) { impl_->withdraw(id, how, now); }
 void Engine::end_flows(const Address& device, TimePoint now) { impl_->end_flows(device, now); }
 Result<Counters> Engine::counters(MappingId id) const { return impl_->counters(id); }

@@ -91,6 +91,10 @@ class Engine {
   /// Judges and rewrites a batch in order. Cheapest with 32 packets at once: table lines are fetched ahead.
   void translate(std::span<Packet> batch, TimePoint now, PacketSink& sink);
 
+  /// Hands out what calls without a packet have made: RSTs to both ends of sessions that ended (NMAP-09). To be called
+  /// after withdraw(), end_flows() and sweep().
+  void take_made(PacketSink& sink);
+
   // As DataPlane
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
   Result<void> renew(MappingId id, TimePoint deadline);

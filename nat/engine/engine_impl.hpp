@@ -39,6 +39,7 @@ class Engine::Impl {
   Impl(const EngineOptions& options, const OwnPorts& own_ports);
 
   void translate(std::span<Packet> batch, TimePoint now, PacketSink& sink);
+  void take_made(PacketSink& sink);
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
   Result<void> renew(MappingId id, TimePoint deadline);
@@ -94,6 +95,8 @@ class Engine::Impl {
   void start_tcp(Flow& flow, const packet::Ipv4& ip, bool from_inside) const;
   void touch_slot(Flow& flow);
   void answer_ended(const packet::Ipv4& ip, Action where);
+  /// Tells both ends that a session is over; they may be silent, and would hold it for hours.
+  void reset_both_ends(const Flow& flow);
   std::uint32_t lookup(const Work& work) const noexcept;
 
   void drop(Packet& packet, DropReason reason) noexcept;
@@ -212,6 +215,7 @@ class Engine::Impl {
   TimePoint now_{};
   std::uint32_t now_s_ = 0;
   PacketSink* sink_ = nullptr;
+  std::vector<std::pair<std::vector<std::byte>, Action>> made_;  // waits for take_made()
   std::uint32_t icmp_second_ = 0, icmp_sent_ = 0;
 
   std::uint32_t slot_cursor_ = 0, flow_cursor_ = 0;

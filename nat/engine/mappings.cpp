@@ -236,7 +236,11 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
   filters_.erase(at);
   const std::uint32_t first = lease.flows;
   const auto delay = static_cast<std::uint32_t>(std::max<std::int64_t>(policy_.reuse_delay.count(), 0));
-  if (how == Ending::reset && delay == 0) how = Ending::vacate;
+  if (how == Ending::reset) {
+    for (std::uint32_t record = first; record != Flow::none; record = flows_[record].slot_next)
+      reset_both_ends(flows_[record]);
+    if (delay == 0) how = Ending::vacate;
+  }
   switch (how) {
     case Ending::vacate:
       free_slot(part, external);

@@ -99,6 +99,7 @@ void Engine::Impl::translate(std::span<Packet> batch, TimePoint now, PacketSink&
     }
     batch = batch.subspan(count);
   }
+  if (!made_.empty()) take_made(sink);
   sink_ = nullptr;
 }
 
@@ -439,7 +440,9 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
   Lease* lease = slot.is_lease() ? &mappings_.lease(slot.aux) : nullptr;
   if (lease) {
     if (lease->flags & Lease::disabled) return drop(packet, DropReason::disabled);
-    if ((lease->flags & Lease::filtered) && !filters_allow(slot.aux, ip.source, ip.sport))
+    // Filters are for who comes from outside; what answers the host has been asked (PCP-13.3-11).
+    const bool answers = record != Flow::none && !(flows_[record].flags & (Flow::inbound | Flow::ended));
+    if ((lease->flags & Lease::filtered) && !answers && !filters_allow(slot.aux, ip.source, ip.sport))
       return drop(packet, DropReason::filtered);
   }
   const bool syn = part == Part::tcp && rules::sp_plain_syn(ip.tcp_flags);
@@ -538,6 +541,32 @@ void Engine::Impl::answer_ended(const Ipv4& ip, Action where) {
   if (ip.protocol != packet::protocol::tcp || (ip.tcp_flags & packet::tcp_flag::rst)) return;
   const auto rst = packet::make_rst(ip);
   sink_->emit(rst, where);
+}
+
+void Engine::Impl::take_made(PacketSink& sink) {
+  for (const auto& [octets, where] : made_) sink.emit(octets, where);
+  made_.clear();
+}
+
+void Engine::Impl::reset_both_ends(const Flow& flow) {
+  // Beyond this many at once the ends hear of it when they next send.
+  constexpr std::size_t most_made = 4096;
+  if (flow.protocol != packet::protocol::tcp || (flow.flags & Flow::ended) || !has_external_) return;
+  if (flow.state == rules::SP_TCP_BOTH_FIN || flow.state == rules::SP_TCP_TRANS) return;
+  if (rules::sp_is_over(flow.deadline_s, now_s_) || made_.size() >= most_made) return;
+  made_.emplace_back(packet::make_rst(packet::RstTo{flow.peer, flow.host, flow.peer_port, flow.host_port,
+                                                    flow.ack_host, flow.ack_peer}),
+                     Action::forward_lan);
+  packet::RstTo to_peer{external_, flow.peer, flow.external_port, flow.peer_port, flow.ack_peer, flow.ack_host};
+  Action where = Action::forward_wan;
+  if (flow.peer == external_) {  // a hairpin: the peer is a host too
+    const Slot& slot = mappings_.slot(Part::tcp, flow.peer_port);
+    if (!is_in_force(slot)) return;
+    to_peer.destination = slot.host;
+    to_peer.dport = slot.port;
+    where = Action::forward_lan;
+  }
+  made_.emplace_back(packet::make_rst(to_peer), where);
 }
 
 // --- flows ---

@@ -39,6 +39,21 @@ std::vector<std::byte> make_icmp_error(std::uint8_t type, std::uint8_t code, std
   return octets;
 }
 
+std::vector<std::byte> make_rst(const RstTo& to) {
+  std::vector<std::byte> octets(40);
+  auto* data = start_ipv4(octets, protocol::tcp, to.source, to.destination);
+  std::uint8_t* tcp = data + 20;
+  store16(tcp, to.sport);
+  store16(tcp + 2, to.dport);
+  store32(tcp + 4, to.seq);
+  store32(tcp + 8, to.ack);
+  tcp[12] = 5 << 4;
+  tcp[13] = tcp_flag::rst | tcp_flag::ack;
+  const auto sum = pseudo_header_sum(to.source, to.destination, protocol::tcp, 20) + sum_of(tcp, 20);
+  store16(tcp + 16, static_cast<std::uint16_t>(~fold(sum)));
+  return octets;
+}
+
 std::vector<std::byte> make_rst(const Ipv4& about) {
   std::vector<std::byte> octets(40);
   auto* data = start_ipv4(octets, protocol::tcp, about.destination, about.source);

@@ -17,4 +17,13 @@ std::vector<std::byte> make_icmp_error(std::uint8_t type, std::uint8_t code, std
 /// Not to be made for a segment that has RST itself.
 std::vector<std::byte> make_rst(const Ipv4& about);
 
+/// One end of a TCP connection that is told of its end.
+struct RstTo {
+  std::uint32_t source = 0, destination = 0;
+  std::uint16_t sport = 0, dport = 0;
+  std::uint32_t seq = 0;  ///< what the receiver expects next (RFC 5961, 3.2 asks for exactly that)
+  std::uint32_t ack = 0;  ///< counts before the connection is established
+};
+std::vector<std::byte> make_rst(const RstTo& to);
+
 }  // namespace sallyport::nat::packet

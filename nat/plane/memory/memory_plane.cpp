@@ -18,6 +18,13 @@ class Collector final : public PacketSink {
 
 MemoryPlane::MemoryPlane(const EngineOptions& options) : engine_{options, own_ports_} {}
 
+std::vector<MemoryPlane::Emitted> MemoryPlane::take_made() {
+  std::vector<Emitted> out;
+  Collector sink{out};
+  engine_.take_made(sink);
+  return out;
+}
+
 std::vector<MemoryPlane::Emitted> MemoryPlane::pass(std::vector<std::byte> octets, Side from, TimePoint now) {
   std::vector<Emitted> out;
   Collector sink{out};

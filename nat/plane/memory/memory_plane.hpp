@@ -41,6 +41,9 @@ class MemoryPlane final : public DataPlane {
   Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) override {
     return engine_.set_remotes(id, remotes, now);
   }
+  /// What the engine made without a packet since the last call: RSTs of sessions that ended.
+  std::vector<Emitted> take_made();
+
   void withdraw(MappingId id, Ending how, TimePoint now) override { engine_.withdraw(id, how, now); }
   void end_flows(const Address& device, TimePoint now) override { engine_.end_flows(device, now); }
   Result<Counters> counters(MappingId id) const override { return engine_.counters(id); }

@@ -185,7 +185,11 @@ class TunPlane::Impl {
   }
 
   void withdraw(MappingId id, Ending how, TimePoint now) {
-    locked([&] { engine_.withdraw(id, how, now); });
+    locked([&] {
+      engine_.withdraw(id, how, now);
+      engine_.take_made(made_);
+    });
+    send_made();
     const auto lease = leased_by_.find(id);
     if (lease == leased_by_.end()) return;
     // While the engine still answers for the ended mapping its port keeps its way into the TUN.
@@ -193,6 +197,14 @@ class TunPlane::Impl {
         how == Ending::vacate ? now : now + std::max(policy_.reuse_delay, policy_.tcp_transitory);
     leased_by_.erase(lease);
     if (how == Ending::vacate) free_leased_ports(now);
+  }
+
+  void end_flows(const Address& device, TimePoint now) {
+    locked([&] {
+      engine_.end_flows(device, now);
+      engine_.take_made(made_);
+    });
+    send_made();
   }
 
   Result<void> set_network(const NetworkView& network, TimePoint now) {
@@ -247,7 +259,12 @@ class TunPlane::Impl {
 
   std::vector<PlaneEvent> sweep(TimePoint now) {
     refresh_own_ports(now);
-    auto events = locked([&] { return engine_.sweep(now); });
+    auto events = locked([&] {
+      auto found = engine_.sweep(now);
+      engine_.take_made(made_);
+      return found;
+    });
+    send_made();
     free_leased_ports(now);
     // Programs that manage networks may flush rules they do not know (systemd-networkd does when it starts),
     // and a route to a `no_translate` destination may have come or gone.
@@ -528,6 +545,10 @@ class TunPlane::Impl {
     return Side::wan;
   }
 
+  void send_made() {
+    made_.flush([this](const std::byte* data, std::size_t size) { send(data, size); });
+  }
+
   void send(const void* data, std::size_t size) {
     // A packet the stack will not have (its memory, its link down) is lost as on any wire.
     while (write(device_.fd(), data, size) < 0 && errno == EINTR) {
@@ -547,6 +568,7 @@ class TunPlane::Impl {
   std::vector<std::uint32_t> own_addresses_;
 
   // the control thread's
+  Emitted made_;
   NetworkView network_;
   PlanePolicy policy_;
   PortRange router_ports_{};
@@ -645,7 +667,7 @@ Result<void> TunPlane::set_remotes(MappingId id, std::span<const RemoteFilter> r
 }
 void TunPlane::withdraw(MappingId id, Ending how, TimePoint now) { impl_->withdraw(id, how, now); }
 void TunPlane::end_flows(const Address& device, TimePoint now) {
-  impl_->locked([&] { impl_->engine().end_flows(device, now); });
+  impl_->end_flows(device, now);
 }
 Result<Counters> TunPlane::counters(MappingId id) const {
   return impl_->locked([&] { return impl_->engine().counters(id); });

@@ -90,10 +90,42 @@ TEST_F(MappingTest, AnInboundConnectionLivesAsLongAsOneFromInside) {  // N5382-0
             "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 A ttl=63");
 }
 
+TEST_F(MappingTest, AResetTellsBothEndsAtOnce) {  // NMAP-09: an end that is silent would never hear of it
+  const auto installed = open(Transport::tcp, alice, 80, 8080);
+  connect_inbound();
+  plane.withdraw(installed.id, Ending::reset, now);
+  const auto made = plane.take_made();
+  ASSERT_EQ(made.size(), 2U);
+  EXPECT_EQ(tell(made),
+            "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 AR ttl=64\n"
+            "wan: tcp 203.0.113.2:8080 > 198.51.100.7:999 AR ttl=64");
+  const auto seq = [&](std::size_t i) {
+    const auto* tcp = reinterpret_cast<const std::uint8_t*>(made[i].octets.data()) + 20;
+    return std::uint32_t{tcp[4]} << 24 | tcp[5] << 16 | tcp[6] << 8 | tcp[7];
+  };
+  EXPECT_EQ(seq(0), 5001U);  // exactly what each end waits for (RFC 5961, 3.2)
+  EXPECT_EQ(seq(1), 1001U);
+  EXPECT_TRUE(plane.take_made().empty());
+}
+
+TEST_F(MappingTest, AHairpinConnectionIsResetAtBothHosts) {  // NMAP-09, -13
+  const auto installed = open(Transport::tcp, alice, 80, 8080);
+  EXPECT_EQ(pass(tcp(bob, 9990, external_address, 8080, syn).seq(5000), nat::Side::lan).size(), 1U);
+  const auto made = [&] {
+    plane.withdraw(installed.id, Ending::reset, now);
+    return plane.take_made();
+  }();
+  ASSERT_EQ(made.size(), 2U);
+  EXPECT_EQ(tell(made),
+            "lan: tcp 203.0.113.2:9990 > 192.168.1.10:80 AR ttl=64\n"
+            "lan: tcp 203.0.113.2:8080 > 192.168.1.11:9990 AR ttl=64");
+}
+
 TEST_F(MappingTest, AResetEndsItsFlowsWithRstToEitherSide) {  // NMAP-04, -09
   const auto installed = open(Transport::tcp, alice, 80, 8080);
   connect_inbound();
   plane.withdraw(installed.id, Ending::reset, now);
+  plane.take_made();
   EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)),
             "wan: tcp 203.0.113.2:8080 > 198.51.100.7:999 R ttl=64");
   EXPECT_EQ(from_lan(tcp(alice, 80, server, 999, 0).seq(1001).ack(5001)),
@@ -124,7 +156,7 @@ TEST_F(MappingTest, ADrainLetsLiveSessionsGoOnAndNobodyNewIn) {
             "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 A ttl=63");
 }
 
-TEST_F(MappingTest, FiltersHoldForEveryPacket) {  // NMAP-06, POL-TGT-07
+TEST_F(MappingTest, FiltersHoldForEveryPacket) {  // NMAP-06, POL-TGT-07, PCP-13.3-11
   auto spec = wish(Transport::udp, alice, 6000, 7000);
   spec.remotes = {{Prefix::v4(ip(server), 32), std::nullopt}, {Prefix::v4(ip("198.51.100.64"), 26), port(99)}};
   const auto installed = install(spec);
@@ -132,10 +164,12 @@ TEST_F(MappingTest, FiltersHoldForEveryPacket) {  // NMAP-06, POL-TGT-07
   EXPECT_NE(from_wan(udp(server, 53, external_address, 7000)), "dropped: filtered");
   EXPECT_NE(from_wan(udp("198.51.100.70", 99, external_address, 7000)), "dropped: filtered");
   EXPECT_EQ(from_wan(udp("198.51.100.70", 98, external_address, 7000)), "dropped: filtered");
-  leaves(udp(alice, 6000, other_server, 53));
   EXPECT_EQ(from_wan(udp(other_server, 53, external_address, 7000)), "dropped: filtered");
-  ASSERT_TRUE(plane.set_remotes(installed->id, {}, now));
+  leaves(udp(alice, 6000, other_server, 53));
   EXPECT_NE(from_wan(udp(other_server, 53, external_address, 7000)), "dropped: filtered");
+  EXPECT_EQ(from_wan(udp(other_server, 54, external_address, 7000)), "dropped: filtered");
+  ASSERT_TRUE(plane.set_remotes(installed->id, {}, now));
+  EXPECT_NE(from_wan(udp(other_server, 54, external_address, 7000)), "dropped: filtered");
 }
 
 TEST_F(MappingTest, FiltersHoldForTcpToo) {  // NMAP-06
