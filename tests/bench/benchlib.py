@@ -163,7 +163,7 @@ def number(value, digits=None):
 
 
 def ratio(ours, theirs):
-    return None if not ours or not theirs else ours / theirs
+    return None if not ours or not theirs or ours < 0 or theirs < 0 else ours / theirs
 
 
 def times(value):
