@@ -21,9 +21,11 @@ PCP_MAP = os.path.join(ROOT, "build/bin/pcp_map")
 HOME = FAR  # where the people on the internet sit
 
 PICTURE = f"""
-   internet               gateway                       devices of the LAN
-  {FAR} ---- {EXTERNAL}  192.168.50.1 --+-- 192.168.50.11  console, web, NAS
-                     (sallyportd)            +-- 192.168.50.12  console, camera
+   internet               gateway (sallyportd)          devices of the LAN
+   {FAR} ------- {EXTERNAL} | {LAN} --+-- 192.168.50.11
+                                                     |   console 1, web, NAS
+                                                     +-- 192.168.50.12
+                                                         console 2, camera, files
 """
 
 
@@ -288,8 +290,14 @@ def tell(story, lab):
     story.chapter("The daemon is killed and started again")
     story.command("gateway", "kill", "-9", str(daemon.pid))
     daemon.kill()
-    story.step("While it is dead nothing gets out past it, or in (it fails closed).",
-               lambda: udp_ask(internet, (EXTERNAL, first), (HOME, 0), tries=1, wait=0.4) is None)
+    outside = stack.enter_context(internet.sniff("eth0"))
+
+    def shut_both_ways():
+        udp_ask(one, (HOME, 7000), tries=2, wait=0.3)
+        got_out = outside.find(lambda p: p.dport == 7000)
+        return not got_out and udp_ask(internet, (EXTERNAL, first), (HOME, 0), tries=1, wait=0.4) is None
+
+    story.step("While it is dead nothing gets out past it, or in: it fails closed.", shut_both_ways)
     story.step("Started again: every lease is back, and console 1 answers at its port.",
                lambda: daemon.start() and len(lab.leases(daemon)) == len(rows) - 1 and
                udp_ask(internet, (EXTERNAL, first), (HOME, 0))[0].startswith(b"console 1"))

@@ -288,6 +288,23 @@ class Outbound(Packets):
         error = wait_until("ICMP 3/4", told)
         self.assertEqual((error.mtu, error.destination, error.inner.source), (1400, GHOST, GHOST))
 
+    def test_mss_is_clamped_to_a_smaller_wan_N5382_25(self):
+        self.lab.gateway.ip("link", "set", "wan0", "mtu", "1400")
+        self.addCleanup(self.lab.gateway.ip, "link", "set", "wan0", "mtu", "1500")
+        with TcpEcho(self.lab.internet, 7450, b"m"):
+            def clamped():
+                self.outside.clear()
+                self.assertEqual(tcp_ask(self.lab.device1, (FAR, 7450))[0], b"m")
+                syn = self.outside.find(lambda p: p.flags == SYN and p.dport == 7450)
+                options = syn.payload[20:(syn.payload[12] >> 4) * 4]
+                return options[:2] == b"\2\4" and struct.unpack_from("!H", options, 2)[0] == 1360
+
+            wait_until("the SYN says 1360", clamped)
+
+    def test_no_rule_of_the_kernels_nat_is_needed(self):
+        done = self.lab.gateway.call("nft", "list", "ruleset")
+        self.assertEqual((done.returncode, done.stdout.strip()), (0, ""), done.stderr)
+
     def test_what_cannot_be_translated_is_dropped_POL_NET_01(self):
         for what, packet in [("SCTP", wire.ip(GHOST, NOWHERE, 132, b"unwanted-sctp")),
                              ("GRE", wire.ip(GHOST, NOWHERE, 47, b"unwanted-gre!")),

@@ -5,8 +5,8 @@ import threading
 import time
 
 import wire
-from lab import DEVICE1, DEVICE2
-from labcase import LabCase
+from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, UdpEcho, wait_until
+from labcase import LabCase, leaks
 
 SECONDS = 15
 
@@ -27,6 +27,34 @@ class Quotas(LabCase):
         self.assertEqual(self.client(2).map("udp", self.port()).result, 0)
         self.assertEqual(client.unmap("udp", *made[0]).result, 0)
         self.assertEqual(client.map("udp", self.port()).result, 0)
+
+
+class ImplicitLimit(LabCase):
+    config = {"limits": {"mappings_per_device": 5}}
+
+    def test_a_device_over_its_mappings_is_told_and_its_live_flows_go_on_POL_QTA_04(self):
+        lab = self.lab
+        outside, inside = self.sniff(lab.internet, "eth0"), self.sniff(lab.device1, "eth0")
+        socks = [lab.device1.udp(DEVICE1, self.port()) for _ in range(8)]
+        for sock in socks:
+            self.addCleanup(sock.close)
+        with UdpEcho(lab.internet, 7970, b"l"):
+            def sent():
+                for sock in socks:
+                    try:
+                        sock.sendto(b"one of eight", (FAR, 7970))
+                    except ConnectionRefusedError:
+                        pass
+                return {p.sport for p in outside.all(lambda p: p.data == b"one of eight" and p.source == EXTERNAL)}
+
+            wait_until("five go out", lambda: len(sent()) == 5)
+            self.assertEqual(len(sent()), 5)
+            refusal = wait_until("the device is told by ICMP 3/13", lambda: inside.find(lambda p: p.kind == 3 and p.code == 13))
+            self.assertEqual(refusal.destination, DEVICE1)
+            self.assertEqual(leaks(outside), [])
+            self.assertEqual(self.answer_of(lab.device2, (FAR, 7970))[0], b"l")  # another device is not touched
+        # explicit mappings have their own limit
+        self.assertEqual(self.client().map("udp", self.port()).result, 0)
 
 
 class Fairness(LabCase):

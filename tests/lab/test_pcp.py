@@ -212,6 +212,39 @@ class Pcp(LabCase):
             peer.sendto(b"back", sender)
             self.assertEqual(mine.recvfrom(100)[0], b"back")
 
+    def test_a_freed_port_goes_at_once_to_who_asks_for_just_it_POL_TGT_10(self):
+        port, nonce = self.port(), os.urandom(12)
+        self.assertEqual(self.client(1).map("udp", port, port, 600, nonce).external, port)
+        self.assertEqual(self.client(1).unmap("udp", port, nonce).result, 0)
+        service = self.udp_service(port + 5000, device=2)
+        answer = self.client(2).map("udp", port + 5000, port, 600, options=wire.option(wire.PREFER_FAILURE))
+        self.assertEqual((answer.result, answer.external), (0, port))
+        self.arrives(service, port)
+
+    def test_a_freed_port_comes_back_to_its_former_owner_and_works(self):
+        port, client = self.port(), self.client()
+        service = self.udp_service(port)
+        for _ in range(3):
+            nonce = os.urandom(12)
+            self.assertEqual(client.map("udp", port, port, 600, nonce).external, port)
+            self.arrives(service, port)
+            self.assertEqual(client.unmap("udp", port, nonce).result, 0)
+            self.dropped(service, port)
+
+    def test_a_lan_behind_an_inner_router_is_served_POL_WHO_02(self):
+        lab = self.lab
+        lab.device2.ip("addr", "add", "192.168.80.5/32", "dev", "lo")
+        lab.gateway.ip("route", "add", "192.168.80.0/24", "via", DEVICE2)
+        self.addCleanup(lab.gateway.ip, "route", "del", "192.168.80.0/24")
+        client = self.client(host=lab.device2, address="192.168.80.5")
+        wait_until("it is answered", lambda: client.ask(b"\0\0", tries=1, timeout=0.3))
+        port = self.port()
+        service = self.udp_service(port, device=2, address="192.168.80.5")
+        answer = client.map("udp", port, port)
+        self.assertEqual((answer.result, answer.external), (0, port))
+        self.arrives(service, port)
+        self.assertEqual(self.lease("udp", port)["internal"]["address"], "192.168.80.5")
+
     def test_the_daemons_control_ports_are_never_leased_POL_TGT_05(self):
         prefer = wire.option(wire.PREFER_FAILURE)
         for protocol, port in (("udp", 1900), ("udp", 5350), ("udp", 5351), ("tcp", 5000)):

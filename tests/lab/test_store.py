@@ -51,6 +51,21 @@ class StoreCase(LabCase):
         self.assertTrue(status["warnings"])
 
 
+class ReadOnlyAtStart(StoreCase):
+    def test_a_read_only_disk_is_told_and_heals_POL_STO_04(self):
+        run("mount", "-o", "remount,ro", self.disk)
+        type(self).start()
+        client, port = self.client(), self.port()
+        self.assertEqual(client.map("udp", port).result, wire.NO_RESOURCES)
+        self.assertEqual(client.natpmp("udp", port).result, 4)
+        self.arrives(self.control, 1999)
+        self.is_told()
+        # the daemon sees the mount through its own mount namespace (ip netns exec makes one)
+        run("mount", "-o", "remount,rw", self.disk)
+        run("nsenter", "-t", str(self.daemon.pid), "-m", "mount", "-o", "remount,rw", self.disk)
+        self.heals(client)
+
+
 class FullDiskAtStart(StoreCase):
     def test_a_store_that_cannot_be_made_at_start_POL_STO_04(self):
         self.fill()
