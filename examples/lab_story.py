@@ -304,6 +304,12 @@ def tell(story, lab):
     stack.close()
 
 
+def tell_what_is_left():
+    left = [name for name in os.listdir("/run/netns") if f"-{os.getpid()}-" in name] if os.path.isdir("/run/netns") else []
+    print(f"Left behind: {' '.join(left)}" if left else "Cleaned up: the namespaces, the daemon and its files are gone.",
+          flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-plane", default="tun")
@@ -312,6 +318,7 @@ def main():
     Lab.daemon_path, Lab.cli_path = os.path.join(ROOT, "build/bin/sallyportd"), os.path.join(ROOT, "build/bin/sallyport")
     Lab.data_plane = args.data_plane
     lab_module.guard()
+    lab_module.at_end(tell_what_is_left)  # the first to be asked for is the last to run
     story = Story()
     print("\n" + paint("1", "Sallyport, shown on a small internet inside this machine") + PICTURE, end="", flush=True)
     began = time.monotonic()
@@ -326,8 +333,6 @@ def main():
         return 1
     finally:
         lab_module.clean_up()
-        left = [n for n in os.listdir("/run/netns") if f"-{os.getpid()}-" in n] if os.path.isdir("/run/netns") else []
-        print("Cleaned up: the namespaces, the daemon and its files are gone." if not left else f"Left behind: {left}", flush=True)
 
 
 if __name__ == "__main__":

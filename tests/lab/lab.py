@@ -13,7 +13,6 @@ what a kill -9 of ourselves leaves is removed by the next run. Nothing outside t
 import atexit
 import contextlib
 import ctypes
-import fcntl
 import glob
 import itertools
 import json
@@ -78,6 +77,12 @@ def guard():
         match = re.fullmatch(r"sp\d+-(\d+)-\w+", os.path.basename(path))
         if match and not os.path.exists(f"/proc/{match.group(1)}"):
             run("ip", "netns", "del", os.path.basename(path), check=False)
+    for path in glob.glob(os.path.join(tempfile.gettempdir(), "sallyport-lab-*-*")):
+        match = re.fullmatch(r"sallyport-lab-(\d+)-\w+", os.path.basename(path))
+        if match and not os.path.exists(f"/proc/{match.group(1)}"):
+            for disk in glob.glob(os.path.join(path, "disk")):
+                run("umount", "-l", disk, check=False)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def run(*command, check=True, stdin=None, timeout=60):
@@ -413,7 +418,7 @@ class Lab:
     cli_path = os.path.join(ROOT, "build/bin/sallyport")
     data_plane = "tun"
 
-    def __init__(self, guest=False, vpn=False, wan=True, guests_of_vpn=True):
+    def __init__(self, guest=False, vpn=False, wan=True):
         if os.geteuid() != 0:
             raise RuntimeError("network namespaces need root")
         self.number = next(_numbers)

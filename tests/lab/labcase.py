@@ -2,13 +2,14 @@
 
 import contextlib
 import itertools
-import os
+import socket
 import threading
 import time
 import unittest
 
 import lab as lab_module
-from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, Lab, PEER, TcpEcho, UdpEcho, token, wait_until
+import wire
+from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, PEER, Lab, TcpEcho, UdpEcho, token, wait_until
 from wire import Client
 
 CONTROL = 1999  # a static UDP mapping to device1: what arrives there later proves that what came before was dropped
@@ -133,7 +134,6 @@ class Chatter:
     def __init__(self, host, address, to=FAR, rate=0.01):
         self.host, self.address, self.to, self.rate = host, address, to, rate
         self.open, self.sent = True, 0
-        self.gateway_mac = host.lab_gateway_mac if hasattr(host, "lab_gateway_mac") else None
         self.thread = threading.Thread(target=self._talk, daemon=True)
 
     def __enter__(self):
@@ -141,9 +141,6 @@ class Chatter:
         return self
 
     def _talk(self):
-        import socket
-
-        import wire
         raw = self.host.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         numbers = itertools.count(30000)
         with raw:
@@ -169,7 +166,6 @@ class Chatter:
 
 def leaks(sniffer, allowed=(EXTERNAL,)):
     """What left on the WAN with another source address than an external one."""
-    import wire
     out = []
     for incoming, raw in sniffer.packets():
         packet = wire.parse(raw)

@@ -6,7 +6,7 @@ import struct
 import time
 
 import wire
-from lab import (DEVICE1, DEVICE2, EXTERNAL, FAR, LAN, OTHER_FAR, PEER, TcpEcho, UdpEcho, tcp_ask, token, udp_ask,
+from lab import (DEVICE1, DEVICE2, EXTERNAL, FAR, LAN, PEER, TcpEcho, UdpEcho, tcp_ask, token, udp_ask,
                  wait_until)
 from labcase import LabCase, leaks
 from wire import ACK, RST, SYN
@@ -233,7 +233,7 @@ class Outbound(Packets):
         self.assertEqual([vars(p) for p in self.inside.all(lambda p: p.protocol == wire.ICMP and p.source == "203.0.114.99")], [])
 
     def test_outbound_errors_are_translated_inside_too_N5508_28(self):
-        _, external = self.opened(sport=(sport := self.port()))
+        _, external = self.opened()
         data = token()
         self.send_in(wire.udp(NOWHERE, 9000, EXTERNAL, external, data))
         packet = self.comes("the datagram", data)
@@ -324,7 +324,7 @@ class Outbound(Packets):
                 self.not_out(wire.udp(source, self.port(), NOWHERE, 9000, data), data)
 
     def test_spoofed_senders_and_internal_destinations_outside_are_dropped_POL_NET_03_NSEC_01_03(self):
-        port, raw = self.port(), None
+        port = self.port()
         self.client().natpmp("udp", port, port)
         service = self.udp_service(port)
         for source in ("192.168.50.99", DEVICE2, LAN, EXTERNAL, "127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.5", "240.0.0.1"):
