@@ -64,9 +64,11 @@ class OwnPorts {
     std::uint32_t source = 0, destination = 0;
     std::uint16_t source_port = 0, destination_port = 0;
   };
-  /// Whether a socket of the router waits for just this packet. A resolver binds a port anew for each question: its
-  /// answer is back before in_use() was ever refreshed.
-  virtual bool expects(const Unclaimed& packet) const { return in_use(packet.transport, packet.destination_port); }
+  /// Whether a socket of the router waits for just this packet. A resolver binds a port anew for each
+  /// question: its answer is back before in_use() was ever refreshed.
+  virtual bool expects(const Unclaimed& packet) const {
+    return in_use(packet.transport, packet.destination_port);
+  }
 };
 
 /// What TTL handling the plane leaves to the engine.
@@ -91,8 +93,8 @@ class Engine {
   /// Judges and rewrites a batch in order. Cheapest with 32 packets at once: table lines are fetched ahead.
   void translate(std::span<Packet> batch, TimePoint now, PacketSink& sink);
 
-  /// Hands out what calls without a packet have made: RSTs to both ends of sessions that ended (NMAP-09). To be called
-  /// after withdraw(), end_flows() and sweep().
+  /// Hands out what calls without a packet have made: RSTs to both ends of sessions that ended (NMAP-09). To
+  /// be called after withdraw(), end_flows() and sweep().
   void take_made(PacketSink& sink);
 
   // As DataPlane

@@ -162,8 +162,9 @@ class Engine::Impl {
   void mark_confirmed(std::uint32_t record);
   /// Whether a flow counts for its host's limit: what outsiders begin does only once it runs both ways.
   static bool counts(const Flow& flow) noexcept {
-    return (flow.flags & Flow::answered) && (!(flow.flags & Flow::inbound) || (flow.flags & Flow::confirmed) ||
-                                             flow.protocol != packet::protocol::tcp);
+    return (flow.flags & Flow::answered) &&
+           (!(flow.flags & Flow::inbound) || (flow.flags & Flow::confirmed) ||
+            flow.protocol != packet::protocol::tcp);
   }
   bool make_room();
   bool sent_before(const FlowKey& key);

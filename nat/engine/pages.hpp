@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <utility>
 
@@ -40,9 +41,20 @@ class Pages {
 
   /// Invalidates references. False, and nothing changed, when the kernel has no memory.
   bool grow(std::size_t count) noexcept {
-    void* at = data_ ? mremap(data_, octets(), count * sizeof(T), MREMAP_MAYMOVE)
-                     : mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const std::size_t wanted = count * sizeof(T);
+    void* at = MAP_FAILED;
+    if (wanted < large) {
+      at = data_ ? mremap(data_, octets(), wanted, MREMAP_MAYMOVE)
+                 : map(nullptr, wanted, PROT_READ | PROT_WRITE, 0);
+    } else if (void* place = aligned_place(wanted); place != MAP_FAILED) {
+      // Random access to a large table costs mostly what finding its pages costs: ask for huge ones.
+      at = data_ ? mremap(data_, octets(), wanted, MREMAP_MAYMOVE | MREMAP_FIXED, place)
+                 : map(place, wanted, PROT_READ | PROT_WRITE, MAP_FIXED);
+      if (at == MAP_FAILED)
+        munmap(place, wanted);
+      else
+        madvise(at, wanted, MADV_HUGEPAGE);
+    }
     if (at == MAP_FAILED) return false;
     data_ = static_cast<T*>(at);
     count_ = count;
@@ -54,6 +66,22 @@ class Pages {
   }
 
  private:
+  static constexpr std::size_t huge_page = 2 << 20, large = 16 * huge_page;
+
+  static void* map(void* at, std::size_t size, int protection, int flags) noexcept {
+    return mmap(at, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+  }
+  /// Address space that starts where a huge page may, as yet without access.
+  static void* aligned_place(std::size_t size) noexcept {
+    void* at = map(nullptr, size + huge_page, PROT_NONE, 0);
+    if (at == MAP_FAILED) return at;
+    auto* start = static_cast<char*>(at);
+    const std::size_t skip = -reinterpret_cast<std::uintptr_t>(start) % huge_page;
+    if (skip) munmap(start, skip);
+    munmap(start + skip + size, huge_page - skip);
+    return start + skip;
+  }
+
   std::size_t octets() const noexcept { return count_ * sizeof(T); }
   T* data_ = nullptr;
   std::size_t count_ = 0;

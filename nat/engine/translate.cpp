@@ -557,7 +557,8 @@ void Engine::Impl::reset_both_ends(const Flow& flow) {
   made_.emplace_back(packet::make_rst(packet::RstTo{flow.peer, flow.host, flow.peer_port, flow.host_port,
                                                     flow.ack_host, flow.ack_peer}),
                      Action::forward_lan);
-  packet::RstTo to_peer{external_, flow.peer, flow.external_port, flow.peer_port, flow.ack_peer, flow.ack_host};
+  packet::RstTo to_peer{external_,      flow.peer,     flow.external_port,
+                        flow.peer_port, flow.ack_peer, flow.ack_host};
   Action where = Action::forward_wan;
   if (flow.peer == external_) {  // a hairpin: the peer is a host too
     const Slot& slot = mappings_.slot(Part::tcp, flow.peer_port);

@@ -11,26 +11,30 @@
 
 namespace sallyport::test {
 
-/// A translator with an implicit, a TCP and a UDP mapping, for inputs nobody chose. Aborts where a promise breaks.
+/// A translator with an implicit, a TCP and a UDP mapping, for inputs nobody chose. Aborts where a promise
+/// breaks.
 class FuzzLan {
  public:
   FuzzLan() : plane_{{.secret = {1, 2}, .seed = 3}} {
     nat::NetworkView network;
-    nat::PlaneInterface lan{.name = "lan0", .index = 2, .mtu = 1500, .up = true, .addresses = {}, .prefixes = {}};
+    nat::PlaneInterface lan{
+        .name = "lan0", .index = 2, .mtu = 1500, .up = true, .addresses = {}, .prefixes = {}};
     lan.addresses = {Address::v4(0xc0a80101)};
     lan.prefixes = {Prefix::v4(0xc0a80100, 24)};
-    nat::PlaneInterface wan{.name = "wan0", .index = 3, .mtu = 1400, .up = true, .addresses = {}, .prefixes = {}};
+    nat::PlaneInterface wan{
+        .name = "wan0", .index = 3, .mtu = 1400, .up = true, .addresses = {}, .prefixes = {}};
     wan.addresses = {Address::v4(external)};
     network.lan = {lan};
     network.wan = {wan};
     network.external = wan.addresses;
     plane_.set_network(network, now_).value();
     for (const auto transport : {Transport::tcp, Transport::udp})
-      plane_.install({.transport = transport,
-                      .internal = {Address::v4(0xc0a8010a), *Port::from(80)},
-                      .suggested = Port::from(8080),
-                      .insist = true},
-                     now_)
+      plane_
+          .install({.transport = transport,
+                    .internal = {Address::v4(0xc0a8010a), *Port::from(80)},
+                    .suggested = Port::from(8080),
+                    .insist = true},
+                   now_)
           .value();
   }
 

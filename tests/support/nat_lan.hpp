@@ -10,8 +10,9 @@
 #include "nat/plane/memory/memory_plane.hpp"
 #include "tests/support/packet_builder.hpp"
 
-/// A home behind a translator: LAN 192.168.1.0/24 with the gateway at .1, external address 203.0.113.2. What the
-/// gateway emits is described in one line a packet, and its checksums are checked against full computation.
+/// A home behind a translator: LAN 192.168.1.0/24 with the gateway at .1, external address 203.0.113.2. What
+/// the gateway emits is described in one line a packet, and its checksums are checked against full
+/// computation.
 namespace sallyport::test {
 
 using namespace std::chrono_literals;
@@ -27,10 +28,12 @@ inline Port port(std::uint32_t number) { return *Port::from(number); }
 
 inline nat::NetworkView home_network() {
   nat::NetworkView network;
-  nat::PlaneInterface lan{.name = "lan0", .index = 2, .mtu = 1500, .up = true, .addresses = {}, .prefixes = {}};
+  nat::PlaneInterface lan{
+      .name = "lan0", .index = 2, .mtu = 1500, .up = true, .addresses = {}, .prefixes = {}};
   lan.addresses = {Address::v4(ip(gateway_address))};
   lan.prefixes = {Prefix::v4(ip("192.168.1.0"), 24)};
-  nat::PlaneInterface wan{.name = "wan0", .index = 3, .mtu = 1500, .up = true, .addresses = {}, .prefixes = {}};
+  nat::PlaneInterface wan{
+      .name = "wan0", .index = 3, .mtu = 1500, .up = true, .addresses = {}, .prefixes = {}};
   wan.addresses = {Address::v4(ip(external_address))};
   wan.prefixes = {Prefix::v4(ip("203.0.113.0"), 24)};
   network.lan = {lan};
@@ -63,16 +66,25 @@ class NatLan : public ::testing::Test {
   /// What came of a packet, one line a packet with where it went; "dropped: REASON" when nothing did.
   std::string tell(const Out& out) const {
     if (out.empty())
-      return plane.last_action() == nat::Action::held ? "held"
-                                                      : "dropped: " + std::string{to_string(plane.last_reason())};
+      return plane.last_action() == nat::Action::held
+                 ? "held"
+                 : "dropped: " + std::string{to_string(plane.last_reason())};
     std::string text;
     for (const auto& emitted : out) {
       if (!text.empty()) text += '\n';
       switch (emitted.where) {
-        case nat::Action::forward_wan: text += "wan: "; break;
-        case nat::Action::forward_lan: text += "lan: "; break;
-        case nat::Action::local: text += "local: "; break;
-        default: text += "?: "; break;
+        case nat::Action::forward_wan:
+          text += "wan: ";
+          break;
+        case nat::Action::forward_lan:
+          text += "lan: ";
+          break;
+        case nat::Action::local:
+          text += "local: ";
+          break;
+        default:
+          text += "?: ";
+          break;
       }
       text += describe(emitted.octets);
     }

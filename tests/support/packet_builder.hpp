@@ -12,14 +12,16 @@
 #include <utility>
 #include <vector>
 
-/// Packets for tests, built octet by octet and summed by the definition (RFC 1071), beside the code they test.
+/// Packets for tests, built octet by octet and summed by the definition (RFC 1071), beside the code they
+/// test.
 namespace sallyport::test {
 
 using Octets = std::vector<std::byte>;
 
 inline std::uint32_t ip(const std::string& text) {
   in_addr address{};
-  if (inet_pton(AF_INET, text.c_str(), &address) != 1) throw std::invalid_argument{"no IPv4 address: " + text};
+  if (inet_pton(AF_INET, text.c_str(), &address) != 1)
+    throw std::invalid_argument{"no IPv4 address: " + text};
   return ntohl(address.s_addr);
 }
 
@@ -30,7 +32,9 @@ inline std::uint16_t get16(const Octets& octets, std::size_t at) {
 inline std::uint32_t get32(const Octets& octets, std::size_t at) {
   return std::uint32_t{get16(octets, at)} << 16 | get16(octets, at + 2);
 }
-inline void put8(Octets& octets, std::size_t at, unsigned value) { octets.at(at) = static_cast<std::byte>(value); }
+inline void put8(Octets& octets, std::size_t at, unsigned value) {
+  octets.at(at) = static_cast<std::byte>(value);
+}
 inline void put16(Octets& octets, std::size_t at, unsigned value) {
   put8(octets, at, value >> 8);
   put8(octets, at + 1, value & 255);
@@ -41,7 +45,8 @@ inline void put32(Octets& octets, std::size_t at, std::uint32_t value) {
 }
 
 /// The ones' complement of the ones' complement sum, carry by carry.
-inline std::uint16_t full_checksum(const Octets& octets, std::size_t from, std::size_t to, std::uint32_t start = 0) {
+inline std::uint16_t full_checksum(const Octets& octets, std::size_t from, std::size_t to,
+                                   std::uint32_t start = 0) {
   std::uint32_t sum = start;
   for (std::size_t i = from; i < to; i += 2) {
     sum += std::to_integer<unsigned>(octets.at(i)) << 8;
@@ -51,7 +56,9 @@ inline std::uint16_t full_checksum(const Octets& octets, std::size_t from, std::
   return static_cast<std::uint16_t>(~sum);
 }
 
-inline std::size_t header_length(const Octets& packet) { return (std::to_integer<unsigned>(packet.at(0)) & 15) * 4; }
+inline std::size_t header_length(const Octets& packet) {
+  return (std::to_integer<unsigned>(packet.at(0)) & 15) * 4;
+}
 
 inline std::uint16_t full_transport_checksum(const Octets& packet) {
   const std::size_t at = header_length(packet);
@@ -67,12 +74,17 @@ inline std::uint16_t full_transport_checksum(const Octets& packet) {
 
 inline std::size_t checksum_field(const Octets& packet) {
   switch (std::to_integer<unsigned>(packet.at(9))) {
-    case 1: return header_length(packet) + 2;
-    case 6: return header_length(packet) + 16;
-    default: return header_length(packet) + 6;
+    case 1:
+      return header_length(packet) + 2;
+    case 6:
+      return header_length(packet) + 16;
+    default:
+      return header_length(packet) + 6;
   }
 }
-inline bool ip_checksum_is_right(const Octets& packet) { return full_checksum(packet, 0, header_length(packet)) == 0; }
+inline bool ip_checksum_is_right(const Octets& packet) {
+  return full_checksum(packet, 0, header_length(packet)) == 0;
+}
 inline bool transport_checksum_is_right(const Octets& packet) { return full_transport_checksum(packet) == 0; }
 /// Both; a UDP checksum of zero counts as right.
 inline bool checksums_are_right(const Octets& packet) {
@@ -141,7 +153,8 @@ class PacketBuilder {
     put32(packet, 12, source_);
     put32(packet, 16, destination_);
     std::copy(options_.begin(), options_.end(), packet.begin() + 20);
-    std::copy(payload_.begin(), payload_.end(), packet.begin() + static_cast<std::ptrdiff_t>(head + transport));
+    std::copy(payload_.begin(), payload_.end(),
+              packet.begin() + static_cast<std::ptrdiff_t>(head + transport));
     if (protocol_ == 6) {
       put16(packet, head, sport_);
       put16(packet, head + 2, dport_);
@@ -150,7 +163,8 @@ class PacketBuilder {
       put8(packet, head + 12, static_cast<unsigned>(transport / 4) << 4);
       put8(packet, head + 13, flags_);
       put16(packet, head + 14, window_);
-      std::copy(tcp_options_.begin(), tcp_options_.end(), packet.begin() + static_cast<std::ptrdiff_t>(head + 20));
+      std::copy(tcp_options_.begin(), tcp_options_.end(),
+                packet.begin() + static_cast<std::ptrdiff_t>(head + 20));
     } else if (protocol_ == 17) {
       put16(packet, head, sport_);
       put16(packet, head + 2, dport_);
@@ -164,7 +178,8 @@ class PacketBuilder {
       set_ip_checksum(packet);
     } else {
       set_checksums(packet);
-      if (bad_checksum_) put16(packet, checksum_field(packet), get16(packet, checksum_field(packet)) ^ 0x5a5a);
+      if (bad_checksum_)
+        put16(packet, checksum_field(packet), get16(packet, checksum_field(packet)) ^ 0x5a5a);
     }
     return packet;
   }
@@ -209,20 +224,24 @@ inline PacketBuilder icmp(const std::string& from, const std::string& to, unsign
   builder.rest_ = rest;
   return builder;
 }
-inline PacketBuilder echo(const std::string& from, const std::string& to, unsigned id, unsigned sequence = 1) {
+inline PacketBuilder echo(const std::string& from, const std::string& to, unsigned id,
+                          unsigned sequence = 1) {
   return icmp(from, to, 8, 0, id << 16 | sequence).payload("ping");
 }
-inline PacketBuilder echo_reply(const std::string& from, const std::string& to, unsigned id, unsigned sequence = 1) {
+inline PacketBuilder echo_reply(const std::string& from, const std::string& to, unsigned id,
+                                unsigned sequence = 1) {
   return icmp(from, to, 0, 0, id << 16 | sequence).payload("ping");
 }
 /// An ICMP error that quotes all of `about` up to `most` octets.
 inline PacketBuilder icmp_error(const std::string& from, const std::string& to, unsigned type, unsigned code,
                                 const Octets& about, std::size_t most = 28, std::uint32_t rest = 0) {
-  return icmp(from, to, type, code, rest).payload(Octets(
-      about.begin(), about.begin() + static_cast<std::ptrdiff_t>(std::min(most, about.size()))));
+  return icmp(from, to, type, code, rest)
+      .payload(
+          Octets(about.begin(), about.begin() + static_cast<std::ptrdiff_t>(std::min(most, about.size()))));
 }
 
-/// Cuts a packet as a router would; `sizes` are the payload octets of each fragment but the last, multiples of 8.
+/// Cuts a packet as a router would; `sizes` are the payload octets of each fragment but the last, multiples
+/// of 8.
 inline std::vector<Octets> fragments_of(const Octets& packet, const std::vector<std::size_t>& sizes) {
   std::vector<Octets> fragments;
   const std::size_t head = header_length(packet);
@@ -257,18 +276,19 @@ inline std::string describe(const Octets& packet) {
   if (fragment & 0x1fff)
     text = "fragment " + std::to_string((fragment & 0x1fff) * 8) + ' ' + from + " > " + to;
   else if ((protocol == 6 || protocol == 17) && packet.size() >= head + 8)
-    text = std::string{protocol == 6 ? "tcp " : "udp "} + from + ':' + std::to_string(get16(packet, head)) + " > " + to +
-           ':' + std::to_string(get16(packet, head + 2));
+    text = std::string{protocol == 6 ? "tcp " : "udp "} + from + ':' + std::to_string(get16(packet, head)) +
+           " > " + to + ':' + std::to_string(get16(packet, head + 2));
   else if (protocol == 1 && packet.size() >= head + 8)
     text = "icmp " + std::to_string(std::to_integer<unsigned>(packet[head])) + '/' +
-           std::to_string(std::to_integer<unsigned>(packet[head + 1])) + " id=" + std::to_string(get16(packet, head + 4)) +
-           ' ' + from + " > " + to;
+           std::to_string(std::to_integer<unsigned>(packet[head + 1])) +
+           " id=" + std::to_string(get16(packet, head + 4)) + ' ' + from + " > " + to;
   else
     text = "protocol " + std::to_string(protocol) + ' ' + from + " > " + to;
   if (protocol == 6 && !(fragment & 0x1fff) && packet.size() >= head + 20) {
     const auto flags = std::to_integer<unsigned>(packet[head + 13]);
     text += ' ';
-    for (const auto& [bit, letter] : {std::pair{2U, 'S'}, {16U, 'A'}, {1U, 'F'}, {4U, 'R'}, {8U, 'P'}, {32U, 'U'}})
+    for (const auto& [bit, letter] :
+         {std::pair{2U, 'S'}, {16U, 'A'}, {1U, 'F'}, {4U, 'R'}, {8U, 'P'}, {32U, 'U'}})
       if (flags & bit) text += letter;
   }
   return text + " ttl=" + std::to_string(std::to_integer<unsigned>(packet[8]));

@@ -55,7 +55,8 @@ TEST_F(FragmentTest, PassInEveryOrder) {  // N4787-24, NPKT-06
 
 TEST_F(FragmentTest, InboundFollowsItsFirst) {  // NPKT-06
   leaves(udp(alice, 5000, server, 53));
-  Octets datagram = udp(server, 53, external_address, 5000).id(5).dont_fragment(false).payload(std::string(200, 'y'));
+  Octets datagram =
+      udp(server, 53, external_address, 5000).id(5).dont_fragment(false).payload(std::string(200, 'y'));
   const auto parts = fragments_of(datagram, {104});
   EXPECT_EQ(from_wan(parts[1]), "held");
   const auto out = pass(parts[0], nat::Side::wan);
@@ -66,10 +67,12 @@ TEST_F(FragmentTest, InboundFollowsItsFirst) {  // NPKT-06
 
 TEST_F(FragmentTest, HairpinsToo) {  // N4787-15
   open(Transport::udp, bob, 6000, 7000);
-  Octets datagram = udp(alice, 5000, external_address, 7000).id(5).dont_fragment(false).payload(std::string(200, 'y'));
+  Octets datagram =
+      udp(alice, 5000, external_address, 7000).id(5).dont_fragment(false).payload(std::string(200, 'y'));
   const auto parts = fragments_of(datagram, {104});
   EXPECT_EQ(from_lan(parts[1]), "held");
-  EXPECT_EQ(describe(join(pass(parts[0], nat::Side::lan))), "udp 203.0.113.2:5000 > 192.168.1.11:6000 ttl=63");
+  EXPECT_EQ(describe(join(pass(parts[0], nat::Side::lan))),
+            "udp 203.0.113.2:5000 > 192.168.1.11:6000 ttl=63");
 }
 
 TEST_F(FragmentTest, LaterOnesAloneGoNowhere) {  // POL-NET-01
@@ -131,7 +134,7 @@ TEST_F(FragmentTest, AtTheTotalTheOldestGivesWay) {  // POL-NET-10
   policy.fragments_total = 10;
   set_policy();
   for (unsigned id = 0; id < 11; ++id) EXPECT_EQ(from_lan(fragments_of(big(id), {96})[1]), "held");
-  EXPECT_EQ(pass(fragments_of(big(0), {96})[0], nat::Side::lan).size(), 1U);   // its rest is gone
+  EXPECT_EQ(pass(fragments_of(big(0), {96})[0], nat::Side::lan).size(), 1U);  // its rest is gone
   EXPECT_EQ(pass(fragments_of(big(10), {96})[0], nat::Side::lan).size(), 2U);
 }
 
@@ -140,7 +143,9 @@ TEST(Fragments, StayBelowFourMebibytes) {  // POL-FAIR-05
   fragments.set_limits({0, 0, 15});
   nat::FragmentFate fate;
   for (unsigned i = 0; i < 10000; ++i) {
-    Octets part = fragments_of(udp("10.0.0." + std::to_string(i % 250), 1, server, 53).id(i).payload(std::string(1400, 'z')), {8})[1];
+    Octets part = fragments_of(
+        udp("10.0.0." + std::to_string(i % 250), 1, server, 53).id(i).payload(std::string(1400, 'z')),
+        {8})[1];
     nat::packet::Ipv4 ip;
     ASSERT_EQ(nat::packet::parse(part, false, ip), nat::packet::Malformed::no);
     fragments.take(ip, nat::Side::lan, 1, fate);

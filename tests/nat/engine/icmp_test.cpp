@@ -15,7 +15,8 @@ class IcmpTest : public NatLan {
 
 TEST_F(IcmpTest, AQueryAndItsAnswerPass) {  // N5508-01, -05
   EXPECT_EQ(from_lan(echo(alice, server, 77)), "wan: icmp 8/0 id=77 203.0.113.2 > 198.51.100.7 ttl=63");
-  EXPECT_EQ(from_wan(echo_reply(server, external_address, 77)), "lan: icmp 0/0 id=77 198.51.100.7 > 192.168.1.10 ttl=63");
+  EXPECT_EQ(from_wan(echo_reply(server, external_address, 77)),
+            "lan: icmp 0/0 id=77 198.51.100.7 > 192.168.1.10 ttl=63");
 }
 
 TEST_F(IcmpTest, TheIdentifierIsTheSameForEveryRemote) {  // N5508-02
@@ -45,7 +46,8 @@ TEST_F(IcmpTest, AnAnswerFromElsewhereIsDropped) {
 }
 
 TEST_F(IcmpTest, PingingTheExternalAddressReachesTheGateway) {  // N5508-09
-  EXPECT_EQ(from_wan(echo(server, external_address, 9)), "local: icmp 8/0 id=9 198.51.100.7 > 203.0.113.2 ttl=64");
+  EXPECT_EQ(from_wan(echo(server, external_address, 9)),
+            "local: icmp 8/0 id=9 198.51.100.7 > 203.0.113.2 ttl=64");
   policy.answer_ping = false;
   set_policy();
   EXPECT_EQ(from_wan(echo(server, external_address, 9)), "dropped: ping_refused");
@@ -57,13 +59,16 @@ TEST_F(IcmpTest, TheRoutersOwnPingsShareTheIdentifiers) {
   ASSERT_EQ(out.size(), 1U);
   const auto id = get16(out[0].octets, 24);
   EXPECT_NE(id, 77);
-  EXPECT_EQ(from_wan(echo_reply(server, external_address, id)), "local: icmp 0/0 id=77 198.51.100.7 > 203.0.113.2 ttl=64");
-  EXPECT_EQ(from_wan(echo_reply(server, external_address, 77)), "lan: icmp 0/0 id=77 198.51.100.7 > 192.168.1.10 ttl=63");
+  EXPECT_EQ(from_wan(echo_reply(server, external_address, id)),
+            "local: icmp 0/0 id=77 198.51.100.7 > 203.0.113.2 ttl=64");
+  EXPECT_EQ(from_wan(echo_reply(server, external_address, 77)),
+            "lan: icmp 0/0 id=77 198.51.100.7 > 192.168.1.10 ttl=63");
 }
 
 TEST_F(IcmpTest, AnInboundErrorReachesTheHostWithWhatItSent) {  // N5508-25, -26, -27, N4787-21, N5382-18
   for (const bool over_tcp : {false, true}) {
-    const Octets sent = over_tcp ? tcp(alice, 5000, server, 80, syn).ttl(40) : udp(alice, 5000, server, 53).ttl(40);
+    const Octets sent =
+        over_tcp ? tcp(alice, 5000, server, 80, syn).ttl(40) : udp(alice, 5000, server, 53).ttl(40);
     leaves(tcp(bob, 5000, server, 80, syn));
     leaves(udp(bob, 5000, server, 53));
     const Octets left = leaves(sent);
@@ -104,7 +109,8 @@ TEST_F(IcmpTest, TheQuotedTransportChecksumIsNotJudged) {  // N5508-23
 
 TEST_F(IcmpTest, ABadChecksumIsDropped) {  // N5508-20
   const Octets left = leaves(udp(alice, 5000, server, 53));
-  EXPECT_EQ(from_wan(icmp_error(other_server, external_address, 3, 1, left).bad_checksum()), "dropped: bad_icmp_checksum");
+  EXPECT_EQ(from_wan(icmp_error(other_server, external_address, 3, 1, left).bad_checksum()),
+            "dropped: bad_icmp_checksum");
   EXPECT_EQ(from_lan(icmp_error(alice, server, 3, 3, left).bad_checksum()), "dropped: bad_icmp_checksum");
 }
 
@@ -123,7 +129,8 @@ TEST_F(IcmpTest, AnErrorThatFitsNoSessionIsDropped) {  // N5508-24, POL-NET-08
   EXPECT_EQ(error(udp(external_address, 5001, server, 53)), "dropped: icmp_fits_nothing");
   EXPECT_EQ(error(udp(external_address, 5000, server, 54)), "dropped: icmp_fits_nothing");
   EXPECT_EQ(error(udp(external_address, 5000, other_server, 53)), "dropped: icmp_fits_nothing");
-  EXPECT_EQ(error(udp(external_address, 7000, server, 53)), "dropped: icmp_fits_nothing");  // a mapping is no session
+  EXPECT_EQ(error(udp(external_address, 7000, server, 53)),
+            "dropped: icmp_fits_nothing");  // a mapping is no session
   EXPECT_EQ(error(udp(server, 5000, server, 53)), "dropped: icmp_fits_nothing");
   EXPECT_EQ(error(left, 24), "dropped: icmp_fits_nothing");  // cut ports
   EXPECT_EQ(error(left, 19), "dropped: icmp_fits_nothing");
@@ -164,14 +171,17 @@ TEST_F(IcmpTest, TheRoutersOwnErrorTellsNothingOfTheInside) {  // N5508-28, data
   open(Transport::udp, alice, 6000, 7000);
   const Octets got = arrives(udp(server, 53, external_address, 7000));
   const auto told = from_router(icmp_error(external_address, server, 3, 1, got));
-  EXPECT_EQ(told.substr(0, 50), std::string{"wan: icmp 3/1 id=0 203.0.113.2 > 198.51.100.7 ttl=63"}.substr(0, 50));
+  EXPECT_EQ(told.substr(0, 50),
+            std::string{"wan: icmp 3/1 id=0 203.0.113.2 > 198.51.100.7 ttl=63"}.substr(0, 50));
   const auto out = pass(icmp_error(external_address, server, 3, 1, got), nat::Side::router);
   EXPECT_EQ(describe(quoted(out.at(0).octets)), "udp 198.51.100.7:53 > 203.0.113.2:7000 ttl=63");
-  EXPECT_EQ(from_router(icmp_error(external_address, server, 3, 1, udp(server, 53, bob, 9))), "dropped: icmp_fits_nothing");
+  EXPECT_EQ(from_router(icmp_error(external_address, server, 3, 1, udp(server, 53, bob, 9))),
+            "dropped: icmp_fits_nothing");
 }
 
 TEST_F(IcmpTest, AnOutboundErrorWithoutMappingIsDropped) {  // N5508-29
-  EXPECT_EQ(from_lan(icmp_error(alice, server, 3, 3, udp(server, 53, alice, 6000))), "dropped: icmp_fits_nothing");
+  EXPECT_EQ(from_lan(icmp_error(alice, server, 3, 3, udp(server, 53, alice, 6000))),
+            "dropped: icmp_fits_nothing");
 }
 
 TEST_F(IcmpTest, AnErrorNeitherRefreshesNorEndsASession) {  // N5508-30, N4787-11, -19, N5382-19
@@ -203,7 +213,8 @@ TEST_F(IcmpTest, AHairpinnedErrorReachesTheOtherHost) {  // N5508-07
 TEST_F(IcmpTest, ExtensionsBehindTheQuotedPacketPass) {  // N5508-33
   const Octets left = leaves(udp(alice, 5000, server, 53).payload(std::string(200, 'a')));
   Octets about(left.begin(), left.begin() + 128);
-  for (const int octet : {0x20, 0, 0, 0, 0, 8, 1, 1, 0xde, 0xad, 0xbe, 0xef}) about.push_back(static_cast<std::byte>(octet));
+  for (const int octet : {0x20, 0, 0, 0, 0, 8, 1, 1, 0xde, 0xad, 0xbe, 0xef})
+    about.push_back(static_cast<std::byte>(octet));
   const auto got = arrives(icmp_error(other_server, external_address, 11, 0, about, 1500, 32 << 16));
   EXPECT_EQ(Octets(got.end() - 12, got.end()), Octets(about.end() - 12, about.end()));
   EXPECT_EQ(get16(got, 24), 32);
@@ -224,7 +235,8 @@ TEST_F(IcmpTest, PolicyAndShortageAreToldApart) {  // N5508-31, N6888-11, NAT-X-
 
 TEST_F(IcmpTest, OurErrorsAreFewAndNeverAboutErrorsFragmentsOrGroups) {  // N5508-34, POL-QTA-11
   const Octets left = leaves(udp(alice, 5000, server, 53));
-  EXPECT_EQ(from_lan(icmp_error(alice, server, 3, 3, udp(server, 53, alice, 5000)).ttl(1)), "dropped: ttl_expired");
+  EXPECT_EQ(from_lan(icmp_error(alice, server, 3, 3, udp(server, 53, alice, 5000)).ttl(1)),
+            "dropped: ttl_expired");
   EXPECT_EQ(from_lan(udp(alice, 5000, "224.0.0.251", 5353).ttl(1)), "dropped: martian_destination");
   const auto parts = fragments_of(udp(alice, 5000, server, 53).ttl(1).payload(std::string(100, 'x')), {24});
   EXPECT_EQ(from_lan(parts[0]).substr(0, 15), "lan: icmp 11/0 ");

@@ -12,23 +12,33 @@ using nat::PlaneErrc;
 class MappingTest : public NatLan {
  protected:
   void connect_inbound(unsigned external = 8080, unsigned internal = 80) {
-    EXPECT_EQ(plane.pass(tcp(server, 999, external_address, external, syn).seq(5000), nat::Side::wan, now).size(), 1U);
-    EXPECT_EQ(plane.pass(tcp(alice, internal, server, 999, syn).seq(1000).ack(5001), nat::Side::lan, now).size(), 1U);
-    EXPECT_EQ(plane.pass(tcp(server, 999, external_address, external, 0).seq(5001).ack(1001), nat::Side::wan, now).size(), 1U);
+    EXPECT_EQ(
+        plane.pass(tcp(server, 999, external_address, external, syn).seq(5000), nat::Side::wan, now).size(),
+        1U);
+    EXPECT_EQ(
+        plane.pass(tcp(alice, internal, server, 999, syn).seq(1000).ack(5001), nat::Side::lan, now).size(),
+        1U);
+    EXPECT_EQ(
+        plane.pass(tcp(server, 999, external_address, external, 0).seq(5001).ack(1001), nat::Side::wan, now)
+            .size(),
+        1U);
   }
 };
 
 TEST_F(MappingTest, InboundReachesTheHostAndKeepsItsSource) {  // NMAP-01, -03
   open(Transport::udp, alice, 6000, 7000);
-  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
-  EXPECT_EQ(from_wan(udp(other_server, 99, external_address, 7000)), "lan: udp 198.51.100.8:99 > 192.168.1.10:6000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)),
+            "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
+  EXPECT_EQ(from_wan(udp(other_server, 99, external_address, 7000)),
+            "lan: udp 198.51.100.8:99 > 192.168.1.10:6000 ttl=63");
 }
 
 TEST_F(MappingTest, OutboundWearsItsPortFromTheFirstPacketOn) {  // NMAP-02
   open(Transport::udp, alice, 6000, 7000);
   EXPECT_EQ(from_lan(udp(alice, 6000, server, 53)), "wan: udp 203.0.113.2:7000 > 198.51.100.7:53 ttl=63");
   open(Transport::tcp, alice, 6000, 7000);
-  EXPECT_EQ(from_lan(tcp(alice, 6000, server, 53, syn)), "wan: tcp 203.0.113.2:7000 > 198.51.100.7:53 S ttl=63");
+  EXPECT_EQ(from_lan(tcp(alice, 6000, server, 53, syn)),
+            "wan: tcp 203.0.113.2:7000 > 198.51.100.7:53 S ttl=63");
 }
 
 TEST_F(MappingTest, OneTransportOpensNoOther) {  // NMAP-07
@@ -52,7 +62,8 @@ TEST_F(MappingTest, ExpiryEndsLiveFlowsToo) {  // NMAP-04
   ASSERT_TRUE(install(spec));
   connect_inbound();
   live(102s);
-  EXPECT_NE(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)).find("R"), std::string::npos);
+  EXPECT_NE(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)).find("R"),
+            std::string::npos);
   EXPECT_EQ(from_lan(udp(alice, 80, server, 999)).substr(0, 4), "wan:");
 }
 
@@ -72,14 +83,16 @@ TEST_F(MappingTest, ItOutlivesIdleTimersForItsLease) {  // NMAP-08
   open(Transport::udp, alice, 80, 8080);
   live(3h);
   connect_inbound();
-  EXPECT_EQ(from_wan(udp(server, 53, external_address, 8080)), "lan: udp 198.51.100.7:53 > 192.168.1.10:80 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 8080)),
+            "lan: udp 198.51.100.7:53 > 192.168.1.10:80 ttl=63");
 }
 
 TEST_F(MappingTest, OnlyASynOpensASessionOfIt) {  // N5382-23
   open(Transport::tcp, alice, 80, 8080);
   EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, 0).ack(1)), "dropped: no_session");
   EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, rst)), "dropped: no_session");
-  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, syn)), "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 S ttl=63");
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, syn)),
+            "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 S ttl=63");
 }
 
 TEST_F(MappingTest, AnInboundConnectionLivesAsLongAsOneFromInside) {  // N5382-02, -10
@@ -150,7 +163,8 @@ TEST_F(MappingTest, ADrainLetsLiveSessionsGoOnAndNobodyNewIn) {
   plane.withdraw(installed.id, Ending::drain, now);
   EXPECT_EQ(from_wan(tcp(other_server, 999, external_address, 8080, syn)), "dropped: filtered");
   EXPECT_EQ(from_wan(tcp(server, 998, external_address, 8080, syn)), "dropped: filtered");
-  EXPECT_EQ(from_lan(tcp(alice, 80, server, 999, 0).seq(1001).ack(5001)), "wan: tcp 203.0.113.2:8080 > 198.51.100.7:999 A ttl=63");
+  EXPECT_EQ(from_lan(tcp(alice, 80, server, 999, 0).seq(1001).ack(5001)),
+            "wan: tcp 203.0.113.2:8080 > 198.51.100.7:999 A ttl=63");
   live(1000s);
   EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)),
             "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 A ttl=63");
@@ -158,7 +172,8 @@ TEST_F(MappingTest, ADrainLetsLiveSessionsGoOnAndNobodyNewIn) {
 
 TEST_F(MappingTest, FiltersHoldForEveryPacket) {  // NMAP-06, POL-TGT-07, PCP-13.3-11
   auto spec = wish(Transport::udp, alice, 6000, 7000);
-  spec.remotes = {{Prefix::v4(ip(server), 32), std::nullopt}, {Prefix::v4(ip("198.51.100.64"), 26), port(99)}};
+  spec.remotes = {{Prefix::v4(ip(server), 32), std::nullopt},
+                  {Prefix::v4(ip("198.51.100.64"), 26), port(99)}};
   const auto installed = install(spec);
   ASSERT_TRUE(installed);
   EXPECT_NE(from_wan(udp(server, 53, external_address, 7000)), "dropped: filtered");
@@ -296,7 +311,8 @@ TEST_F(MappingTest, AStaticMappingDisplacesAFlow) {
   auto spec = wish(Transport::udp, alice, 6000, 7000);
   spec.is_static = true;
   ASSERT_TRUE(install(spec));
-  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)),
+            "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
   EXPECT_EQ(install(wish(Transport::udp, bob, 1, 7000)).error(), PlaneErrc::port_reserved);
   EXPECT_EQ(plane.held_until(Transport::udp, port(7000), now), TimePoint::max());
 }
@@ -347,7 +363,8 @@ TEST_F(MappingTest, AnAddressChangeMovesLeasesAndEndsTheRest) {  // NMAP-11, POL
   network.external = {Address::v4(ip("203.0.113.9"))};
   network.wan[0].addresses = network.external;
   set_network();
-  EXPECT_EQ(from_wan(udp(server, 53, "203.0.113.9", 7000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, "203.0.113.9", 7000)),
+            "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
   EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "dropped: not_ours");
   EXPECT_EQ(from_wan(udp(server, 53, "203.0.113.9", 5000)), "dropped: no_mapping");
   EXPECT_EQ(plane.status().flows, 0U);
@@ -365,7 +382,8 @@ TEST_F(MappingTest, WithoutAnExternalAddressNothingLeaves) {  // fail closed
   ASSERT_TRUE(install(restored));
   network = home_network();
   set_network();
-  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)),
+            "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
 }
 
 TEST_F(MappingTest, EndFlowsEndsADevicesFlowsAndImplicitMappings) {
@@ -378,7 +396,8 @@ TEST_F(MappingTest, EndFlowsEndsADevicesFlowsAndImplicitMappings) {
 
 TEST_F(MappingTest, HairpinOfAHostToItselfOnAnotherPort) {  // NMAP-13
   open(Transport::tcp, alice, 80, 8080);
-  EXPECT_EQ(from_lan(tcp(alice, 5000, external_address, 8080, syn)), "lan: tcp 203.0.113.2:5000 > 192.168.1.10:80 S ttl=63");
+  EXPECT_EQ(from_lan(tcp(alice, 5000, external_address, 8080, syn)),
+            "lan: tcp 203.0.113.2:5000 > 192.168.1.10:80 S ttl=63");
 }
 
 TEST_F(MappingTest, ManyMappingsAndFlows) {  // NMAP-12
@@ -389,7 +408,9 @@ TEST_F(MappingTest, ManyMappingsAndFlows) {  // NMAP-12
   set_policy();
   unsigned out = 0;
   for (unsigned i = 0; i < 59000; ++i)
-    out += plane.pass(udp("192.168.1." + std::to_string(20 + i % 100), 1100 + i / 100, server, 53), nat::Side::lan, now).size() == 1 &&
+    out += plane.pass(udp("192.168.1." + std::to_string(20 + i % 100), 1100 + i / 100, server, 53),
+                      nat::Side::lan, now)
+                   .size() == 1 &&
            plane.last_action() == nat::Action::forward_wan;
   // companions of another device's leases are not chosen while there is anything else
   EXPECT_EQ(out, plane.status().implicit_mappings);

@@ -17,8 +17,8 @@ TEST_F(SecurityTest, NothingReachesInternalAddressesStraightFromTheWan) {  // NS
 }
 
 TEST_F(SecurityTest, ForeignSourcesFromTheLanAreDropped) {  // NSEC-02, POL-NET-02
-  for (const char* source : {"10.0.0.1", "198.51.100.9", gateway_address, external_address, "192.168.1.255", "192.168.1.0",
-                             "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"}) {
+  for (const char* source : {"10.0.0.1", "198.51.100.9", gateway_address, external_address, "192.168.1.255",
+                             "192.168.1.0", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"}) {
     EXPECT_EQ(from_lan(udp(source, 5000, server, 53)), "dropped: spoofed_source") << source;
     EXPECT_EQ(from_lan(udp(source, 5000, external_address, 53)), "dropped: spoofed_source") << source;
   }
@@ -26,8 +26,8 @@ TEST_F(SecurityTest, ForeignSourcesFromTheLanAreDropped) {  // NSEC-02, POL-NET-
 
 TEST_F(SecurityTest, MartiansFromTheWanAreDropped) {  // NSEC-03, POL-NET-03
   open(Transport::udp, alice, 6000, 7000);
-  for (const char* source : {alice, gateway_address, external_address, "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.1",
-                             "240.0.0.1", "255.255.255.255"}) {
+  for (const char* source : {alice, gateway_address, external_address, "0.1.2.3", "127.0.0.1", "169.254.1.1",
+                             "224.0.0.1", "240.0.0.1", "255.255.255.255"}) {
     EXPECT_EQ(from_wan(udp(source, 5000, external_address, 7000)), "dropped: martian_source") << source;
     EXPECT_EQ(from_wan(udp(source, 5000, external_address, 7001)), "dropped: martian_source") << source;
     EXPECT_EQ(from_wan(echo(source, external_address, 1)), "dropped: martian_source") << source;
@@ -39,7 +39,8 @@ TEST_F(SecurityTest, MartiansFromTheWanAreDropped) {  // NSEC-03, POL-NET-03
 }
 
 TEST_F(SecurityTest, GroupsAndBroadcastsGoNowhere) {  // POL-NET-03
-  for (const char* destination : {"224.0.0.1", "239.255.255.250", "255.255.255.255", "127.0.0.1", "0.0.0.0", "169.254.0.9"}) {
+  for (const char* destination :
+       {"224.0.0.1", "239.255.255.250", "255.255.255.255", "127.0.0.1", "0.0.0.0", "169.254.0.9"}) {
     EXPECT_EQ(from_lan(udp(alice, 5000, destination, 1900)), "dropped: martian_destination") << destination;
     EXPECT_EQ(from_wan(udp(server, 5000, destination, 1900)), "dropped: martian_destination") << destination;
   }
@@ -50,7 +51,8 @@ TEST_F(SecurityTest, OwnServicesAreReachedControlPortsAreNot) {  // POL-NET-04, 
   plane.listen(Transport::tcp, 22);
   plane.listen(Transport::udp, 5351);
   plane.listen(Transport::udp, 1900);
-  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 22, syn)), "local: tcp 198.51.100.7:999 > 203.0.113.2:22 S ttl=64");
+  EXPECT_EQ(from_wan(tcp(server, 999, external_address, 22, syn)),
+            "local: tcp 198.51.100.7:999 > 203.0.113.2:22 S ttl=64");
   EXPECT_EQ(from_wan(udp(server, 999, external_address, 5351)), "dropped: no_mapping");
   EXPECT_EQ(from_wan(udp(server, 999, external_address, 1900)), "dropped: no_mapping");
 }
@@ -94,7 +96,8 @@ TEST_F(SecurityTest, MalformedPacketsAreCountedByReason) {  // NSEC-07, NPKT-08,
   EXPECT_EQ(from_lan(udp(alice, 0, server, 53)), "dropped: port_zero");
   EXPECT_EQ(from_lan(udp(alice, 5000, server, 0)), "dropped: port_zero");
   const Octets source_route{std::byte{131}, std::byte{7}, std::byte{4}, {}, {}, {}, {}, std::byte{0}};
-  EXPECT_EQ(from_lan(udp(alice, 5000, server, 53).options(source_route)), "dropped: source_route");  // NPKT-10
+  EXPECT_EQ(from_lan(udp(alice, 5000, server, 53).options(source_route)),
+            "dropped: source_route");  // NPKT-10
   const Octets nonsense{std::byte{7}, std::byte{77}, {}, {}};
   EXPECT_EQ(from_lan(udp(alice, 5000, server, 53).options(nonsense)), "dropped: bad_option");
   std::uint64_t counted = 0;
@@ -135,8 +138,12 @@ TEST_F(SecurityTest, MutatedPacketsDoNoHarm) {
       {icmp_error(other_server, external_address, 3, 1, left, 1500), nat::Side::wan},
       {icmp_error(alice, server, 3, 3, udp(server, 53, alice, 6000), 1500), nat::Side::lan},
       {echo(alice, server, 77), nat::Side::lan},
-      {fragments_of(udp(alice, 5000, server, 53).dont_fragment(false).payload(std::string(100, 'x')), {48})[0], nat::Side::lan},
-      {fragments_of(udp(alice, 5000, server, 53).dont_fragment(false).payload(std::string(100, 'x')), {48})[1], nat::Side::lan},
+      {fragments_of(udp(alice, 5000, server, 53).dont_fragment(false).payload(std::string(100, 'x')),
+                    {48})[0],
+       nat::Side::lan},
+      {fragments_of(udp(alice, 5000, server, 53).dont_fragment(false).payload(std::string(100, 'x')),
+                    {48})[1],
+       nat::Side::lan},
       {udp(alice, 5000, external_address, 7000), nat::Side::lan}};
   std::mt19937 random{4711};
   for (int round = 0; round < 100000; ++round) {
@@ -166,7 +173,8 @@ TEST_F(SecurityTest, AFullTableRefusesNewFlowsAndKeepsTheOld) {  // NSEC-04, POL
   for (unsigned i = 0; i < 100; ++i) leaves(udp(alice, 5000 + i, server, 53));
   EXPECT_EQ(from_lan(udp(bob, 5000, server, 53)), "lan: icmp 3/1 id=0 192.168.1.1 > 192.168.1.11 ttl=64");
   EXPECT_EQ(plane.status().implicit_mappings, 100U);
-  for (unsigned i = 0; i < 100; ++i) EXPECT_EQ(source_port(leaves(udp(alice, 5000 + i, server, 53))), 5000 + i);
+  for (unsigned i = 0; i < 100; ++i)
+    EXPECT_EQ(source_port(leaves(udp(alice, 5000 + i, server, 53))), 5000 + i);
 }
 
 TEST_F(SecurityTest, ADevicesLimitIsItsOwn) {  // NSEC-04, N6888-04, -05, POL-QTA-04, -06
@@ -186,12 +194,15 @@ TEST_F(SecurityTest, ASynFloodOnALeaseLeavesRealPeersAndOthersWorking) {  // POL
   policy.flows_total = 1000;
   set_policy();
   open(Transport::tcp, alice, 80, 8080);
-  const auto real = [&](unsigned flags, std::uint32_t seq) { return tcp(server, 999, external_address, 8080, flags).seq(seq); };
+  const auto real = [&](unsigned flags, std::uint32_t seq) {
+    return tcp(server, 999, external_address, 8080, flags).seq(seq);
+  };
   from_wan(real(syn, 5000));
   EXPECT_EQ(from_lan(tcp(alice, 80, server, 999, syn).seq(1000).ack(5001)).substr(0, 4), "wan:");
   from_wan(real(0, 5001).ack(1001));
   for (unsigned i = 0; i < 20000; ++i)
-    plane.pass(tcp("100." + std::to_string(i >> 8) + '.' + std::to_string(i & 255) + ".1", 1000 + i % 50000, external_address, 8080, syn),
+    plane.pass(tcp("100." + std::to_string(i >> 8) + '.' + std::to_string(i & 255) + ".1", 1000 + i % 50000,
+                   external_address, 8080, syn),
                nat::Side::wan, now);
   EXPECT_EQ(plane.status().flows, 1000U);
   EXPECT_EQ(from_wan(real(0, 5001).ack(1001)), "lan: tcp 198.51.100.7:999 > 192.168.1.10:80 A ttl=63");
@@ -218,13 +229,15 @@ TEST_F(SecurityTest, ALeaseWithoutFilterDeliversWithoutAFreeEntry) {  // POL-NET
   open(Transport::tcp, alice, 80, 8080);
   for (unsigned i = 0; i < 10; ++i) leaves(udp(bob, 5000 + i, server, 53));
   EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, syn).seq(5000)).substr(0, 4), "lan:");
-  EXPECT_EQ(from_lan(tcp(alice, 80, server, 999, syn).seq(1000).ack(5001)), "wan: tcp 203.0.113.2:8080 > 198.51.100.7:999 SA ttl=63");
+  EXPECT_EQ(from_lan(tcp(alice, 80, server, 999, syn).seq(1000).ack(5001)),
+            "wan: tcp 203.0.113.2:8080 > 198.51.100.7:999 SA ttl=63");
   EXPECT_EQ(from_wan(tcp(server, 999, external_address, 8080, 0).seq(5001).ack(1001)).substr(0, 4), "lan:");
 }
 
 TEST_F(SecurityTest, NoPayloadOpensAPort) {  // POL-NET-11, NSEC-06, N4787-17, N5382-15
   leaves(tcp(alice, 5000, server, 21, syn));
-  const auto out = leaves(tcp(alice, 5000, server, 21, psh).seq(1001).ack(1).payload("PORT 192,168,1,10,31,144\r\n"));
+  const auto out =
+      leaves(tcp(alice, 5000, server, 21, psh).seq(1001).ack(1).payload("PORT 192,168,1,10,31,144\r\n"));
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(out.data()) + 40, 24), "PORT 192,168,1,10,31,144");
   EXPECT_EQ(from_wan(tcp(server, 20, external_address, 8080, syn)), "dropped: no_mapping");
 }
@@ -239,7 +252,8 @@ TEST_F(SecurityTest, UntranslatedPrefixesPassAsTheyAre) {  // N6888-06, POL-NET-
 
 TEST_F(SecurityTest, OtherProtocolsAreRefusedToTheirSender) {  // N5597-08, POL-NET-01
   for (const unsigned protocol : {33U, 47U, 50U, 132U, 41U})
-    EXPECT_EQ(from_lan(make_ip(protocol, alice, server).payload("12345678")), "lan: icmp 3/2 id=0 192.168.1.1 > 192.168.1.10 ttl=64");
+    EXPECT_EQ(from_lan(make_ip(protocol, alice, server).payload("12345678")),
+              "lan: icmp 3/2 id=0 192.168.1.1 > 192.168.1.10 ttl=64");
   EXPECT_EQ(from_wan(make_ip(47, server, external_address).payload("12345678")), "dropped: unknown_protocol");
 }
 
@@ -248,7 +262,8 @@ TEST_F(SecurityTest, MappingsOfAnEvenFloodFindEveryPort) {  // N6888-14, POL-FAI
   policy.mappings_per_device = 0;
   set_policy();
   std::set<std::uint16_t> ports;
-  for (unsigned i = 0; i < 1000; ++i) ports.insert(source_port(leaves(udp(i % 2 ? alice : bob, 40000 + i, server, 53))));
+  for (unsigned i = 0; i < 1000; ++i)
+    ports.insert(source_port(leaves(udp(i % 2 ? alice : bob, 40000 + i, server, 53))));
   EXPECT_EQ(ports.size(), 1000U);
   EXPECT_EQ(from_lan(udp(alice, 39999, server, 53)), "lan: icmp 3/1 id=0 192.168.1.1 > 192.168.1.10 ttl=64");
   bool told = false;

@@ -177,7 +177,8 @@ TEST_F(TcpTest, OnlyAPlainSynMakesASession) {  // N5382-22, POL-NET-06
 
 TEST_F(TcpTest, NonsenseFlagsAreDropped) {  // POL-NET-06
   connect();
-  for (const unsigned flags : {0U, fin, syn | fin, syn | rst, syn | fin | ack, fin | psh | urg, rst | fin, 63U}) {
+  for (const unsigned flags :
+       {0U, fin, syn | fin, syn | rst, syn | fin | ack, fin | psh | urg, rst | fin, 63U}) {
     EXPECT_EQ(from_lan(host(flags)), "dropped: bad_tcp_flags") << flags;
     EXPECT_EQ(from_wan(peer(flags)), "dropped: bad_tcp_flags") << flags;
   }
@@ -213,15 +214,19 @@ TEST_F(TcpTest, TheMssIsClampedWhereTheWanIsNarrower) {  // N5382-25
 TEST_F(TcpTest, TheMssIsClampedAtAnOddOffsetToo) {  // N5382-25
   policy.mss_clamp = 1000;
   set_policy();
-  const auto out = leaves(host(syn).tcp_options({std::byte{1}, std::byte{2}, std::byte{4}, std::byte{5}, std::byte{180}}));
+  const auto out =
+      leaves(host(syn).tcp_options({std::byte{1}, std::byte{2}, std::byte{4}, std::byte{5}, std::byte{180}}));
   EXPECT_EQ(std::to_integer<int>(out[43]) * 256 + std::to_integer<int>(out[44]), 1000);
 }
 
 TEST_F(TcpTest, HairpinReachesAMappingWithTheExternalSource) {  // N5382-17, NMAP-13
   open(Transport::tcp, bob, 80, 8080);
-  EXPECT_EQ(from_lan(tcp(alice, 5000, external_address, 8080, syn).seq(1)), "lan: tcp 203.0.113.2:5000 > 192.168.1.11:80 S ttl=63");
-  EXPECT_EQ(from_lan(tcp(bob, 80, external_address, 5000, syn).seq(9).ack(2)), "lan: tcp 203.0.113.2:8080 > 192.168.1.10:5000 SA ttl=63");
-  EXPECT_EQ(from_lan(tcp(alice, 5000, external_address, 8080, 0).seq(2).ack(10)), "lan: tcp 203.0.113.2:5000 > 192.168.1.11:80 A ttl=63");
+  EXPECT_EQ(from_lan(tcp(alice, 5000, external_address, 8080, syn).seq(1)),
+            "lan: tcp 203.0.113.2:5000 > 192.168.1.11:80 S ttl=63");
+  EXPECT_EQ(from_lan(tcp(bob, 80, external_address, 5000, syn).seq(9).ack(2)),
+            "lan: tcp 203.0.113.2:8080 > 192.168.1.10:5000 SA ttl=63");
+  EXPECT_EQ(from_lan(tcp(alice, 5000, external_address, 8080, 0).seq(2).ack(10)),
+            "lan: tcp 203.0.113.2:5000 > 192.168.1.11:80 A ttl=63");
 }
 
 TEST_F(TcpTest, PartialChecksumsGetAddressesButNeverPorts) {  // NPKT-09

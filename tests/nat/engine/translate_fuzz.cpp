@@ -4,8 +4,8 @@
 
 #include "tests/support/fuzz_lan.hpp"
 
-// Octets as a run of packets: side and size before each. Nothing internal may leave by the WAN, and every packet
-// that leaves has a right header checksum.
+// Octets as a run of packets: side and size before each. Nothing internal may leave by the WAN, and every
+// packet that leaves has a right header checksum.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   sallyport::test::FuzzLan lan;
   while (size >= 4) {

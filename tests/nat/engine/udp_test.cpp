@@ -9,7 +9,8 @@ class UdpTest : public NatLan {};
 
 TEST_F(UdpTest, EveryRemoteSeesTheSameExternalEndpoint) {  // N4787-01
   EXPECT_EQ(from_lan(udp(alice, 5000, server, 53)), "wan: udp 203.0.113.2:5000 > 198.51.100.7:53 ttl=63");
-  EXPECT_EQ(from_lan(udp(alice, 5000, other_server, 53)), "wan: udp 203.0.113.2:5000 > 198.51.100.8:53 ttl=63");
+  EXPECT_EQ(from_lan(udp(alice, 5000, other_server, 53)),
+            "wan: udp 203.0.113.2:5000 > 198.51.100.8:53 ttl=63");
   EXPECT_EQ(from_lan(udp(alice, 5000, server, 54)), "wan: udp 203.0.113.2:5000 > 198.51.100.7:54 ttl=63");
 }
 
@@ -18,7 +19,8 @@ TEST_F(UdpTest, TwoHostsWithOneSourcePortGetTwoPorts) {  // N4787-03, -29
   const auto second = source_port(leaves(udp(bob, 5000, server, 53)));
   EXPECT_NE(second, 5000);
   EXPECT_EQ(source_port(leaves(udp(bob, 5000, other_server, 53))), second);
-  EXPECT_EQ(from_wan(udp(server, 53, external_address, second)), "lan: udp 198.51.100.7:53 > 192.168.1.11:5000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, second)),
+            "lan: udp 198.51.100.7:53 > 192.168.1.11:5000 ttl=63");
 }
 
 TEST_F(UdpTest, AnotherPortIsOfThePoolAndNotTheNextOne) {  // N4787-28, N6056-01, -02, -04
@@ -41,7 +43,8 @@ TEST_F(UdpTest, ALowSourcePortMapsIntoThePool) {  // N4787-04: a stated deviatio
 TEST_F(UdpTest, TheMappingLivesForItsIdleTimeAndNotFarBeyond) {  // N4787-06, -08
   leaves(udp(alice, 5000, server, 53));
   wait(300s);
-  EXPECT_EQ(from_wan(udp(server, 53, external_address, 5000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:5000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 5000)),
+            "lan: udp 198.51.100.7:53 > 192.168.1.10:5000 ttl=63");
   wait(303s);
   EXPECT_EQ(from_wan(udp(server, 53, external_address, 5000)), "dropped: no_mapping");
 }
@@ -71,7 +74,8 @@ TEST_F(UdpTest, AnOutsiderCannotHoldAMappingOpen) {  // N4787-10, NAT-X-08
 
 TEST_F(UdpTest, ImplicitMappingsFilterByAddress) {  // N4787-13, POL-NET-16
   leaves(udp(alice, 5000, server, 53));
-  EXPECT_EQ(from_wan(udp(server, 999, external_address, 5000)), "lan: udp 198.51.100.7:999 > 192.168.1.10:5000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 999, external_address, 5000)),
+            "lan: udp 198.51.100.7:999 > 192.168.1.10:5000 ttl=63");
   EXPECT_EQ(from_wan(udp(other_server, 53, external_address, 5000)), "dropped: filtered");
 }
 
@@ -84,7 +88,8 @@ TEST_F(UdpTest, FilteringIsAChoice) {  // N4787-14
   policy.implicit = nat::Filtering::address_and_port;
   set_policy();
   EXPECT_EQ(from_wan(udp(server, 999, external_address, 5000)), "dropped: filtered");
-  EXPECT_EQ(from_wan(udp(server, 53, external_address, 5000)), "lan: udp 198.51.100.7:53 > 192.168.1.10:5000 ttl=63");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 5000)),
+            "lan: udp 198.51.100.7:53 > 192.168.1.10:5000 ttl=63");
 }
 
 TEST_F(UdpTest, AChecksumOfZeroStaysZero) {  // N4787-30, NPKT-02
@@ -111,11 +116,13 @@ TEST_F(UdpTest, WithoutMappingThereIsSilence) {  // N4787-31
 TEST_F(UdpTest, UdpDecidesNothingAboutTcp) {  // N4787-26, -27, NMAP-07
   leaves(udp(alice, 5000, server, 53));
   EXPECT_EQ(from_wan(tcp(server, 53, external_address, 5000, flag::syn)), "dropped: no_mapping");
-  EXPECT_EQ(from_lan(tcp(bob, 5000, server, 53, flag::syn)), "wan: tcp 203.0.113.2:5000 > 198.51.100.7:53 S ttl=63");
+  EXPECT_EQ(from_lan(tcp(bob, 5000, server, 53, flag::syn)),
+            "wan: tcp 203.0.113.2:5000 > 198.51.100.7:53 S ttl=63");
 }
 
 TEST_F(UdpTest, TheTtlFallsAndItsEndIsToldToTheSender) {  // N4787-32
-  EXPECT_EQ(from_lan(udp(alice, 5000, server, 53).ttl(1)), "lan: icmp 11/0 id=0 192.168.1.1 > 192.168.1.10 ttl=64");
+  EXPECT_EQ(from_lan(udp(alice, 5000, server, 53).ttl(1)),
+            "lan: icmp 11/0 id=0 192.168.1.1 > 192.168.1.10 ttl=64");
   leaves(udp(alice, 5000, server, 53));
   const auto out = pass(udp(server, 53, external_address, 5000).ttl(1), nat::Side::wan);
   ASSERT_EQ(tell(out), "wan: icmp 11/0 id=0 203.0.113.2 > 198.51.100.7 ttl=64");
@@ -134,7 +141,8 @@ TEST_F(UdpTest, DscpAndEcnPass) {  // N4787-34
 }
 
 TEST_F(UdpTest, UdpLiteIsRefusedToItsSender) {  // N4787-35
-  EXPECT_EQ(from_lan(make_ip(136, alice, server).payload("x")), "lan: icmp 3/2 id=0 192.168.1.1 > 192.168.1.10 ttl=64");
+  EXPECT_EQ(from_lan(make_ip(136, alice, server).payload("x")),
+            "lan: icmp 3/2 id=0 192.168.1.1 > 192.168.1.10 ttl=64");
 }
 
 TEST_F(UdpTest, AWrongChecksumStaysWrong) {  // NPKT-03
@@ -146,8 +154,10 @@ TEST_F(UdpTest, AWrongChecksumStaysWrong) {  // NPKT-03
 TEST_F(UdpTest, HairpinWearsTheExternalSource) {  // N4787-15, -16
   leaves(udp(alice, 5000, server, 53));
   open(Transport::udp, bob, 6000, 7000);
-  EXPECT_EQ(from_lan(udp(alice, 5000, external_address, 7000)), "lan: udp 203.0.113.2:5000 > 192.168.1.11:6000 ttl=63");
-  EXPECT_EQ(from_lan(udp(bob, 6000, external_address, 5000)), "lan: udp 203.0.113.2:7000 > 192.168.1.10:5000 ttl=63");
+  EXPECT_EQ(from_lan(udp(alice, 5000, external_address, 7000)),
+            "lan: udp 203.0.113.2:5000 > 192.168.1.11:6000 ttl=63");
+  EXPECT_EQ(from_lan(udp(bob, 6000, external_address, 5000)),
+            "lan: udp 203.0.113.2:7000 > 192.168.1.10:5000 ttl=63");
 }
 
 }  // namespace

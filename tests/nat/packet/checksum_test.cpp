@@ -23,11 +23,13 @@ TEST(Checksum, TheChangeGivesWhatAFullComputationGives) {  // NPKT-01, RFC 1624
   constexpr std::uint32_t special[] = {0, 0xffff, 1, 0xfffe, 0x8000, 0x7fff};
   for (int round = 0; round < 200000; ++round) {
     Octets octets(20);
-    for (auto& octet : octets) octet = static_cast<std::byte>(random() % 4 ? random() : (random() & 1 ? 255 : 0));
+    for (auto& octet : octets)
+      octet = static_cast<std::byte>(random() % 4 ? random() : (random() & 1 ? 255 : 0));
     test::put16(octets, 8, 0);
     test::put16(octets, 8, test::full_checksum(octets, 0, 20));
     ChecksumChange change;
-    const std::uint32_t address = random() & 1 ? random() : special[random() % 6] << 16 | special[random() % 6];
+    const std::uint32_t address =
+        random() & 1 ? random() : special[random() % 6] << 16 | special[random() % 6];
     const auto word = static_cast<std::uint16_t>(random() & 1 ? random() : special[random() % 6]);
     change.address(test::get32(octets, 12), address);
     change.word(test::get16(octets, 2), word);

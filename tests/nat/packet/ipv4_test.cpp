@@ -16,7 +16,8 @@ Malformed judge(Octets octets, bool super = false) {
 }
 
 TEST(Ipv4Parse, ReadsEveryField) {
-  Octets octets = test::tcp("192.168.1.10", 5000, "198.51.100.7", 80, syn | ack).seq(7).ack(9).window(512).id(3).ttl(5);
+  Octets octets =
+      test::tcp("192.168.1.10", 5000, "198.51.100.7", 80, syn | ack).seq(7).ack(9).window(512).id(3).ttl(5);
   Ipv4 packet;
   ASSERT_EQ(parse(octets, false, packet), Malformed::no);
   EXPECT_EQ(packet.source, test::ip("192.168.1.10"));
@@ -34,12 +35,14 @@ TEST(Ipv4Parse, ReadsEveryField) {
 }
 
 TEST(Ipv4Parse, EveryTruncationIsSeen) {  // NPKT-08
-  for (const Octets& whole : {Octets(test::udp("10.0.0.1", 1, "10.0.0.2", 2)),
-                              Octets(test::tcp("10.0.0.1", 1, "10.0.0.2", 2, syn).mss(1460)),
-                              Octets(test::echo("10.0.0.1", "10.0.0.2", 2)),
-                              Octets(test::udp("10.0.0.1", 1, "10.0.0.2", 2).options(Octets(8, std::byte{1})))})
+  for (const Octets& whole :
+       {Octets(test::udp("10.0.0.1", 1, "10.0.0.2", 2)),
+        Octets(test::tcp("10.0.0.1", 1, "10.0.0.2", 2, syn).mss(1460)),
+        Octets(test::echo("10.0.0.1", "10.0.0.2", 2)),
+        Octets(test::udp("10.0.0.1", 1, "10.0.0.2", 2).options(Octets(8, std::byte{1})))})
     for (std::size_t size = 0; size < whole.size(); ++size)
-      EXPECT_NE(judge({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)}), Malformed::no) << size;
+      EXPECT_NE(judge({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)}), Malformed::no)
+          << size;
 }
 
 TEST(Ipv4Parse, SuperPacketsMayHaveAnyUdpLength) {  // NPKT-09
@@ -54,10 +57,12 @@ TEST(Ipv4Parse, MutationsAreNeverReadBeyondTheirEnd) {
   std::mt19937 random{3};
   for (int round = 0; round < 100000; ++round) {
     Octets octets = test::tcp("10.0.0.1", 1, "10.0.0.2", 2, syn).mss(1460).payload("data");
-    for (unsigned i = 0; i <= random() % 3; ++i) octets[random() % octets.size()] = static_cast<std::byte>(random());
+    for (unsigned i = 0; i <= random() % 3; ++i)
+      octets[random() % octets.size()] = static_cast<std::byte>(random());
     octets.resize(random() % (octets.size() + 1));
     octets.shrink_to_fit();
-    if (octets.size() >= 20 && test::header_length(octets) >= 20 && test::header_length(octets) <= octets.size())
+    if (octets.size() >= 20 && test::header_length(octets) >= 20 &&
+        test::header_length(octets) <= octets.size())
       test::set_ip_checksum(octets);
     Ipv4 packet;
     if (parse(octets, false, packet) == Malformed::no) {
