@@ -245,11 +245,35 @@ std::string block_table(const std::vector<admin::Block>& blocks, std::size_t wid
   return out;
 }
 
+namespace {
+
+/// Broken between words so that no line is wider than a terminal; later lines begin below the first.
+std::string wrapped(std::string_view text, std::size_t indent) {
+  std::string out;
+  for (std::size_t at = indent; !text.empty();) {
+    const auto end = std::min(text.find(' '), text.size());
+    const bool first = out.empty();
+    if (!first && at + 1 + end > 80) {
+      out += "\n" + std::string(indent, ' ');
+      at = indent;
+    } else if (!first) {
+      out += ' ';
+      ++at;
+    }
+    out += text.substr(0, end);
+    at += end;
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string status_text(const admin::Status& status, bool color) {
   std::string out = painted("sallyportd " + printable(status.version), bold, color) + ", up " +
                     long_time(status.uptime_s) + "\n";
   for (const auto& warning : status.warnings)
-    out += painted("WARNING", red_bold, color) + "  " + printable(warning) + "\n";
+    out += painted("WARNING", red_bold, color) + "  " + wrapped(printable(warning), 9) + "\n";
   const auto line = [&](std::string_view what, std::string_view text) {
     out += without_trailing_blanks(padded(what, 13) + std::string{text});
   };

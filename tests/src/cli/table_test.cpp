@@ -187,6 +187,19 @@ TEST(StatusText, PutsWarningsFirst) {
   EXPECT_NE(status_text(status, true).find("\x1b[1;31mWARNING\x1b[0m"), std::string::npos);
 }
 
+TEST(StatusText, BreaksLongWarningsBetweenWords) {
+  admin::Status status;
+  status.version = "0.1.0";
+  status.warnings = {"IPv6 is not translated or filtered yet; the system forwards it as it is configured",
+                     std::string(90, 'x')};
+  const auto text = status_text(status, false);
+  EXPECT_NE(text.find("WARNING  IPv6 is not translated or filtered yet; the system forwards it as it is\n"
+                      "         configured\n"
+                      "WARNING  xxx"),
+            std::string::npos)
+      << text;
+}
+
 TEST(EventLine, IsAlignedAndFits) {
   admin::Event event{"granted", "requested", lease("k7f2", "192.168.1.20", "xbox", 3075)};
   EXPECT_EQ(event_line(event, "14:02:07", 80, false),
