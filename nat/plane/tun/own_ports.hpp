@@ -27,6 +27,10 @@ class KernelOwnPorts final : public OwnPorts {
   /// Asks the kernel there and then where in_use() knows of none, at most 20,000 times a second: a scan of
   /// all ports costs no more than a few per cent of a core. One caller at a time.
   bool expects(const Unclaimed& packet) const override;
+  /// From now until the next refresh in_use() knows that port: a service began to listen there just now.
+  void note(Transport transport, std::uint16_t port) noexcept {
+    bits_[transport == Transport::udp][port / 64].fetch_or(std::uint64_t{1} << port % 64, std::memory_order_relaxed);
+  }
 
   /// Sockets bound to one of `lan` interfaces (by index) do not count: nobody outside reaches them.
   void watch(std::vector<Address> external, std::vector<std::uint32_t> lan, std::vector<std::uint32_t> wan);

@@ -167,9 +167,9 @@ class TunPlane::Impl {
                                     spec.allowed.last >= router_ports_.first &&
                                     (!spec.suggested || spec.suggested->number() < router_ports_.first);
     if (spare_router_ports) wish.allowed.last = static_cast<std::uint16_t>(router_ports_.first - 1);
-    Result<Installed> installed = locked([&] { return engine_.install(wish, now); });
+    Result<Installed> installed = claim(wish, now);
     if (!installed && spare_router_ports && installed.error() == PlaneErrc::no_ports_left)
-      installed = locked([&] { return engine_.install(spec, now); });
+      installed = claim(spec, now);
     if (!installed || !router_ports_.contains(installed->external.port)) return installed;
 
     const std::pair key{spec.transport, installed->external.port.number()};
@@ -182,6 +182,23 @@ class TunPlane::Impl {
       return make_error_code(PlaneErrc::system_failure);
     }
     return installed;
+  }
+
+  /// As the engine's install(), but no port on which a service began to listen since the last look at all sockets
+  /// (POL-TGT-05).
+  Result<Installed> claim(const MappingSpec& spec, TimePoint now) {
+    constexpr int most_tries = 8;
+    const std::lock_guard lock{mutex_};
+    for (int tries = 1;; ++tries) {
+      auto installed = engine_.install(spec, now);
+      if (!installed || spec.restore || spec.is_static || tries == most_tries) return installed;
+      const auto port = installed->external.port.number();
+      constexpr std::uint32_t anybody = 0xc0000201;  // 192.0.2.1: a caller from outside, whoever it is
+      if (!own_ports_.expects({spec.transport, anybody, installed->external.address.v4_number(), 9, port}))
+        return installed;
+      engine_.withdraw(installed->id, Ending::vacate, now);
+      own_ports_.note(spec.transport, port);
+    }
   }
 
   void withdraw(MappingId id, Ending how, TimePoint now) {
