@@ -38,9 +38,7 @@ Engine::Impl::Impl(const EngineOptions& options, const OwnPorts& own_ports)
       flows_{hash_},
       fragments_{hash_},
       hosts_{16, HostHasher{hash_}} {
-  for (const Part part : {Part::tcp, Part::udp, Part::icmp})
-    for (std::uint32_t port = 1; port < 65536; ++port)
-      mappings_.ports(part).set(static_cast<std::uint16_t>(port), true);
+  for (const Part part : {Part::tcp, Part::udp, Part::icmp}) mappings_.ports(part).set_all();
 }
 
 void Engine::Impl::set_now(TimePoint now) noexcept {
@@ -429,6 +427,15 @@ std::vector<ImplicitView> Engine::Impl::implicit_mappings(TimePoint now) const {
   return views;
 }
 
+bool Engine::Impl::has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const {
+  if (!internal.address.is_v4()) return false;
+  const Part part = part_of(transport);
+  const std::uint16_t external = mappings_.find(part, internal.address.v4_number(), internal.port.number());
+  if (external == 0) return false;
+  const Slot& slot = mappings_.slot(part, external);
+  return slot.kind == SlotKind::implicit && TimePoint{seconds{slot.deadline_s}} > now;
+}
+
 void Engine::Impl::fill_status(PlaneStatus& status) const {
   status.explicit_mappings = explicit_count_;
   status.implicit_mappings = implicit_count_;
@@ -467,6 +474,9 @@ void Engine::set_policy(const PlanePolicy& policy, TimePoint now) { impl_->set_p
 std::vector<PlaneEvent> Engine::sweep(TimePoint now) { return impl_->sweep(now); }
 std::vector<ImplicitView> Engine::implicit_mappings(TimePoint now) const {
   return impl_->implicit_mappings(now);
+}
+bool Engine::has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const {
+  return impl_->has_implicit(transport, internal, now);
 }
 void Engine::fill_status(PlaneStatus& status) const { impl_->fill_status(status); }
 

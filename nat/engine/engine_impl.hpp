@@ -52,6 +52,7 @@ class Engine::Impl {
   void set_policy(const PlanePolicy& policy, TimePoint now);
   std::vector<PlaneEvent> sweep(TimePoint now);
   std::vector<ImplicitView> implicit_mappings(TimePoint now) const;
+  bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const;
   void fill_status(PlaneStatus& status) const;
 
  private:

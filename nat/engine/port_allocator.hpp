@@ -15,10 +15,15 @@ namespace sallyport::nat {
 /// any choice reads at most a few words, however full the range is (POL-FAIR-03).
 class PortAllocator {
  public:
-  PortAllocator() {
-    for (auto& word : words_) word = 0;
-  }
+  PortAllocator() = default;
 
+  /// Every port but 0 is free.
+  void set_all() noexcept {
+    words_.fill(~std::uint64_t{0});
+    words_[0] = ~std::uint64_t{1};
+    summary_.fill(~std::uint64_t{0});
+    top_ = 0xffff;
+  }
   void set(std::uint16_t port, bool free) noexcept {
     const std::uint64_t bit = std::uint64_t{1} << port % 64;
     auto& word = words_[port / 64];
@@ -77,7 +82,7 @@ class PortAllocator {
   }
 
  private:
-  std::array<std::uint64_t, 1024> words_;
+  std::array<std::uint64_t, 1024> words_{};
   std::array<std::uint64_t, 16> summary_{};
   std::uint16_t top_ = 0;
 };

@@ -235,6 +235,29 @@ TEST_F(MappingTest, TheOwnImplicitMappingBecomesTheLease) {  // POL-OWN-04
   EXPECT_EQ(source_port(leaves(udp(alice, 6000, server, 53))), external);
 }
 
+TEST_F(MappingTest, TellsWhetherAnEndpointHasAnImplicitMapping) {  // PCP-15.1-09
+  const auto has = [&](Transport transport, const char* host, std::uint16_t number) {
+    return plane.has_implicit(transport, {Address::v4(ip(host)), port(number)}, now);
+  };
+  leaves(udp(alice, 6000, server, 53));
+  EXPECT_TRUE(has(Transport::udp, alice, 6000));
+  EXPECT_FALSE(has(Transport::tcp, alice, 6000));
+  EXPECT_FALSE(has(Transport::udp, alice, 6001));
+  EXPECT_FALSE(has(Transport::udp, bob, 6000));
+  now += 299s;
+  EXPECT_TRUE(has(Transport::udp, alice, 6000));
+  now += 1s;
+  EXPECT_FALSE(has(Transport::udp, alice, 6000)) << "over, though no sweep came by";
+
+  auto spec = wish(Transport::udp, bob, 7000, 7000);
+  const auto lease = install(spec);
+  ASSERT_TRUE(lease);
+  leaves(udp(bob, 7000, server, 53));
+  EXPECT_FALSE(has(Transport::udp, bob, 7000)) << "a lease";
+  plane.withdraw(lease->id, nat::Ending::drain, now);
+  EXPECT_FALSE(has(Transport::udp, bob, 7000)) << "what is left of a lease";
+}
+
 TEST_F(MappingTest, TheRoutersOwnPortsGoToNobody) {  // POL-TGT-05, POL-NET-12, N6056-05
   plane.listen(Transport::tcp, 8080);
   EXPECT_EQ(install(wish(Transport::tcp, alice, 80, 8080)).error(), PlaneErrc::port_reserved);
