@@ -390,8 +390,7 @@ void Engine::Impl::touch_slot(Flow& flow) {
   flow.slot_deadline_s = flow.deadline_s;
   Slot& slot = mappings_.slot(part_of_protocol(flow.protocol), flow.external_port);
   if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) return;
-  const std::uint32_t deadline_s = rules::sp_deadline(flow.deadline_s, 0);
-  if (slot.deadline_s < deadline_s) slot.deadline_s = deadline_s;
+  if (slot.deadline_s < flow.deadline_s) slot.deadline_s = flow.deadline_s;
 }
 
 // --- inbound ---
