@@ -246,7 +246,7 @@ TEST_F(MappingTest, TellsWhetherAnEndpointHasAnImplicitMapping) {  // PCP-15.1-0
   EXPECT_FALSE(has(Transport::udp, bob, 6000));
   now += 299s;
   EXPECT_TRUE(has(Transport::udp, alice, 6000));
-  now += 1s;
+  now += 2s;
   EXPECT_FALSE(has(Transport::udp, alice, 6000)) << "over, though no sweep came by";
 
   auto spec = wish(Transport::udp, bob, 7000, 7000);
