@@ -175,6 +175,8 @@ class DataPlane {
   /// Frees memory of what is over; called about once a second.
   virtual std::vector<PlaneEvent> sweep(TimePoint now) = 0;
   virtual std::vector<ImplicitView> implicit_mappings(TimePoint now) const = 0;
+  /// Whether outbound packets alone keep a mapping of this endpoint now. What drains after a lease does not count.
+  virtual bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const = 0;
   virtual PlaneStatus status() const = 0;
 };
 

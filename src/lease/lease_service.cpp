@@ -1064,6 +1064,9 @@ void LeaseService::Impl::release(ReleaseRequest request, TimePoint now, ReleaseD
   if (index == nothing) {
     if (mapping != nothing || static_for(request.transport, request.internal))
       return done(Refusal{MappingErrc::not_owned_here, permanent_refusal_s}, now);
+    // RFC 6887, section 15.1; NAT-PMP knows no implicit mappings (RFC 6886, section 3.4)
+    if (request.via == Via::pcp && plane_.has_implicit(request.transport, request.internal, now))
+      return done(Refusal{MappingErrc::not_owned_here, permanent_refusal_s}, now);
     return done({}, now);  // what does not exist is already ended
   }
   const auto& lease = table_.leases[index];

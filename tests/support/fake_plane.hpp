@@ -122,6 +122,9 @@ class FakePlane final : public nat::DataPlane {
     return {};
   }
   std::vector<nat::ImplicitView> implicit_mappings(TimePoint) const override { return {}; }
+  bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint) const override {
+    return implicit.contains({transport, internal.address, internal.port.number()});
+  }
   nat::PlaneStatus status() const override { return {}; }
 
  private:

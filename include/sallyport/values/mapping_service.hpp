@@ -170,8 +170,9 @@ class MappingService {
   /// synced in the store. A refusal changes nothing.
   virtual void grant(GrantRequest request, TimePoint now, GrantDone done) = 0;
 
-  /// Ends a lease. Ending what does not exist succeeds. Leases of other protocols and static ones:
-  /// not_owned_here; PCP with another nonce: foreign_nonce with the remaining lifetime.
+  /// Ends a lease. Ending what does not exist succeeds. Leases of other protocols and static ones, and for PCP
+  /// implicit mappings (RFC 6887, section 15.1): not_owned_here; PCP with another nonce: foreign_nonce with the
+  /// remaining lifetime.
   virtual void release(ReleaseRequest request, TimePoint now, ReleaseDone done) = 0;
 
   /// Ends all of the requester's leases of one protocol and transport. A static mapping that it meets is left and

@@ -62,6 +62,9 @@ class MemoryPlane final : public DataPlane {
   std::vector<ImplicitView> implicit_mappings(TimePoint now) const override {
     return engine_.implicit_mappings(now);
   }
+  bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const override {
+    return engine_.has_implicit(transport, internal, now);
+  }
   PlaneStatus status() const override;
 
  private:

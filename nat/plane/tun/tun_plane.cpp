@@ -702,6 +702,9 @@ std::vector<PlaneEvent> TunPlane::sweep(TimePoint now) { return impl_->sweep(now
 std::vector<ImplicitView> TunPlane::implicit_mappings(TimePoint now) const {
   return impl_->locked([&] { return impl_->engine().implicit_mappings(now); });
 }
+bool TunPlane::has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const {
+  return impl_->locked([&] { return impl_->engine().has_implicit(transport, internal, now); });
+}
 PlaneStatus TunPlane::status() const { return impl_->status(); }
 
 }  // namespace sallyport::nat

@@ -53,6 +53,7 @@ class TunPlane final : public DataPlane {
   Result<void> set_policy(const PlanePolicy& policy, TimePoint now) override;
   std::vector<PlaneEvent> sweep(TimePoint now) override;
   std::vector<ImplicitView> implicit_mappings(TimePoint now) const override;
+  bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const override;
   PlaneStatus status() const override;
 
  private:

@@ -174,6 +174,16 @@ TEST_F(PortMappingOverLeases, AStaticMappingIsToldAndNotDeleted) {
   EXPECT_TRUE(is_open(443));
 }
 
+// PCP-15.1-09
+TEST_F(PortMappingOverLeases, AnImplicitMappingIsNotDeleted) {
+  start();
+  plane.implicit[{Transport::tcp, console, 8080}] = 50000;
+  EXPECT_EQ(result(map(console, 8080, 0, 0)), not_authorized);
+  EXPECT_EQ(result(map(camera, 8080, 0, 0)), (ErrorAnswer{ResultCode::success, 0}));
+  EXPECT_EQ(ask_natpmp(console, {Transport::tcp, 8080, 0, 0}).result, natpmp::ResultCode::success);
+  EXPECT_TRUE(plane.implicit.contains({Transport::tcp, console, 8080}));
+}
+
 // NPM-3.3-25, NPM-3.4-12, -13, -15, NPM-1.1-06, PCP-15.1-09, POL-OWN-04, -05
 TEST_F(PortMappingOverLeases, ThePortOfOneHostIsSharedByItsProtocolsAndEndedByEachForItself) {
   start();

@@ -200,6 +200,20 @@ TEST_F(LeaseServiceTest, AProtocolEndsOnlyLeasesItMade) {  // POL-OWN-05, NPM-3.
   EXPECT_TRUE(is_open(8080) && is_open(8081));
 }
 
+TEST_F(LeaseServiceTest, PcpIsToldThatAnImplicitMappingIsNotItsToEnd) {  // PCP-15.1-09, NPM-3.4-08
+  boot();
+  plane.implicit[{Transport::tcp, console, 8080}] = 50000;
+  EXPECT_EQ(drop(pcp(console, 8080))->error(), MappingErrc::not_owned_here);
+  EXPECT_TRUE(drop(natpmp(console, 8080))->ok());
+  EXPECT_TRUE(drop(pcp(console, 8081))->ok()) << "another port has none";
+  EXPECT_TRUE(drop(pcp(camera, 8080))->ok()) << "another device has none";
+  granted(pcp(console, 8080));
+  const auto gone = drop(pcp(console, 8080));
+  commit();
+  EXPECT_TRUE(gone->ok()) << "a lease of its own is, whatever else uses the port";
+  EXPECT_EQ(listed(), 0u);
+}
+
 TEST_F(LeaseServiceTest, ARenewalMayShorten) {  // PCP-15-07
   boot();
   granted(suggesting(pcp(console, 8080, 3600), 8080));
