@@ -583,7 +583,10 @@ TEST_F(TunPlaneTest, NothingLeavesAfterKillMinusNine) {
   lab->wan().send(udp(server, 53, external, 5000));
   lab->wan().send(echo(server, external, 8));
   std::vector<Wire> others;
-  EXPECT_TRUE(lab->wan().await(any_to(server), &others)) << "the router itself should still answer pings";
+  const auto pong = [](const Wire& wire) {
+    return wire.protocol == 1 && wire.icmp_type == 0 && wire.sport == 8;
+  };
+  EXPECT_TRUE(lab->wan().await(pong, &others)) << "the router itself should still answer pings";
   for (const Wire& wire : others) ADD_FAILURE() << "answered: " << wire.says();
 
   const int own = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -795,7 +798,8 @@ TEST_F(TunPlaneTest, StreamsOfSuperPacketsArriveWholeEitherWay) {  // NPKT-09
       const int server_end = accept(listener, nullptr, nullptr);
       std::array<char, 65536> part;
       wait.fd = server_end;
-      while (poll(&wait, 1, 10000) == 1) {
+      const auto end = std::chrono::steady_clock::now() + 30s;  // broken sums make a stream crawl
+      while (poll(&wait, 1, 10000) == 1 && std::chrono::steady_clock::now() < end) {
         const ssize_t size = read(server_end, part.data(), part.size());
         if (size <= 0) break;
         got.append(part.data(), static_cast<std::size_t>(size));
