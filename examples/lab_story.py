@@ -21,11 +21,11 @@ PCP_MAP = os.path.join(ROOT, "build/bin/pcp_map")
 HOME = FAR  # where the people on the internet sit
 
 PICTURE = f"""
-   internet               gateway (sallyportd)          devices of the LAN
-   {FAR} ------- {EXTERNAL} | {LAN} --+-- 192.168.50.11
-                                                     |   console 1, web, NAS
-                                                     +-- 192.168.50.12
-                                                         console 2, camera, files
+   internet             gateway (sallyportd)         devices of the LAN
+   {FAR} ----- {EXTERNAL} | {LAN} --+-- 192.168.50.11
+                                                   |   console 1, web, NAS
+                                                   +-- 192.168.50.12
+                                                       console 2, camera, files
 """
 
 
@@ -196,16 +196,16 @@ def tell(story, lab):
     story.chapter("A camera, watched from the internet")
     camera = Camera(two, 554)
     stack.callback(camera.close)
-    story.command("camera", PCP_MAP, LAN, "554", "--external", "8554", "--description", '"garden camera"')
+    story.command("camera", PCP_MAP, LAN, "554", "--external", "8554", "--description", "camera")
     eye = story.step(lambda port: f"The camera opened its stream at {EXTERNAL}:{port}.",
-                     lambda: opened_by_pcp(two, "554", "--external", "8554", "--description", "garden camera"))
+                     lambda: opened_by_pcp(two, "554", "--external", "8554", "--description", "camera"))
     viewer = story.step("Someone on the internet starts to watch.", lambda: internet.connect((EXTERNAL, eye), (HOME, 0)))
     stack.callback(viewer.close)
     story.step(lambda n: f"Pictures arrive: {n} in the first second.", lambda: pictures(viewer, 8))
 
     story.chapter("A web server and a file server share the one address")
     for host, path, text, wish, who, asks in (
-            (one, "web", "<h1>Welcome to our house</h1>", 8080, "web server", "natpmpc"),
+            (one, "web", "Welcome to our house", 8080, "web server", "natpmpc"),
             (two, "files", "holiday photos", 8081, "file server", "pcp")):
         folder = os.path.join(lab.directory, path)
         os.makedirs(folder)
@@ -229,7 +229,7 @@ def tell(story, lab):
             return page.stdout.strip()
 
         wait_until(f"the {who} listens", lambda: host.call("curl", "-s", "-m", "2", "http://127.0.0.1/").returncode == 0)
-        story.step(lambda page: f"http://{EXTERNAL}:{port}/ says from the internet: {page!r}.", fetched,
+        story.step(lambda page: f"The internet reads there: {page!r}.", fetched,
                    f"curl http://{EXTERNAL}:{port}/")
 
     story.chapter("Remote access to a device")
