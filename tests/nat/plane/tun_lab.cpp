@@ -166,6 +166,8 @@ std::optional<Wire> Wire::parse(const std::uint8_t* data, std::size_t size) {
   }
   if (skip > length) return std::nullopt;
   wire.payload.assign(transport + skip, transport + length);
+  const auto* octets = reinterpret_cast<const std::byte*>(data);
+  wire.octets.assign(octets, octets + total);
   return wire;
 }
 
@@ -373,8 +375,9 @@ TunLab::TunLab() : home_{own_netns()} {
 }
 
 void TunLab::neighbours() {
-  for (const char* host : {"192.168.1.10 dev lan0", "192.168.1.11 dev lan0", "192.168.2.10 dev guest0",
-                           "203.0.113.1 dev wan0", "203.0.113.9 dev wan0", "10.8.0.2 dev vpn0"})
+  for (const char* host :
+       {"192.168.1.10 dev lan0", "192.168.1.11 dev lan0", "192.168.1.12 dev lan0", "192.168.2.10 dev guest0",
+        "203.0.113.1 dev wan0", "203.0.113.9 dev wan0", "10.8.0.2 dev vpn0"})
     run(std::string{"ip neigh replace lladdr 02:00:00:00:00:99 nud permanent to "} + host);
 }
 

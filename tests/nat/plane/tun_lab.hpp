@@ -33,7 +33,8 @@ struct Wire {
   bool df = false, more_fragments = false;
   std::uint16_t fragment_offset = 0;  // in octets; when not 0 the payload is raw
   Bytes payload;
-  bool sums_right = true;  // of caught packets
+  bool sums_right = true;         // of caught packets
+  std::vector<std::byte> octets;  // of caught packets: all of the IP packet
 
   Bytes bytes() const;
   static std::optional<Wire> parse(const std::uint8_t* data, std::size_t size);
