@@ -1,7 +1,6 @@
 #include "src/lease/store/sqlite_store.hpp"
 
 #include <SQLiteCpp/SQLiteCpp.h>
-#include <fcntl.h>
 #include <sqlite3.h>
 #include <unistd.h>
 
@@ -52,13 +51,6 @@ bool is_damage(int code) {
     default:
       return true;
   }
-}
-
-void sync_directory(const std::filesystem::path& dir) {
-  const int descriptor = ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::fsync(descriptor);
-  ::close(descriptor);
 }
 
 struct Damaged {
@@ -277,7 +269,7 @@ class SqliteStore final : public Store {
       bool rebuild = false;
       std::string warning;
       try {
-        if (!file_) file_ = std::make_unique<File>(path_, options_.vfs, options_.sync);
+        if (!file_) open_again();
         file_->begin();
         for (const auto& op : batch) apply(op);
         file_->commit();
@@ -314,6 +306,13 @@ class SqliteStore final : public Store {
     }
     guard.unlock();
     file_.reset();  // applies the WAL and removes it
+  }
+
+  /// The directory may have become writable, or possible at all, only since the start.
+  void open_again() {
+    if (const auto problem = lock_.settle(options_.dir)) throw SQLite::Exception{*problem, SQLITE_BUSY};
+    file_ = std::make_unique<File>(path_, options_.vfs, options_.sync);
+    sync_directory(options_.dir);
   }
 
   void apply(const Op& op) {

@@ -519,6 +519,77 @@ TEST(SqliteStoreOnDisk, ADirectoryThatCannotBeMade) {
   EXPECT_TRUE(content.leases.empty());
 }
 
+/// A directory in which nothing can be made for now, whoever asks.
+struct UnusableDir {
+  enum class Why { missing, read_only } why;
+  TempDir home;
+  std::filesystem::path dir = home.path / "var" / "state";
+  Bell bell;
+
+  explicit UnusableDir(Why reason) : why{reason} {
+    if (why == Why::missing) {
+      std::ofstream{home.path / "var"} << "not a directory";
+    } else {
+      std::filesystem::create_directories(dir);
+      for (const char* name : {"leases.lock", "leases.db"})
+        std::filesystem::create_symlink("/proc/no/such/file", dir / name);
+    }
+  }
+  void repair() {
+    if (why == Why::missing) {
+      std::filesystem::remove(home.path / "var");
+    } else {
+      for (const char* name : {"leases.lock", "leases.db"}) std::filesystem::remove(dir / name);
+    }
+  }
+  auto open() {
+    return lease::open_sqlite_store(
+        {.dir = dir, .sync = true, .notify = [this] { bell.ring(); }, .vfs = "", .boot_id = "b"});
+  }
+};
+
+class SqliteStoreInUnusableDir : public ::testing::TestWithParam<UnusableDir::Why> {};
+
+TEST_P(SqliteStoreInUnusableDir, HealsOnceTheDirectoryCanBeWritten) {  // POL-STO-04
+  UnusableDir place{GetParam()};
+  auto store = place.open();
+  ASSERT_TRUE(store);
+  EXPECT_TRUE((*store)->load().read_only);
+  EXPECT_TRUE(settle(**store, place.bell, (*store)->put(record(1))).failure);
+  place.repair();
+  const auto progress = settle(**store, place.bell, (*store)->put(record(2)));
+  EXPECT_FALSE(progress.failure) << *progress.failure;
+  const auto second = place.open();
+  ASSERT_FALSE(second) << "the lock was not made up for";
+  EXPECT_NE(second.error().find("pid " + std::to_string(::getpid())), std::string::npos) << second.error();
+  store->reset();
+  auto again = place.open();
+  ASSERT_TRUE(again);
+  const auto content = (*again)->load();
+  ASSERT_EQ(content.leases.size(), 1u);
+  EXPECT_EQ(content.leases[0], record(2));
+}
+
+TEST_P(SqliteStoreInUnusableDir, AnInstanceThatComesFirstKeepsTheFile) {
+  UnusableDir place{GetParam()};
+  auto store = place.open();
+  ASSERT_TRUE(store);
+  EXPECT_TRUE((*store)->load().read_only);
+  place.repair();
+  const auto first = place.open();
+  ASSERT_TRUE(first);
+  EXPECT_FALSE((*first)->load().read_only);
+  const auto progress = settle(**store, place.bell, (*store)->put(record(1)));
+  ASSERT_TRUE(progress.failure);
+  EXPECT_NE(progress.failure->find("another sallyportd"), std::string::npos) << *progress.failure;
+}
+
+INSTANTIATE_TEST_SUITE_P(Store, SqliteStoreInUnusableDir,
+                         ::testing::Values(UnusableDir::Why::missing, UnusableDir::Why::read_only),
+                         [](const auto& param) {
+                           return param.param == UnusableDir::Why::missing ? "Missing" : "ReadOnly";
+                         });
+
 // --- rows
 // -----------------------------------------------------------------------------------------------------------
 
