@@ -13,6 +13,7 @@ namespace {
 // Before the local table (moved from 0 to 100), because external addresses are local ones.
 constexpr std::uint32_t skip_sp0 = 10;
 constexpr std::uint32_t skip_router = 11;
+constexpr std::uint32_t skip_wan_rules = 12;
 constexpr std::uint32_t wan_spoof = 40;
 constexpr std::uint32_t wan_untranslated = 46;
 constexpr std::uint32_t wan_to_lan = 48;
@@ -156,6 +157,7 @@ Steering steer(const SteeringInput& input) {
   }
 
   for (const auto& lan : network.lan) {
+    if (!external.empty()) out.rule(skip_wan_rules, lan.name, jump, lan_hairpin);
     for (const Net& from : nets(lan.prefixes)) {
       for (const Net& to : external) {
         for (const std::uint8_t protocol : {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP}) {
