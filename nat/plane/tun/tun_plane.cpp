@@ -501,13 +501,15 @@ class TunPlane::Impl {
     std::array<pollfd, 2> wait{pollfd{device_.fd(), POLLIN, 0}, pollfd{stop_event_, POLLIN, 0}};
     while (!stopping_.load(std::memory_order_relaxed)) {
       if (poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) break;
-      while (!stopping_.load(std::memory_order_relaxed) && carry_batch() == batch_size) {
+      // Sleeps only after a look that found nothing: the next packet often came while the last ones were written.
+      while (!stopping_.load(std::memory_order_relaxed) && carry_batch()) {
       }
       if (dead_.load(std::memory_order_relaxed)) return;
     }
   }
 
-  std::size_t carry_batch() {
+  /// False when there was nothing to carry.
+  bool carry_batch() {
     std::array<Packet, batch_size> packets;
     std::size_t count = 0;
     std::size_t octets = 0;
@@ -532,7 +534,7 @@ class TunPlane::Impl {
       ++count;
       octets += packet.size;
     }
-    if (count == 0) return drained ? 0 : batch_size;
+    if (count == 0) return !drained;
 
     {
       const TimePoint now = clock_.now();
@@ -548,7 +550,7 @@ class TunPlane::Impl {
       send(buffer.frame(), sizeof(VirtioHeader) + packet.size);
     }
     emitted_.flush([this](const std::byte* data, std::size_t size) { send(data, size); });
-    return drained ? 0 : batch_size;
+    return true;
   }
 
   /// By its source: the rules let a LAN or router address in from nowhere else.
