@@ -72,6 +72,9 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   const std::uint16_t port = spec.internal.port.number();
   const bool insist = spec.insist || spec.restore || spec.is_static;
   const bool linked = spec.enabled && !spec.second_port;
+  // The administrator's word, and a lease that was promised before a restart, stand above a flow that happens to
+  // use the port: after a start packets may come before the leases are back (POL-STO-02).
+  const bool first_come = spec.is_static || spec.restore;
 
   // The endpoint's own implicit mapping becomes this one and keeps its port (POL-OWN-04).
   std::uint16_t present = 0;
@@ -81,7 +84,7 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
     if (present == 0 && mappings_.find(part, host, port) != 0) return PlaneErrc::port_taken;
     if (present != 0 && mappings_.slot(part, present).is_lease()) return PlaneErrc::port_taken;
     if (present != 0 && spec.suggested && insist && spec.suggested->number() != present) {
-      if (!spec.is_static) return PlaneErrc::port_taken;
+      if (!first_come) return PlaneErrc::port_taken;
       free_slot(part, present);
       present = 0;
     }
@@ -97,8 +100,7 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   if (external == 0 && spec.suggested && (insist || spec.allowed.contains(*spec.suggested))) {
     const std::uint16_t wanted = spec.suggested->number();
     Slot& slot = mappings_.slot(part, wanted);
-    // The administrator's word stands above a flow that happens to use the port.
-    if (spec.is_static && (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining))
+    if (first_come && (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining))
       free_slot(part, wanted);
     const Claim claim = spec.restore || spec.is_static ? Claim::restored
                         : spec.insist                  ? Claim::insisted

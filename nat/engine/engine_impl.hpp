@@ -67,6 +67,7 @@ class Engine::Impl {
   };
   struct Host {
     std::uint32_t mappings = 0, flows = 0, icmp_ids = 0;
+    std::uint32_t resting = 0;  ///< ports of its ended leases that wait for the reuse delay
   };
   struct HostHasher {
     SipHash hash;

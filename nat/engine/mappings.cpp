@@ -13,6 +13,8 @@ constexpr std::uint32_t never_s = 0xffffffff;
 /// itself.
 constexpr seconds grace{2};
 constexpr std::uint32_t most_group_steps = 64;
+/// Ports of one device's ended leases that wait for the reuse delay at once; above it they are free again sooner.
+constexpr std::uint32_t most_resting = 4096;
 
 std::uint32_t to_seconds(TimePoint time) {
   const auto count = duration_cast<seconds>(time.time_since_epoch()).count();
@@ -173,6 +175,12 @@ void Engine::Impl::free_slot(Part part, std::uint16_t external) {
     --(part == Part::icmp ? host.icmp_ids : host.mappings);
     --implicit_count_;
     release_host(slot.host);
+  } else if (slot.kind == SlotKind::quarantine) {
+    const auto host = hosts_.find(slot.host);
+    if (host != hosts_.end() && host->second.resting != 0) {
+      --host->second.resting;
+      release_host(slot.host);
+    }
   }
   slot.kind = SlotKind::free;
   slot.host = 0;
@@ -184,7 +192,9 @@ void Engine::Impl::free_slot(Part part, std::uint16_t external) {
 void Engine::Impl::release_host(std::uint32_t address) {
   const auto host = hosts_.find(address);
   if (host == hosts_.end()) return;
-  if (host->second.mappings == 0 && host->second.flows == 0 && host->second.icmp_ids == 0) hosts_.erase(host);
+  const Host& counted = host->second;
+  if (counted.mappings == 0 && counted.flows == 0 && counted.icmp_ids == 0 && counted.resting == 0)
+    hosts_.erase(host);
 }
 
 std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std::uint16_t port,
@@ -239,7 +249,11 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
   if (how == Ending::reset) {
     for (std::uint32_t record = first; record != Flow::none; record = flows_[record].slot_next)
       reset_both_ends(flows_[record]);
-    if (delay == 0) how = Ending::vacate;
+    // One device that makes and ends leases all the time must not use the ports of all up (POL-FAIR-01).
+    const auto host = hosts_.find(slot.host);
+    const bool crowded =
+        host != hosts_.end() && host->second.resting >= most_resting && !policy_.reuse_strict;
+    if (delay == 0 || crowded) how = Ending::vacate;
   }
   switch (how) {
     case Ending::vacate:
@@ -254,6 +268,7 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
         flow.flags = static_cast<std::uint8_t>((flow.flags | Flow::ended) & ~Flow::of_explicit);
         flow.deadline_s = deadline_s;
       }
+      ++hosts_[slot.host].resting;
       claim_slot(part, external, slot.host, slot.port, SlotKind::quarantine, deadline_s, first);
       return;
     }

@@ -1,14 +1,16 @@
 """Start, stop, restart, reload, kill -9: what is kept, what is said, with which code it ends."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import lab as lab_module
 import wire
-from lab import DEVICE1, EXTERNAL, FAR, Lab, tcp_ask, wait_until
+from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, Lab, tcp_ask, wait_until
 from labcase import CONTROL_HOST, LabCase
 
 SECONDS = 60
@@ -61,6 +63,32 @@ class Restart(LabCase):
 
     def test_kill_9_keeps_leases_and_epoch_POL_STO_02(self):
         self.stays(self.daemon.kill)
+
+    def test_leases_come_back_though_hosts_send_all_the_time_POL_STO_02(self):
+        client, inner, outer = self.client(), self.port(), self.port()
+        self.assertEqual(client.map("udp", inner, outer).external, outer)
+        # the one would like its own number outside, the other the number that is leased
+        talkers = [(self.lab.device1.udp(DEVICE1, inner)), (self.lab.device2.udp(DEVICE2, outer))]
+        done = threading.Event()
+
+        def talk():
+            while not done.wait(0.001):
+                for talker in talkers:
+                    with contextlib.suppress(OSError):
+                        talker.sendto(b"on and on", (FAR, 9))
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        try:
+            for _ in range(3):
+                self.daemon.kill()
+                self.daemon.start()
+                self.assertEqual(self.lease("udp", outer)["internal"], {"address": DEVICE1, "port": inner})
+        finally:
+            done.set()
+            thread.join()
+            for talker in talkers:
+                talker.close()
 
     def test_a_lease_that_ends_while_the_daemon_is_down_stays_ended(self):
         client, port = self.client(), self.port()

@@ -301,6 +301,33 @@ TEST_F(MappingTest, ReuseStrictKeepsItFromAllOthers) {  // POL-TGT-10
   EXPECT_TRUE(install(wish(Transport::udp, alice, 3074, 3074)));
 }
 
+TEST_F(MappingTest, ALeaseThatIsPutBackStandsAboveAFlowThatWasQuicker) {  // POL-STO-02
+  const auto restored = [&] {
+    auto spec = wish(Transport::udp, alice, 6000, 7000);
+    spec.restore = true;
+    const auto installed = install(spec);
+    EXPECT_TRUE(installed) << installed.error().message();
+    if (!installed) return;
+    EXPECT_EQ(source_port(leaves(udp(alice, 6000, server, 53))), 7000);
+    plane.withdraw(installed->id, Ending::vacate, now);
+  };
+  EXPECT_EQ(source_port(leaves(udp(alice, 6000, server, 53))), 6000);
+  restored();
+  EXPECT_EQ(source_port(leaves(udp(bob, 7000, server, 53))), 7000);
+  restored();
+}
+
+TEST_F(MappingTest, OneDevicesEndedLeasesLeavePortsForTheOthers) {  // POL-FAIR-01, POL-TGT-10
+  for (unsigned external = 1024; external < 65536; ++external)
+    plane.withdraw(open(Transport::udp, alice, 6000, external).id, Ending::reset, now);
+  EXPECT_TRUE(install(wish(Transport::udp, bob, 1)));
+  EXPECT_NE(source_port(leaves(udp(bob, 1024, server, 53))), 1024) << "the first ones rest all the same";
+  live(140s);
+  auto again = open(Transport::udp, alice, 6000, 7000);
+  plane.withdraw(again.id, Ending::reset, now);
+  EXPECT_NE(source_port(leaves(udp(bob, 7000, server, 53))), 7000) << "and are counted until the delay is over";
+}
+
 TEST_F(MappingTest, VacateFreesThePortAtOnce) {
   auto first = open(Transport::udp, alice, 3074, 3074);
   plane.withdraw(first.id, Ending::vacate, now);
