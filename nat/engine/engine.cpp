@@ -120,7 +120,7 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   } else if (external == 0 && insist && spec.suggested) {
     return PlaneErrc::port_reserved;
   }
-  if (external == 0 && !insist && !spec.suggested && spec.allowed.contains(spec.internal.port) &&
+  if (external == 0 && !insist && !spec.suggested && !spec.at_random && spec.allowed.contains(spec.internal.port) &&
       may_claim(part, port, host, Claim::suggested) == Verdict::free)
     external = port;
   if (external == 0) {

@@ -69,6 +69,7 @@ struct MappingSpec {
   PortRange allowed{};            ///< for ports that the engine chooses, and for a suggestion
   TimePoint deadline = TimePoint::max();  ///< past it the mapping is absent, whether or not it was withdrawn
   std::vector<RemoteFilter> remotes = {};  ///< empty: everybody
+  bool at_random = false;         ///< without a suggestion: any port, not first the internal one's number
 };
 
 struct Installed {

@@ -469,6 +469,7 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, s
   spec.insist = request.insist && request.suggested_port.has_value();
   spec.deadline = now + seconds{lifetime_s};
   spec.remotes = request.filters;
+  spec.at_random = request.via == Via::natpmp;  // NPM-3.3-04
   std::vector<PortRange> ranges;
   if (policy_.rules.empty())
     ranges.push_back(policy_.external_ports);
@@ -1777,6 +1778,7 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
   bool waits = false;
   std::vector<std::uint64_t> numbers{leases.begin(), leases.end()};
   std::unordered_set<std::uint64_t> seen;
+  std::unordered_set<Address> quiet;
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     const auto number = numbers[i];
     if (!seen.insert(number).second) continue;
@@ -1817,7 +1819,8 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
         last_ticket_ = store_.put_block(std::move(record));
         op.ticket = last_ticket_;
         ops_.push_back(std::move(op));
-        plane_.end_flows(mapping.internal_address, now);
+        // each time looks at every port, and once ends all there is of the device
+        if (quiet.insert(mapping.internal_address).second) plane_.end_flows(mapping.internal_address, now);
       }
       // the door is shut only when every protocol's lease on it is gone
       for (Index other = mapping.first_lease; other != nothing; other = table_.leases[other].next_on_mapping)

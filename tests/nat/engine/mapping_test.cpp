@@ -375,6 +375,20 @@ TEST_F(MappingTest, APortOutsideTheAllowedOnesIsNotTakenUnlessInsisted) {
   EXPECT_GE(installed->external.port.number(), 1024);
 }
 
+TEST_F(MappingTest, WithoutASuggestionThePortIsTheInternalOneOrARandomOne) {  // NPM-3.3-04, NPM-X-04
+  EXPECT_EQ(install(wish(Transport::udp, alice, 6000))->external.port, port(6000));
+  unsigned kept = 0;
+  for (unsigned internal = 7000; internal < 7020; ++internal) {
+    auto spec = wish(Transport::udp, alice, internal);
+    spec.at_random = true;
+    const auto installed = install(spec);
+    ASSERT_TRUE(installed);
+    EXPECT_GE(installed->external.port.number(), 1024);
+    if (installed->external.port == port(internal)) ++kept;
+  }
+  EXPECT_LE(kept, 1U);
+}
+
 TEST_F(MappingTest, WithoutAPortLeftItSaysSo) {
   for (unsigned external = 2000; external < 2010; ++external) open(Transport::udp, alice, external, external);
   auto spec = wish(Transport::udp, bob, 1);

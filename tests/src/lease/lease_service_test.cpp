@@ -1070,6 +1070,16 @@ TEST_F(LeaseServiceTest, ABlockRefusesDeviceTransportAndPortByEveryProtocol) {
   EXPECT_TRUE(service->blocks(now()).empty());
 }
 
+TEST_F(LeaseServiceTest, BlockingManyLeasesEndsTheFlowsOfEachDeviceOnce) {  // POL-FAIR-04
+  boot();
+  const auto first = granted(pcp(console, 8080)), second = granted(pcp(console, 8081)),
+             other = granted(pcp(camera, 8080));
+  revoke({number_of(first), number_of(second), number_of(other)}, lease::LeaseService::BlockFor{3600s});
+  commit();
+  EXPECT_EQ(plane.flows_ended, (std::vector{console, camera}));
+  EXPECT_EQ(service->blocks(now()).size(), 3u);
+}
+
 TEST_F(LeaseServiceTest, AnUnblockedDeviceMayAskAgain) {
   boot();
   const auto answer = granted(pcp(console, 8080));
