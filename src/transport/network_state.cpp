@@ -143,8 +143,16 @@ nat::NetworkView build_view(const NetworkState& state, const NetworkWishes& wish
   std::vector<const NetworkState::Route*> wan_routes;
   for (const auto& route : state.routes)
     if (leaves_by(route, view.wan)) wan_routes.push_back(&route);
+  // While the WAN has no default route, an interface that has one stands where it should: what leaves there
+  // is for the world, and so is not let out as it is (POL-NET-01).
+  std::vector<nat::PlaneInterface> in_its_place;
+  if (std::ranges::none_of(wan_routes, [](const auto* route) { return is_default(route->destination); }))
+    for (const auto& route : state.routes)
+      if (is_default(route.destination))
+        for (const std::uint32_t index : route.interfaces) in_its_place.emplace_back().index = index;
   for (const auto& route : state.routes)
-    if (!is_default(route.destination) && !leaves_by(route, view.wan) && !leaves_by(route, view.lan))
+    if (!is_default(route.destination) && !leaves_by(route, view.wan) && !leaves_by(route, view.lan) &&
+        !leaves_by(route, in_its_place))
       add_untranslated(view.untranslated, route, wan_routes);
   for (const auto& prefix : wishes.no_translate) add_once(view.untranslated, canonical(prefix));
   return view;

@@ -54,7 +54,8 @@ struct NetworkWishes {
 ///
 /// `untranslated` holds main-table routes that leave by neither LAN nor WAN, without the parts of them that a
 /// more specific route sends out on the WAN: a prefix in it never covers a packet that leaves by the WAN. A
-/// default route out of a third interface is not in it.
+/// default route out of a third interface is not in it; while no default route leaves by the WAN (it is
+/// missing, or down), nor is anything else that leaves by such an interface.
 nat::NetworkView build_view(const NetworkState& state, const NetworkWishes& wishes);
 
 /// Every IPv4 address of this machine.

@@ -135,6 +135,25 @@ TEST_F(NetworkView, ADefaultRouteOutOfAThirdInterfaceIsNotUntranslated) {
   EXPECT_THAT(view().untranslated, IsEmpty());
 }
 
+// POL-NET-01: a misspelt or missing WAN does not make its interface a way out for internal addresses
+TEST_F(NetworkView, WhatHasTheDefaultRouteInsteadOfTheWanIsNoUntranslatedWayOut) {
+  add_route("10.8.0.0/16", 5);
+  add_route("198.51.100.0/24", 4);
+  wishes.wan = {"ppp7"};
+  EXPECT_THAT(view().untranslated, ElementsAre(net("10.8.0.0/16")));
+  wishes.wan = {"eth0"};
+  state.routes.erase(state.routes.begin());  // eth0 loses its default route, eth9 stands by
+  add_route("0.0.0.0/0", 6, 700);
+  add_route("192.168.8.0/24", 6);
+  EXPECT_THAT(view().untranslated, ElementsAre(net("10.8.0.0/16")));
+}
+
+TEST_F(NetworkView, BesideTheWansDefaultRouteAVpnMayHaveOneToo) {
+  add_route("0.0.0.0/0", 5, 50);
+  add_route("10.8.0.0/16", 5);
+  EXPECT_THAT(view().untranslated, ElementsAre(net("10.8.0.0/16")));
+}
+
 TEST_F(NetworkView, AMultipathRouteThatUsesTheWanIsTheWans) {
   state.routes.push_back({net("10.8.0.0/16"), {5, 4}, 0});
   EXPECT_THAT(view().untranslated, IsEmpty());
