@@ -128,5 +128,18 @@ TEST_F(UndoFile, OfAnotherBootCountsAsNone) {
   EXPECT_TRUE(SysctlKeeper{file()}.changed().empty());
 }
 
+// Inodes of namespaces are used again; whoever had this one before had other values.
+TEST_F(UndoFile, OfAnotherNamespaceOfThisBootCountsAsNone) {
+  std::string boot;
+  std::getline(std::ifstream{"/proc/sys/kernel/random/boot_id"}, boot);
+  std::ofstream{file()} << "sallyport-tun-undo 1 boot " << boot << " netns 0\n"
+                        << "ipv4/ip_early_demux=7\n";
+  SysctlKeeper keeper{file()};
+  EXPECT_TRUE(keeper.changed().empty());
+  EXPECT_NE(keeper.original("ipv4/ip_early_demux"), "7");
+  keeper.forget();
+  EXPECT_FALSE(std::filesystem::exists(file()));
+}
+
 }  // namespace
 }  // namespace sallyport::nat::tun
