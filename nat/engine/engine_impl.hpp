@@ -224,6 +224,7 @@ class Engine::Impl {
   std::uint32_t slot_cursor_ = 0, flow_cursor_ = 0;
   std::array<std::uint32_t, parts> reclaimed_s_{};
   std::uint32_t swept_full_s_ = 0;
+  const Slot* kept_slot_ = nullptr;  // stays though its last flow goes: a new one is about to come
   bool shortage_ports_ = false, shortage_flows_ = false;
   std::uint32_t shortage_told_s_ = 0;
 

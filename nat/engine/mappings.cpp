@@ -213,7 +213,9 @@ std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std:
   const PortRange pool = part == Part::icmp ? PortRange{1, 65535} : policy_.pool;
   std::uint16_t external = 0;
   if (port >= pool.first && port <= pool.last &&
-      may_claim(part, port, address, Claim::implicit) == Verdict::free)
+      may_claim(part, port, address, Claim::implicit) == Verdict::free &&
+      (part == Part::icmp ||
+       !own_ports_.just_bound(part == Part::tcp ? Transport::tcp : Transport::udp, external_, port)))
     external = port;
   else
     external = choose_port(part, pool);
@@ -298,10 +300,19 @@ std::uint32_t Engine::Impl::new_flow(std::uint64_t hash, const FlowKey& key, std
       return Flow::none;
     }
   }
-  if (table_is_full() && !make_room()) {
-    why = DropReason::table_full;
-    shortage_flows_ = true;
-    return Flow::none;
+  const Part part = key.protocol == packet::protocol::tcp   ? Part::tcp
+                    : key.protocol == packet::protocol::udp ? Part::udp
+                                                            : Part::icmp;
+  Slot& slot = mappings_.slot(part, external);
+  if (table_is_full()) {
+    kept_slot_ = &slot;  // what gives way may be the last flow of the very mapping this one is for
+    const bool room = make_room();
+    kept_slot_ = nullptr;
+    if (!room) {
+      why = DropReason::table_full;
+      shortage_flows_ = true;
+      return Flow::none;
+    }
   }
   const std::uint32_t record = flows_.insert(hash, key);
   if (record == Flow::none) {
@@ -309,10 +320,6 @@ std::uint32_t Engine::Impl::new_flow(std::uint64_t hash, const FlowKey& key, std
     shortage_flows_ = true;
     return Flow::none;
   }
-  const Part part = key.protocol == packet::protocol::tcp   ? Part::tcp
-                    : key.protocol == packet::protocol::udp ? Part::udp
-                                                            : Part::icmp;
-  Slot& slot = mappings_.slot(part, external);
   Flow& flow = flows_[record];
   flow.external_port = external;
   std::uint32_t& first = chain_of(slot);
@@ -377,7 +384,8 @@ void Engine::Impl::remove_flow(std::uint32_t record) {
   const std::uint16_t external = flow.external_port;
   drop_flow(record);
   const Slot& slot = mappings_.slot(part, external);
-  if ((slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) && slot.aux == Flow::none)
+  if ((slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) && slot.aux == Flow::none &&
+      &slot != kept_slot_)
     free_slot(part, external);
 }
 

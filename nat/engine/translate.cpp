@@ -241,11 +241,19 @@ void Engine::Impl::from_router(Packet& packet, Work& work) {
   if (ip.protocol == packet::protocol::icmp && has_external_) {
     if (ip.is_icmp_error()) {
       packet::Quoted quoted;
+      const bool fits = packet::parse_quoted(ip, quoted);
       // Its own errors tell the outside nothing of internal addresses (N5508-28).
-      if (packet::parse_quoted(ip, quoted) && in_any(lan_, quoted.destination) &&
-          !is_gateway(quoted.destination))
+      if (fits && in_any(lan_, quoted.destination) && !is_gateway(quoted.destination))
         return outbound_error(packet, ip, false);
       if (in_any(lan_, ip.source)) return drop(packet, DropReason::icmp_fits_nothing);
+      // Nothing listens there, no such protocol, a last hop to where nobody is mapped: to the outside all
+      // that is silence (POL-NET-04).
+      const bool closed =
+          ip.icmp_type == packet::icmp_type::unreachable && (ip.icmp_code == 2 || ip.icmp_code == 3);
+      const bool last_hop = ip.icmp_type == packet::icmp_type::time_exceeded && fits && quoted.has_ports &&
+                            quoted.destination == external_ && quoted.protocol != packet::protocol::icmp &&
+                            !is_in_force(mappings_.slot(part_of_protocol(quoted.protocol), quoted.dport));
+      if (closed || last_hop) return drop(packet, DropReason::no_mapping);
       return forward(packet, ip, Action::forward_wan);
     }
     // Its own pings share the identifiers with the hosts'.
@@ -258,6 +266,8 @@ void Engine::Impl::from_router(Packet& packet, Work& work) {
 void Engine::Impl::from_wan(Packet& packet, Work& work) {
   Ipv4& ip = work.ip;
   if (has_external_ && ip.destination == external_) {
+    // LAND: a hairpin's flow has this address as its peer, and must not vouch for it here (NSEC-03).
+    if (ip.source == external_) return drop(packet, DropReason::martian_source);
     if (has_ports(ip)) return inbound(packet, work, false);
     if (is_martian_source(ip.source)) return drop(packet, DropReason::martian_source);
     if (ip.protocol == packet::protocol::icmp) return inbound_icmp(packet, work);
@@ -347,8 +357,9 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
       record = new_flow(work.hash, work.key, external, false, why);
       if (record == Flow::none) {
         Slot& slot = mappings_.slot(part, external);
-        // A lease without filters works even without a free entry (POL-NET-14).
-        if (leased && why == DropReason::table_full) {
+        // A lease without filters works even without a free entry (POL-NET-14), and what its host answered
+        // to a flood of UDP leaves it its real peers, though it is at its own limit.
+        if (leased && (why == DropReason::table_full || part == Part::udp)) {
           if (part == Part::tcp)
             mappings_.lease(slot.aux).untracked_until_s =
                 rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_established.count()));

@@ -35,18 +35,13 @@ Socket open_diagnostics() {
   return socket;
 }
 
-}  // namespace
-
-struct KernelOwnPorts::Live {
-  static constexpr double per_second = 20000;
-  static constexpr double burst = 1000;
-
-  Socket socket = open_diagnostics();
-  std::uint32_t sequence = 0;
+/// So many questions a second, and so many at once.
+struct Allowance {
+  double per_second, burst;
   double left = burst;
   TimePoint counted = BootClock::now();
 
-  bool may_ask() {
+  bool take() {
     const TimePoint now = BootClock::now();
     left = std::min(burst, left + std::chrono::duration<double>(now - counted).count() * per_second);
     counted = now;
@@ -56,12 +51,30 @@ struct KernelOwnPorts::Live {
   }
 };
 
+}  // namespace
+
+struct KernelOwnPorts::Live {
+  Socket socket = open_diagnostics();
+  std::uint32_t sequence = 0;
+  Allowance for_packets{20000, 1000};
+  Allowance for_ports{1000, 1000};  // of its own: many new flows must not make the router deaf
+};
+
 KernelOwnPorts::KernelOwnPorts() : live_{std::make_unique<Live>()} {}
 KernelOwnPorts::~KernelOwnPorts() = default;
 
 bool KernelOwnPorts::expects(const Unclaimed& packet) const {
   if (in_use(packet.transport, packet.destination_port)) return true;
-  if (!live_->socket || !live_->may_ask()) return false;
+  return live_->for_packets.take() && asks(packet);
+}
+
+bool KernelOwnPorts::just_bound(Transport transport, std::uint32_t address, std::uint16_t port) const {
+  constexpr std::uint32_t anybody = 0xc0000201;  // 192.0.2.1: a caller from outside, whoever it is
+  return live_->for_ports.take() && asks({transport, anybody, address, 9, port});
+}
+
+bool KernelOwnPorts::asks(const Unclaimed& packet) const {
+  if (!live_->socket) return false;
   alignas(nlmsghdr) std::array<char, 256> request{};
   nlmsghdr* head = mnl_nlmsg_put_header(request.data());
   head->nlmsg_type = SOCK_DIAG_BY_FAMILY;

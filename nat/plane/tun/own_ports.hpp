@@ -27,6 +27,8 @@ class KernelOwnPorts final : public OwnPorts {
   /// Asks the kernel there and then where in_use() knows of none, at most 20,000 times a second: a scan of
   /// all ports costs no more than a few per cent of a core. One caller at a time.
   bool expects(const Unclaimed& packet) const override;
+  /// At most 1,000 times a second, and 1,000 at once; beyond that: no. The same caller as of expects().
+  bool just_bound(Transport transport, std::uint32_t address, std::uint16_t port) const override;
   /// From now until the next refresh in_use() knows that port: a service began to listen there just now.
   void note(Transport transport, std::uint16_t port) noexcept {
     bits_[transport == Transport::udp][port / 64].fetch_or(std::uint64_t{1} << port % 64, std::memory_order_relaxed);
@@ -42,6 +44,8 @@ class KernelOwnPorts final : public OwnPorts {
 
  private:
   using Words = std::array<std::uint64_t, 65536 / 64>;
+  /// Whether the kernel has a socket for that packet now.
+  bool asks(const Unclaimed& packet) const;
   Result<void> dump(Transport transport, std::uint8_t family, Words& words,
                     std::set<std::uint16_t>& bound) const;
 

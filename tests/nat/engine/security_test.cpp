@@ -38,6 +38,25 @@ TEST_F(SecurityTest, MartiansFromTheWanAreDropped) {  // NSEC-03, POL-NET-03
   EXPECT_EQ(from_wan(udp("10.0.0.1", 5000, external_address, 7000)), "dropped: martian_source");
 }
 
+TEST_F(SecurityTest, AHairpinVouchesForNoSpoofedPacketFromTheWan) {  // NSEC-03, LAND
+  open(Transport::udp, bob, 6000, 7000);
+  EXPECT_EQ(from_lan(udp(alice, 5000, external_address, 7000)).substr(0, 4), "lan:");
+  EXPECT_EQ(from_wan(udp(external_address, 7000, external_address, 5000)), "dropped: martian_source");
+  EXPECT_EQ(from_wan(udp(external_address, 5000, external_address, 7000)), "dropped: martian_source");
+}
+
+TEST_F(SecurityTest, TheRouterTellsTheWanOfNoClosedPortOrProtocol) {  // POL-NET-04
+  EXPECT_EQ(from_router(icmp_error(external_address, server, 3, 3, udp(server, 53, external_address, 68))),
+            "dropped: no_mapping");
+  EXPECT_EQ(from_router(icmp_error(external_address, server, 3, 2,
+                                   make_ip(47, server, external_address).payload("12345678"))),
+            "dropped: no_mapping");
+  const auto last_hop = icmp_error(external_address, server, 11, 0, udp(server, 53, external_address, 7000));
+  EXPECT_EQ(from_router(last_hop), "dropped: no_mapping");
+  open(Transport::udp, alice, 6000, 7000);
+  EXPECT_EQ(from_router(last_hop).substr(0, 4), "wan:");  // N4787-32
+}
+
 TEST_F(SecurityTest, GroupsAndBroadcastsGoNowhere) {  // POL-NET-03
   for (const char* destination :
        {"224.0.0.1", "239.255.255.250", "255.255.255.255", "127.0.0.1", "0.0.0.0", "169.254.0.9"}) {
@@ -221,6 +240,40 @@ TEST_F(SecurityTest, AFloodThatTheHostAnswersGivesWayToo) {  // POL-NET-14
     plane.pass(tcp(alice, 80, spoofed, 999, syn).seq(1000).ack(5001), nat::Side::lan, now);
   }
   EXPECT_EQ(from_lan(udp(bob, 5000, server, 53)).substr(0, 4), "wan:");
+}
+
+TEST_F(SecurityTest, AUdpFloodThatTheHostAnswersLeavesItsRealPeers) {  // POL-NET-14
+  policy.flows_per_device = 100;
+  set_policy();
+  open(Transport::udp, alice, 6000, 7000);
+  for (unsigned i = 0; i < 300; ++i) {
+    const std::string spoofed = "100.1." + std::to_string(i >> 8) + '.' + std::to_string(i & 255);
+    plane.pass(udp(spoofed, 999, external_address, 7000), nat::Side::wan, now);
+    plane.pass(udp(alice, 6000, spoofed, 999), nat::Side::lan, now);
+  }
+  EXPECT_EQ(plane.status().flows, 100U);
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)).substr(0, 4), "lan:");
+  EXPECT_EQ(source_port(leaves(udp(alice, 6000, server, 53))), 7000);
+}
+
+// What gives way in a full table may be the last flow of the mapping that the new one is for.
+TEST_F(SecurityTest, AMappingOutlivesTheFlowThatGivesWayToItsNext) {  // POL-NET-14, N4787-03
+  policy.flows_total = 10;
+  policy.implicit = nat::Filtering::endpoint;
+  set_policy();
+  leaves(tcp(alice, 5000, server, 80, syn).seq(1000));
+  wait(200s);
+  EXPECT_EQ(from_wan(tcp(other_server, 999, external_address, 5000, syn)).substr(0, 4), "lan:");
+  wait(50s);
+  plane.sweep(now);  // alice's own flow is over
+  for (unsigned i = 0; plane.status().flows < 10; ++i) leaves(udp(bob, 7000 + i, server, 53));
+  EXPECT_EQ(source_port(leaves(tcp(alice, 5000, server, 443, syn).seq(1000))), 5000);
+  EXPECT_EQ(plane.status().flows, 10U);
+  EXPECT_EQ(plane.implicit_mappings(now).size(), 10U);
+  // The port is hers still: nobody else gets it, and answers find her.
+  wait(1s);
+  EXPECT_EQ(from_wan(tcp(server, 443, external_address, 5000, syn).seq(1).ack(1001)),
+            "lan: tcp 198.51.100.7:443 > 192.168.1.10:5000 SA ttl=63");
 }
 
 TEST_F(SecurityTest, ALeaseWithoutFilterDeliversWithoutAFreeEntry) {  // POL-NET-14

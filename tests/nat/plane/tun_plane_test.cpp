@@ -423,6 +423,40 @@ TEST_F(TunPlaneTest, ASocketOfThisVeryMomentIsKnown) {  // POL-NET-04
   }
 }
 
+TEST_F(TunPlaneTest, NoFlowTakesThePortOfAServiceOfThisVeryMoment) {  // POL-NET-12, POL-TGT-05
+  start();
+  for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
+    const int service = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(5556);
+    ASSERT_EQ(bind(service, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    if (type == SOCK_STREAM) {
+      ASSERT_EQ(listen(service, 1), 0);
+    }
+    lab->lan().send(type == SOCK_STREAM ? tcp(host, 5556, server, 53) : udp(host, 5556, server, 53));
+    const auto out = lab->wan().await(to(server, 53));
+    ASSERT_TRUE(out);
+    EXPECT_NE(out->sport, 5556) << "type " << type;
+    close(service);
+  }
+}
+
+TEST_F(TunPlaneTest, WhatTheRouterDoesNotKnowMeetsSilence) {  // POL-NET-04
+  start();
+  Wire gre = udp(server, 0, external, 0, "12345678");
+  gre.protocol = 47;
+  lab->wan().send(gre);
+  lab->wan().send(udp(server, 40000, external, 68));
+  Wire last_hop = tcp(server, 40000, external, 9999);
+  last_hop.ttl = 1;
+  lab->wan().send(last_hop);
+  lab->wan().send(echo(other_server, external, 9));
+  std::vector<Wire> others;
+  ASSERT_TRUE(lab->wan().await(any_to(other_server), &others));
+  for (const Wire& wire : others) ADD_FAILURE() << "wan0 got " << wire.says();
+}
+
 // It would not take what comes out of the TUN (SO_BINDTODEVICE).
 TEST_F(TunPlaneTest, ASocketBoundToTheWanInterfaceIsReachedFromTheNextSweepOn) {
   start();
@@ -541,6 +575,20 @@ TEST_F(TunPlaneTest, WithoutAWanAddressTheLanIsDroppedUntilItComes) {
   lab->neighbours();
   ASSERT_TRUE(plane->set_network(lab->network(), clock.now()));
   round_trip(lab->lan(), host, 5000);
+}
+
+// The default route leaves by wan0 all the same, and forwarding is on for the LAN.
+TEST_F(TunPlaneTest, WithoutItsWanInterfaceTheLanHasNoOtherWayOut) {  // POL-NET-01
+  auto network = lab->network();
+  network.wan.clear();
+  network.wan.emplace_back().name = "ppp7";
+  network.external.clear();
+  start(network);
+  lab->lan().send(udp(host, 5000, server, 53));
+  lab->lan().send(echo(host, server, 7));
+  lab->lan().send(udp(host, 5000, "203.0.113.1", 53));
+  lan_sentinel();
+  for (const Wire& wire : lab->wan().drain()) ADD_FAILURE() << "wan0 got " << wire.says();
 }
 
 TEST_F(TunPlaneTest, AnAddressChangeMovesEverything) {
