@@ -8,8 +8,8 @@ bool FairQueue::push(std::span<const std::byte> bytes, const wire::Arrival& arri
   auto known = by_source_.find(arrival.source);
   if (size_ >= max_datagrams_ || octets_ + bytes.size() > max_octets_) {
     // Full: a source with nothing waiting still gets in, so the bound is exceeded by at most one datagram of
-    // each.
-    if (known != by_source_.end()) return false;
+    // each; but not sources without end (POL-FAIR-06).
+    if (known != by_source_.end() || by_source_.size() >= max_sources) return false;
   }
   if (known == by_source_.end()) {
     known = by_source_.try_emplace(arrival.source).first;

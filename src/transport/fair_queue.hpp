@@ -22,6 +22,9 @@ class FairQueue {
     wire::Arrival arrival;
   };
 
+  /// Above so many waiting sources a full queue takes in no further one.
+  static constexpr std::size_t max_sources = 4096;
+
   FairQueue(std::size_t max_datagrams, std::size_t max_octets) noexcept
       : max_datagrams_{max_datagrams}, max_octets_{max_octets} {}
 

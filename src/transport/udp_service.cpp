@@ -230,6 +230,10 @@ bool UdpService::Impl::serve(std::span<const nat::PlaneInterface> lan, std::span
     return true;
   });
 
+  if (lan.empty()) {  // nothing is spoken anywhere: the port is not ours (NPM-3.5-07)
+    everywhere_else_ = Descriptor{};
+    return true;
+  }
   bool good = true;
   if (everywhere_else_.get() < 0) {
     everywhere_else_ = open({}, why);

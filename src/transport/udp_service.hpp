@@ -49,8 +49,8 @@ class UdpService {
   ~UdpService();
 
   /// Opens what is missing, closes what is no longer served. `own` are the gateway's addresses on all
-  /// interfaces. Interfaces with index 0 wait until they come. False with a sentence in `why` when the port
-  /// cannot be had.
+  /// interfaces. Interfaces with index 0 wait until they come; without any interface the port is left alone.
+  /// False with a sentence in `why` when the port cannot be had.
   bool serve(std::span<const nat::PlaneInterface> lan, std::span<const Address> own, std::string& why);
   /// Sends what the core has to send.
   void drain();

@@ -51,6 +51,12 @@ TEST(FairQueue, AFullQueueStillTakesOneOfASourceThatHasNothingWaiting) {
   EXPECT_EQ(queue.size(), 11u);
 }
 
+TEST(FairQueue, InventedSourcesDoNotMakeItGrowWithoutEnd) {  // POL-FAIR-05, POL-FAIR-06
+  FairQueue queue{10, 100000};
+  for (std::uint32_t i = 0; i < 20000; ++i) push(queue, Address::v4(0x0a000000 + i), 1);
+  EXPECT_EQ(queue.size(), FairQueue::max_sources);
+}
+
 TEST(FairQueue, IsBoundedInOctetsToo) {
   FairQueue queue{1000, 3000};
   EXPECT_TRUE(push(queue, flooder, 0, 1100));

@@ -181,6 +181,16 @@ TEST_F(UdpServiceTest, NobodyElseCanTakeThePortMeanwhile) {
   });
 }
 
+TEST_F(UdpServiceTest, WithNothingToServeThePortIsLeftAlone) {  // NPM-3.5-07, NPM-3.8-02
+  asio_post([&] { gateway.inside([&] { EXPECT_TRUE(serve({})) << why; }); });
+  {
+    HostSocket other{gateway, "0.0.0.0", UdpService::port};
+    EXPECT_TRUE(other.good());
+  }
+  asio_post([&] { gateway.inside([&] { EXPECT_TRUE(serve({"lan0"})) << why; }); });
+  expect_answer(alice, "192.168.1.1");
+}
+
 TEST_F(UdpServiceTest, SaysWhoHasThePortWhenItIsTaken) {
   close();
   HostSocket other{gateway, "192.168.1.1", UdpService::port};
