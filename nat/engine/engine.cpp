@@ -72,8 +72,8 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   const std::uint16_t port = spec.internal.port.number();
   const bool insist = spec.insist || spec.restore || spec.is_static;
   const bool linked = spec.enabled && !spec.second_port;
-  // The administrator's word, and a lease that was promised before a restart, stand above a flow that happens to
-  // use the port: after a start packets may come before the leases are back (POL-STO-02).
+  // The administrator's word, and a lease that was promised before a restart, stand above a flow that happens
+  // to use the port: after a start packets may come before the leases are back (POL-STO-02).
   const bool first_come = spec.is_static || spec.restore;
 
   // The endpoint's own implicit mapping becomes this one and keeps its port (POL-OWN-04).
@@ -120,7 +120,8 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   } else if (external == 0 && insist && spec.suggested) {
     return PlaneErrc::port_reserved;
   }
-  if (external == 0 && !insist && !spec.suggested && !spec.at_random && spec.allowed.contains(spec.internal.port) &&
+  if (external == 0 && !insist && !spec.suggested && !spec.at_random &&
+      spec.allowed.contains(spec.internal.port) &&
       may_claim(part, port, host, Claim::suggested) == Verdict::free)
     external = port;
   if (external == 0) {

@@ -325,7 +325,8 @@ TEST_F(MappingTest, OneDevicesEndedLeasesLeavePortsForTheOthers) {  // POL-FAIR-
   live(140s);
   auto again = open(Transport::udp, alice, 6000, 7000);
   plane.withdraw(again.id, Ending::reset, now);
-  EXPECT_NE(source_port(leaves(udp(bob, 7000, server, 53))), 7000) << "and are counted until the delay is over";
+  EXPECT_NE(source_port(leaves(udp(bob, 7000, server, 53))), 7000)
+      << "and are counted until the delay is over";
 }
 
 TEST_F(MappingTest, VacateFreesThePortAtOnce) {
