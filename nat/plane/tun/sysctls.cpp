@@ -69,11 +69,19 @@ bool write_sysctl(std::string_view key, std::string_view value) {
   const int fd = open(path_of(key).c_str(), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return false;
   const std::string line = std::string{value} + '\n';  // an empty list is written as an empty line
-  const bool done = write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size());
-  const int error = errno;
+  // The kernel takes a long list of ports a page at a time; what follows adds to it.
+  std::string_view left = line;
+  int error = 0;
+  while (!left.empty() && error == 0) {
+    const ssize_t size = write(fd, left.data(), left.size());
+    if (size > 0)
+      left.remove_prefix(static_cast<std::size_t>(size));
+    else
+      error = size < 0 ? errno : EIO;
+  }
   close(fd);
   errno = error;
-  return done;
+  return error == 0;
 }
 
 std::vector<std::string> sysctl_interfaces() {

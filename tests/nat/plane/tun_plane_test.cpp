@@ -751,6 +751,19 @@ TEST_F(TunPlaneTest, APortOfTheRoutersRangeCanBeLeased) {
   EXPECT_LT(std::count(rules.begin(), rules.end(), '\n'), 100);
 }
 
+// POL-FAIR-03, NMAP-12: the kernel takes a list of ports a page at a time.
+TEST_F(TunPlaneTest, ManyPortsOfTheRoutersRangeCanBeLeased) {
+  start();
+  constexpr int many = 800;  // more than a page of them
+  for (int i = 0; i < many; ++i) {
+    const auto wanted = static_cast<std::uint16_t>(61000 + 2 * i);
+    const auto installed = plane->install(mapping(Transport::udp, host, wanted, wanted), clock.now());
+    ASSERT_TRUE(installed) << wanted << ' ' << installed.error().message() << problems();
+  }
+  const std::string listed = run("cat /proc/sys/net/ipv4/ip_local_reserved_ports");
+  EXPECT_EQ(std::count(listed.begin(), listed.end(), ','), many - 1);
+}
+
 TEST_F(TunPlaneTest, TheEngineChoosesNoPortOfTheRoutersRange) {
   start();
   auto spec = mapping(Transport::udp, host, 4444, 1024);
