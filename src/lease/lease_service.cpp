@@ -210,6 +210,7 @@ class LeaseService::Impl {
   void write_epoch();
   void fail(const std::string& why, bool rebuild, TimePoint now);
   void heal(TimePoint now);
+  void write_dirty();
   void settle(Op& op, TimePoint now);
   void undo(Op& op, TimePoint now);
   void refuse_undone(Op& op, TimePoint now);
@@ -263,6 +264,10 @@ class LeaseService::Impl {
   std::unordered_set<std::uint64_t> dirty_;  ///< leases of which the store may hold something else
   std::unordered_set<std::uint64_t> dirty_blocks_;
   std::map<std::string, std::string, std::less<>> dirty_meta_;
+  struct {
+    std::unordered_set<std::uint64_t> leases, blocks;
+    std::map<std::string, std::string, std::less<>> meta;
+  } being_healed_;  ///< what was dirty and is on its way
 
   boost::unordered_flat_map<EndpointKey, std::deque<Waiting>, EndpointHash> waiting_;
   std::vector<EndpointKey> ready_;  ///< endpoints whose deletion is over, so that what waits for it can run
@@ -614,6 +619,8 @@ void LeaseService::Impl::commit_results(TimePoint now) {
     store_failure_.reset();
     retry_at_ = TimePoint::max();
     retry_after_ = seconds{1};
+    being_healed_ = {};
+    write_dirty();  // what changed while the healing was on its way; it stays dirty until the next one
   }
   run_waiting(now);
 }
@@ -621,6 +628,10 @@ void LeaseService::Impl::commit_results(TimePoint now) {
 void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint now) {
   store_failure_ = why;
   healing_ = false;
+  dirty_.merge(being_healed_.leases);
+  dirty_blocks_.merge(being_healed_.blocks);
+  dirty_meta_.merge(being_healed_.meta);
+  being_healed_ = {};
   retry_at_ = now + retry_after_;
   retry_after_ = std::min(retry_after_ + seconds{1}, seconds{10});
   if (rebuild) {
@@ -656,20 +667,28 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
   for (auto& op : undone) refuse_undone(op, now);
 }
 
-void LeaseService::Impl::heal(TimePoint now) {
-  if (healing_) return;
-  healing_ = true;
-  retry_at_ = TimePoint::max();
+/// Queues what the store may not hold as it is now.
+void LeaseService::Impl::write_dirty() {
   for (const auto number : dirty_) {
     const Index lease = table_.find_number(number);
-    heal_ticket_ = lease == nothing ? store_.erase(number) : store_.put(record_of(table_.leases[lease]));
+    last_ticket_ = lease == nothing ? store_.erase(number) : store_.put(record_of(table_.leases[lease]));
   }
   for (const auto number : dirty_blocks_) {
     const auto block =
         std::ranges::find_if(blocks_, [&](const auto& entry) { return entry.second.lease == number; });
-    heal_ticket_ = block == blocks_.end() ? store_.erase_block(number) : store_.put_block(block->second);
+    last_ticket_ = block == blocks_.end() ? store_.erase_block(number) : store_.put_block(block->second);
   }
-  for (const auto& [key, value] : dirty_meta_) heal_ticket_ = store_.set_meta(key, value);
+  for (const auto& [key, value] : dirty_meta_) last_ticket_ = store_.set_meta(key, value);
+}
+
+void LeaseService::Impl::heal(TimePoint now) {
+  if (healing_) return;
+  healing_ = true;
+  retry_at_ = TimePoint::max();
+  write_dirty();
+  being_healed_.leases.swap(dirty_);
+  being_healed_.blocks.swap(dirty_blocks_);
+  being_healed_.meta.swap(dirty_meta_);
   heal_ticket_ = store_.set_meta(meta_wall, std::to_string(clock_.wall().time_since_epoch().count()));
   last_ticket_ = heal_ticket_;
   wall_note_at_ = now + std::chrono::minutes{10};

@@ -754,6 +754,22 @@ TEST_F(LeaseServiceTest, GrantsWithoutAStoreWhenSoConfigured) {  // [store] on_e
   EXPECT_EQ(disk.leases.size(), 1u) << "written once it can be";
 }
 
+TEST_F(LeaseServiceTest, WhatIsGrantedWhileTheStoreHealsIsWrittenToo) {  // [store] on_error = "memory"
+  policy.grant_without_store = true;
+  boot();
+  granted(pcp(console, 8080));
+  store->fail("disk full");
+  service->commit_results(now());
+  pass(2s);  // the writes that heal are on their way
+  const auto late = ask(pcp(console, 8081));
+  EXPECT_TRUE(late->ok());
+  commit();
+  EXPECT_EQ(service->status().store_state, "ok");
+  commit();
+  restart();
+  EXPECT_EQ(listed(), 2u);
+}
+
 TEST_F(LeaseServiceTest, AHangingDiskDoesNotEatTheMemory) {  // POL-FAIR-05
   policy.leases_per_device = 0;
   boot();
