@@ -13,7 +13,8 @@ constexpr std::uint32_t never_s = 0xffffffff;
 /// itself.
 constexpr seconds grace{2};
 constexpr std::uint32_t most_group_steps = 64;
-/// Ports of one device's ended leases that wait for the reuse delay at once; above it they are free again sooner.
+/// Ports of one device's ended leases that wait for the reuse delay at once; above it they are free again
+/// sooner.
 constexpr std::uint32_t most_resting = 4096;
 
 std::uint32_t to_seconds(TimePoint time) {
