@@ -20,6 +20,11 @@ constexpr std::uint8_t protocol_of(Part part) noexcept {
          : part == Part::udp ? packet::protocol::udp
                              : packet::protocol::icmp;
 }
+constexpr Part part_of_protocol(std::uint8_t protocol) noexcept {
+  return protocol == packet::protocol::tcp   ? Part::tcp
+         : protocol == packet::protocol::udp ? Part::udp
+                                             : Part::icmp;
+}
 constexpr Part part_of(Transport transport) noexcept {
   return transport == Transport::tcp ? Part::tcp : Part::udp;
 }
@@ -83,6 +88,7 @@ class Engine::Impl {
   void pass(Packet& packet, Work& work);
   void pass_fragment(Packet& packet, Work& work);
   void release_held(std::span<std::byte> octets, const FragmentFate& fate);
+  void from_its_side(Packet& packet, Work& work);
   void from_lan(Packet& packet, Work& work);
   void from_router(Packet& packet, Work& work);
   void from_wan(Packet& packet, Work& work);

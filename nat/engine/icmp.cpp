@@ -20,9 +20,7 @@ constexpr bool passes(std::uint8_t icmp_type) noexcept {
 }
 
 constexpr Part part_of_quoted(const Quoted& quoted) noexcept {
-  return quoted.protocol == packet::protocol::tcp   ? Part::tcp
-         : quoted.protocol == packet::protocol::udp ? Part::udp
-                                                    : Part::icmp;
+  return part_of_protocol(quoted.protocol);
 }
 
 }  // namespace

@@ -301,9 +301,7 @@ std::uint32_t Engine::Impl::new_flow(std::uint64_t hash, const FlowKey& key, std
       return Flow::none;
     }
   }
-  const Part part = key.protocol == packet::protocol::tcp   ? Part::tcp
-                    : key.protocol == packet::protocol::udp ? Part::udp
-                                                            : Part::icmp;
+  const Part part = part_of_protocol(key.protocol);
   Slot& slot = mappings_.slot(part, external);
   if (table_is_full()) {
     kept_slot_ = &slot;  // what gives way may be the last flow of the very mapping this one is for
@@ -355,9 +353,7 @@ void Engine::Impl::mark_confirmed(std::uint32_t record) {
 
 void Engine::Impl::unchain(std::uint32_t record) {
   const Flow& flow = flows_[record];
-  const Part part = flow.protocol == packet::protocol::tcp   ? Part::tcp
-                    : flow.protocol == packet::protocol::udp ? Part::udp
-                                                             : Part::icmp;
+  const Part part = part_of_protocol(flow.protocol);
   if (flow.slot_previous != Flow::none)
     flows_[flow.slot_previous].slot_next = flow.slot_next;
   else
@@ -379,9 +375,7 @@ void Engine::Impl::drop_flow(std::uint32_t record) {
 
 void Engine::Impl::remove_flow(std::uint32_t record) {
   const Flow& flow = flows_[record];
-  const Part part = flow.protocol == packet::protocol::tcp   ? Part::tcp
-                    : flow.protocol == packet::protocol::udp ? Part::udp
-                                                             : Part::icmp;
+  const Part part = part_of_protocol(flow.protocol);
   const std::uint16_t external = flow.external_port;
   drop_flow(record);
   const Slot& slot = mappings_.slot(part, external);

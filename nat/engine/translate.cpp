@@ -55,11 +55,6 @@ constexpr bool is_private(std::uint32_t address) noexcept {
   return address >> 24 == 10 || address >> 20 == 0xac1 || address >> 16 == 0xc0a8;
 }
 
-constexpr Part part_of_protocol(std::uint8_t protocol) noexcept {
-  return protocol == packet::protocol::tcp   ? Part::tcp
-         : protocol == packet::protocol::udp ? Part::udp
-                                             : Part::icmp;
-}
 constexpr bool has_ports(const Ipv4& ip) noexcept {
   return ip.protocol == packet::protocol::tcp || ip.protocol == packet::protocol::udp;
 }
@@ -169,6 +164,12 @@ void Engine::Impl::pass(Packet& packet, Work& work) {
     pass_fragment(packet, work);
     return;
   }
+  from_its_side(packet, work);
+}
+
+// --- from which side ---
+
+void Engine::Impl::from_its_side(Packet& packet, Work& work) {
   switch (packet.from) {
     case Side::lan:
       from_lan(packet, work);
@@ -181,8 +182,6 @@ void Engine::Impl::pass(Packet& packet, Work& work) {
       break;
   }
 }
-
-// --- from which side ---
 
 void Engine::Impl::from_lan(Packet& packet, Work& work) {
   Ipv4& ip = work.ip;
@@ -919,17 +918,7 @@ void Engine::Impl::pass_fragment(Packet& packet, Work& work) {
       break;
   }
   const Ipv4 before = ip;
-  switch (packet.from) {
-    case Side::lan:
-      from_lan(packet, work);
-      break;
-    case Side::wan:
-      from_wan(packet, work);
-      break;
-    case Side::router:
-      from_router(packet, work);
-      break;
-  }
+  from_its_side(packet, work);
   fate.action = packet.action;
   fate.source = ip.source;
   fate.destination = ip.destination;
