@@ -62,6 +62,13 @@ struct WalSum {
   }
 };
 
+constexpr std::size_t frame_header_size = 24;
+
+/// Of the same page, with the same end-of-commit mark, in the same generation of the WAL.
+bool is_copy_of_header(std::span<const std::byte> frame, std::span<const std::byte> next) {
+  return std::ranges::equal(frame.first(16), next.first(16));
+}
+
 bool is_page_size(std::uint32_t size) { return size >= 512 && size <= 65536 && (size & (size - 1)) == 0; }
 
 void apply_wal(Image& image, std::span<const std::byte> wal) {
@@ -81,7 +88,7 @@ void apply_wal(Image& image, std::span<const std::byte> wal) {
   }
   if (image.octets.empty()) image.page_size = page_size;
   const auto salts = wal.subspan(16, 8);
-  const std::size_t frame_size = 24 + page_size;
+  const std::size_t frame_size = frame_header_size + page_size;
   std::size_t committed_end = 32, at = 32;
   std::vector<std::size_t> waiting;
   for (; at + frame_size <= wal.size(); at += frame_size) {
@@ -110,6 +117,14 @@ void apply_wal(Image& image, std::span<const std::byte> wal) {
   // with its end-of-commit mark, and nothing follows it in its chain. A frame that does follow one by its sum
   // was written after that commit was synced: then the WAL was valid further than now, and was damaged later.
   //
+  // On disks that do not promise to leave the rest of a sector alone SQLite fills a commit up to the end of a
+  // sector with a copy of its last frame, and syncs in the midst of it. So a copy behind the valid part may be
+  // torn though its commit is whole, with the next transaction behind it; and a copy that is whole, perhaps by
+  // the octets of an older one, proves nothing.
+  std::size_t intact_end = committed_end;
+  if (intact_end > 32 && intact_end + frame_size <= wal.size() &&
+      is_copy_of_header(wal.subspan(intact_end - frame_size), wal.subspan(intact_end)))
+    intact_end += frame_size;
   // The sum runs through the whole WAL, but each frame states it, so a frame can be judged by the sum its
   // predecessor states. Rows have their own checksums, so a page is worth having without its transaction.
   std::vector<std::size_t> good;
@@ -122,8 +137,13 @@ void apply_wal(Image& image, std::span<const std::byte> wal) {
     sum.add(frame.first(8));
     sum.add(frame.subspan(24));
     if (sum.s0 != big32(frame, 16) || sum.s1 != big32(frame, 20)) continue;
-    const bool follows_a_commit = at > committed_end && big32(wal, at - frame_size + 4) != 0;
-    if (follows_a_commit) image.wal_damaged = true;
+    if (at > intact_end) {
+      const auto before_it = wal.subspan(at - frame_size, frame_size);
+      const bool follows_a_commit = big32(before_it, 4) != 0;
+      const bool is_copy = is_copy_of_header(before_it, frame) &&
+                           std::ranges::equal(before_it.subspan(frame_header_size), frame.subspan(frame_header_size));
+      if (follows_a_commit && !is_copy) image.wal_damaged = true;
+    }
     good.push_back(at);
   }
   if (!image.wal_damaged) return;

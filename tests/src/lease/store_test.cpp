@@ -510,6 +510,42 @@ TEST_F(FaultyDiskTest, AReadOnlyDiskWithAJournalLeftByKill9) {
   EXPECT_EQ(content.leases.size(), 100u);
 }
 
+TEST_F(FaultyDiskTest, ATornCopyOfALastFrameIsNoDamage) {  // POL-STO-05
+  // SQLite fills a commit up to the end of a sector with a copy of its last frame, whose rest is synced only
+  // with the next commit. Here the power goes when of that commit just the first frame has reached the disk.
+  constexpr std::ptrdiff_t frame_size = 24 + 4096;
+  const auto wal_file = home.file() + "-wal";
+  std::vector<unsigned char> database, before, after;
+  {
+    auto store = home.open();
+    store->load();
+    Ticket last = 0;
+    for (std::uint64_t n = 1; n <= 100; ++n) last = store->put(record(n));
+    home.wait(*store, last);
+    // the length of the WAL must not end at a sector for a copy to be there
+    for (std::uint64_t n = 101; disk.contents(wal_file).size() % 512 == 0; ++n)
+      home.wait(*store, store->put(record(n)));
+    before = disk.contents(wal_file);
+    for (std::uint64_t n = 200; n <= 300; ++n) last = store->put(record(n));
+    home.wait(*store, last);
+    after = disk.contents(wal_file);
+    database = disk.contents(home.file());
+  }
+  const auto end = static_cast<std::ptrdiff_t>(before.size());
+  ASSERT_EQ((end - 32) % frame_size, 0);
+  ASSERT_TRUE(std::equal(before.end() - frame_size, before.end() - frame_size + 16, before.end() - 2 * frame_size))
+      << "the last frame is a copy of the one before";
+  ASSERT_GE(static_cast<std::ptrdiff_t>(after.size()), end + 2 * frame_size);
+  std::fill(after.begin() + end - 1000, after.begin() + end, std::uint8_t{0});
+  after.resize(static_cast<std::size_t>(end + frame_size));
+  disk.set_contents(home.file(), database);
+  disk.set_contents(wal_file, after);
+  const auto content = home.open()->load();
+  EXPECT_FALSE(content.lost) << (content.warnings.empty() ? "" : content.warnings[0]);
+  EXPECT_GE(content.leases.size(), 100u);
+  EXPECT_LT(content.leases.back().number, 200u);
+}
+
 TEST(SqliteStoreOnDisk, ADirectoryThatCannotBeMade) {
   auto store = lease::open_sqlite_store(
       {.dir = "/proc/no/such/dir", .sync = true, .notify = {}, .vfs = "", .boot_id = "b"});
