@@ -58,9 +58,11 @@ struct StaticEntry {
 struct Undo {
   TimePoint deadline, asked;
   std::uint32_t lifetime_s = 0, renewals = 0;
-  bool has_nonce = false, provisional = false;
+  bool has_nonce = false, provisional = false, enabled = true, permanent = false;
+  std::uint16_t moved_from = 0;  ///< the internal port before; 0: it is the same
   Contact contact;
-  bool texts = false;  ///< description and filters are kept too
+  bool extras = false;  ///< what only UPnP changes was changed
+  bool texts = false;   ///< description and filters are kept too
   std::string description;
   std::vector<RemoteFilter> remotes;
 };
@@ -103,6 +105,21 @@ struct Op {
   std::function<void(std::size_t, TimePoint)> unblock_done = {};
 };
 
+/// What only UPnP asks of a grant.
+struct Extras {
+  bool enabled = true;
+  bool permanent = false;
+};
+
+struct WaitingEntry {
+  EntryRequest request;
+  EntryService::EntryDone done;
+};
+struct WaitingEntryRelease {
+  EntryKey key;
+  Address requester;
+  EntryService::EntryReleaseDone done;
+};
 struct WaitingGrant {
   GrantRequest request;
   MappingService::GrantDone done;
@@ -115,7 +132,8 @@ struct WaitingReleaseAll {
   ReleaseAllRequest request;
   MappingService::ReleaseDone done;
 };
-using Waiting = std::variant<WaitingGrant, WaitingRelease, WaitingReleaseAll>;
+using Waiting =
+    std::variant<WaitingGrant, WaitingRelease, WaitingReleaseAll, WaitingEntry, WaitingEntryRelease>;
 
 struct EndpointKey {
   Transport transport;
@@ -154,6 +172,16 @@ class LeaseService::Impl {
   void grant(GrantRequest request, TimePoint now, GrantDone done, bool from_queue);
   void release(ReleaseRequest request, TimePoint now, ReleaseDone done, bool from_queue);
   void release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done, bool from_queue);
+  void grant_entry(EntryRequest request, TimePoint now, EntryDone done, bool from_queue);
+  void release_entry(const EntryKey& key, const Address& requester, TimePoint now, EntryReleaseDone done,
+                     bool from_queue);
+  void release_entries(Transport transport, PortRange external, const Address& requester, TimePoint now,
+                       EntryReleaseDone done);
+  std::size_t entry_count() const { return statics_.size() + table_.entries.size(); }
+  std::optional<Entry> entry_at(std::size_t index, TimePoint now) const;
+  std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const;
+  std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const;
+
   Result<Address> external_address() const {
     if (network_.external.empty()) return MappingErrc::no_external_address;
     return network_.external.front();
@@ -191,14 +219,21 @@ class LeaseService::Impl {
   void set_contact(Lease& lease, const Contact& contact);
 
   // The plane
-  Outcome<nat::Installed> claim(const GrantRequest& request, std::uint32_t lifetime_s, TimePoint now);
+  Outcome<nat::Installed> claim(const GrantRequest& request, const Extras& extras, std::uint32_t lifetime_s,
+                                TimePoint now);
+  Result<nat::Installed> install_new(const nat::MappingSpec& spec, TimePoint now);
+  Entry entry_of(Index lease, TimePoint now) const;
+  Entry entry_of(std::size_t static_index) const;
+  const StaticEntry* static_at(Transport transport, Port external) const;
   Refusal refusal_of(boost::system::error_code error, const nat::MappingSpec& spec, TimePoint now) const;
   void bring_in_force(Index mapping, TimePoint now);
   void after_lease_left(Index mapping, nat::Ending how, TimePoint now);
   std::vector<RemoteFilter> effective_remotes(const Mapping& mapping) const;
+  bool effective_enabled(const Mapping& mapping) const;
   TimePoint effective_deadline(const Mapping& mapping) const;
   nat::MappingSpec restore_spec(const Mapping& mapping) const;
-  bool install_again(Index mapping, TimePoint now);
+  bool install_again(Index mapping, TimePoint now, bool beside_flows = false);
+  bool move(Index mapping, Port internal, TimePoint now);
 
   // The store
   bool writable() const { return !store_failure_; }
@@ -228,11 +263,20 @@ class LeaseService::Impl {
   void mark_ending(Index lease);
   void unmark_ending(Index lease);
   void remove_committed(const Op& op, TimePoint now);
+  void run_release(const std::shared_ptr<Batch>& batch, bool wait, ReleaseDone done, TimePoint now);
   void run_batches(TimePoint now);
   void finish_batch(const std::shared_ptr<Batch>& batch, TimePoint now);
-  void grant_new(GrantRequest& request, Index mapping, std::uint32_t lifetime_s, TimePoint now,
-                 GrantDone& done);
-  void renew(GrantRequest& request, Index lease, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
+  void grant_new(GrantRequest& request, const Extras& extras, Index mapping, std::uint32_t lifetime_s,
+                 TimePoint now, GrantDone& done);
+  void renew(GrantRequest& request, const Extras& extras, Index lease, std::uint32_t lifetime_s, TimePoint now,
+             GrantDone& done);
+  /// Null when a write can be begun; else why not.
+  std::optional<Refusal> cannot_write() const {
+    if (!writable() && !policy_.grant_without_store)
+      return Refusal{MappingErrc::store_unavailable, transient_refusal_s};
+    if (ops_.size() >= most_open) return Refusal{MappingErrc::no_memory, transient_refusal_s};
+    return std::nullopt;
+  }
   Result<void> judge_target(const Address& requester, const Address& target, bool third_party) const;
   const StaticEntry* static_for(Transport transport, const InternalEndpoint& internal) const;
   bool is_blocked(const EndpointKey& key) const;
@@ -241,7 +285,8 @@ class LeaseService::Impl {
   void reset_epoch(TimePoint now);
   void address_is_now(const std::optional<Address>& address, TimePoint now, bool at_start);
   void check_wall_clock(TimePoint now);
-  void refuse(const GrantDone& done, Refusal refusal, TimePoint now) {
+  template <class Done>
+  void refuse(const Done& done, Refusal refusal, TimePoint now) {
     ++refused_;
     done(refusal, now);
   }
@@ -390,12 +435,21 @@ TimePoint LeaseService::Impl::effective_deadline(const Mapping& mapping) const {
 
 std::vector<RemoteFilter> LeaseService::Impl::effective_remotes(const Mapping& mapping) const {
   std::vector<RemoteFilter> all;
+  const bool any_enabled = effective_enabled(mapping);
   for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping) {
-    if (!table_.leases[i].remotes) return {};
-    for (const auto& remote : *table_.leases[i].remotes)
+    const auto& lease = table_.leases[i];
+    if (any_enabled && !lease.enabled) continue;
+    if (!lease.remotes) return {};
+    for (const auto& remote : *lease.remotes)
       if (std::ranges::find(all, remote) == all.end()) all.push_back(remote);
   }
   return all;
+}
+
+bool LeaseService::Impl::effective_enabled(const Mapping& mapping) const {
+  for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping)
+    if (table_.leases[i].enabled) return true;
+  return mapping.first_lease == nothing;
 }
 
 nat::MappingSpec LeaseService::Impl::restore_spec(const Mapping& mapping) const {
@@ -405,15 +459,20 @@ nat::MappingSpec LeaseService::Impl::restore_spec(const Mapping& mapping) const 
   spec.allowed = {1, 65535};
   spec.deadline = effective_deadline(mapping);
   spec.remotes = effective_remotes(mapping);
-  spec.enabled = mapping.first_lease == nothing || table_.leases[mapping.first_lease].enabled;
-  // a static mapping of the same endpoint holds another external port
-  spec.second_port = static_for(mapping.transport, mapping.internal()) != nullptr;
+  spec.enabled = effective_enabled(mapping);
+  // a static mapping of the same endpoint, or an older one, holds another external port
+  const Index first = table_.find_mapping(mapping.transport, mapping.internal());
+  spec.second_port = static_for(mapping.transport, mapping.internal()) != nullptr ||
+                     (first != nothing && &table_.mappings[first] != &mapping);
   return spec;
 }
 
-bool LeaseService::Impl::install_again(Index index, TimePoint now) {
+/// `beside_flows`: the endpoint's outbound flows keep the external port they use.
+bool LeaseService::Impl::install_again(Index index, TimePoint now, bool beside_flows) {
   auto& mapping = table_.mappings[index];
-  const auto spec = restore_spec(mapping);
+  auto spec = restore_spec(mapping);
+  spec.second_port |= beside_flows;
+  mapping.enabled = spec.enabled;
   const auto installed = plane_.install(spec, now);
   mapping.installed = installed.has_value();
   if (!installed) return installed.error() == nat::PlaneErrc::no_external_address;  // until there is one
@@ -431,6 +490,11 @@ void LeaseService::Impl::bring_in_force(Index index, TimePoint now) {
     if (!network_.external.empty()) install_again(index, now);
     return;
   }
+  if (const bool enabled = effective_enabled(mapping); enabled != mapping.enabled) {
+    plane_.withdraw(mapping.plane, enabled ? nat::Ending::vacate : nat::Ending::reset, now);
+    install_again(index, now, plane_.has_implicit(mapping.transport, mapping.internal(), now));
+    return;
+  }
   if (!plane_.renew(mapping.plane, effective_deadline(mapping))) {
     install_again(index, now);  // swept meanwhile
     return;
@@ -443,6 +507,18 @@ void LeaseService::Impl::bring_in_force(Index index, TimePoint now) {
   mapping.filtered = !remotes.empty();
   // a refusal leaves the old, narrower or equal, filters; grant() has limited their number before
   [[maybe_unused]] const auto set = plane_.set_remotes(mapping.plane, remotes, now);
+}
+
+/// Gives the mapping another internal port of the same device. False, and all as before, when that cannot be.
+bool LeaseService::Impl::move(Index index, Port internal, TimePoint now) {
+  auto& mapping = table_.mappings[index];
+  const Port from = *Port::from(mapping.internal_port);
+  if (mapping.installed) plane_.withdraw(mapping.plane, nat::Ending::reset, now);
+  table_.move_mapping(index, internal);
+  if (install_again(index, now, plane_.has_implicit(mapping.transport, mapping.internal(), now))) return true;
+  table_.move_mapping(index, from);
+  install_again(index, now);
+  return false;
 }
 
 void LeaseService::Impl::after_lease_left(Index index, nat::Ending how, TimePoint now) {
@@ -468,13 +544,30 @@ Refusal LeaseService::Impl::refusal_of(boost::system::error_code error, const na
   return {MappingErrc::no_memory, transient_refusal_s};
 }
 
-Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, std::uint32_t lifetime_s,
-                                                  TimePoint now) {
+/// A further external port of an endpoint goes beside the one it has, be that a lease's, the configuration's or,
+/// when it insists on another one, its outbound flows' (POL-OWN-04).
+Result<nat::Installed> LeaseService::Impl::install_new(const nat::MappingSpec& spec, TimePoint now) {
+  auto installed = plane_.install(spec, now);
+  if (!installed && installed.error() == nat::PlaneErrc::port_taken && spec.insist && !spec.second_port &&
+      plane_.has_implicit(spec.transport, spec.internal, now)) {
+    auto beside = spec;
+    beside.second_port = true;
+    installed = plane_.install(beside, now);
+  }
+  return installed;
+}
+
+Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, const Extras& extras,
+                                                  std::uint32_t lifetime_s, TimePoint now) {
   nat::MappingSpec spec{.transport = request.transport, .internal = request.internal};
   spec.insist = request.insist && request.suggested_port.has_value();
-  spec.deadline = now + seconds{lifetime_s};
+  spec.deadline = extras.permanent ? TimePoint::max() : now + seconds{lifetime_s};
   spec.remotes = request.filters;
-  spec.at_random = request.via == Via::natpmp;  // NPM-3.3-04
+  spec.enabled = extras.enabled;
+  spec.second_port = table_.find_mapping(request.transport, request.internal) != nothing ||
+                     static_for(request.transport, request.internal) != nullptr;
+  // NPM-3.3-04, WIC-ANY-05
+  spec.at_random = request.via == Via::natpmp || (request.via == Via::upnp && !request.suggested_port);
   std::vector<PortRange> ranges;
   if (policy_.rules.empty())
     ranges.push_back(policy_.external_ports);
@@ -495,7 +588,7 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, s
         spec.allowed.first = std::max<std::uint16_t>(1024, spec.allowed.first);
       if (!spec.insist && spec.suggested->number() < 1024)
         spec.allowed = {spec.suggested->number(), spec.suggested->number()};
-      const auto installed = plane_.install(spec, now);
+      const auto installed = request.via == Via::upnp ? install_new(spec, now) : plane_.install(spec, now);
       if (installed) return *installed;
       const auto error = installed.error();
       const bool taken = error == nat::PlaneErrc::no_ports_left || error == nat::PlaneErrc::port_taken ||
@@ -719,10 +812,15 @@ void LeaseService::Impl::settle(Op& op, TimePoint now) {
       }
       const bool was_fresh = lease.fresh;
       lease.fresh = false;
+      const bool other_key = op.undo && op.undo->texts && (lease.remotes ? *lease.remotes : std::vector<RemoteFilter>{}) != op.undo->remotes;
+      if (other_key) table_.delist(op.lease);
+      if (was_fresh || other_key) table_.enlist(op.lease);
       if (op.kind == Op::Kind::grant) ++granted_;
       if (op.kind == Op::Kind::renew) ++renewed_;
       if (op.kind != Op::Kind::repeat)
-        tell(op.kind == Op::Kind::grant || was_fresh ? LeaseEventKind::granted : LeaseEventKind::renewed,
+        tell(op.kind == Op::Kind::grant || was_fresh         ? LeaseEventKind::granted
+             : op.undo && (op.undo->texts || op.undo->extras) ? LeaseEventKind::changed
+                                                              : LeaseEventKind::renewed,
              LeaseEventReason::requested, op.lease, now);
       const auto& mapping = table_.mappings[lease.mapping];
       op.grant_done(Granted{lease.number,
@@ -799,6 +897,9 @@ void LeaseService::Impl::undo(Op& op, TimePoint now) {
       lease.lifetime_s = op.undo->lifetime_s;
       lease.renewals = op.undo->renewals;
       lease.provisional_deadline = op.undo->provisional;
+      lease.enabled = op.undo->enabled;
+      lease.permanent = op.undo->permanent;
+      if (op.undo->moved_from != 0) move(lease.mapping, *Port::from(op.undo->moved_from), now);
       set_contact(lease, op.undo->contact);
       if (op.undo->texts) {
         lease.description.set(op.undo->description);
@@ -881,8 +982,8 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   if (const auto judged = judge_target(request.requester, request.internal.address, request.third_party);
       !judged)
     return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
-  const Index mapping = table_.find_mapping(request.transport, request.internal);
-  if ((mapping != nothing && table_.mappings[mapping].endings > 0) || (!from_queue && in_waiting(key))) {
+  Index mapping = table_.find_mapping(request.transport, request.internal);
+  if (table_.is_ending(mapping) || (!from_queue && in_waiting(key))) {
     if (held_ >= most_open) return refuse(done, {MappingErrc::no_memory, transient_refusal_s}, now);
     return hold(key, WaitingGrant{std::move(request), std::move(done)});
   }
@@ -897,6 +998,7 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   const Index lease = table_.find_on(mapping, request.via);
   if (lease != nothing) {
     const auto& held = table_.leases[lease];
+    mapping = held.mapping;
     if (held.has_nonce && held.nonce != request.nonce)
       return refuse(done, {MappingErrc::foreign_nonce, std::max(1u, seconds_until(held.deadline, now))}, now);
   }
@@ -934,15 +1036,13 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
           done, {MappingErrc::insisted_port_taken, std::max(1u, seconds_until(effective_deadline(on), now))},
           now);
   }
-  if (!writable() && !policy_.grant_without_store)
-    return refuse(done, {MappingErrc::store_unavailable, transient_refusal_s}, now);
-  if (ops_.size() >= most_open) return refuse(done, {MappingErrc::no_memory, transient_refusal_s}, now);
-  if (lease != nothing) return renew(request, lease, lifetime_s, now, done);
-  grant_new(request, mapping, lifetime_s, now, done);
+  if (const auto refusal = cannot_write()) return refuse(done, *refusal, now);
+  if (lease != nothing) return renew(request, {}, lease, lifetime_s, now, done);
+  grant_new(request, {}, mapping, lifetime_s, now, done);
 }
 
-void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::uint32_t lifetime_s,
-                                   TimePoint now, GrantDone& done) {
+void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, Index mapping,
+                                   std::uint32_t lifetime_s, TimePoint now, GrantDone& done) {
   const Index device = table_.find_device(request.internal.address);
   if (policy_.leases_per_device != 0 && device != nothing &&
       table_.devices[device].leases >= policy_.leases_per_device)
@@ -954,7 +1054,7 @@ void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::ui
 
   const bool joins = mapping != nothing;
   if (!joins) {
-    auto installed = claim(request, lifetime_s, now);
+    auto installed = claim(request, extras, lifetime_s, now);
     if (!installed) return refuse(done, installed.error(), now);
     if (!may_have(policy_, request.internal.address, request.transport, installed->external.port)) {
       // the port of its implicit mapping, which this device may use but not open
@@ -967,12 +1067,15 @@ void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::ui
     made.plane = installed->id;
     made.installed = true;
     made.filtered = !request.filters.empty();
+    made.enabled = extras.enabled;
   }
   const std::uint64_t number = next_number();
   const Index index = table_.add_lease(number, mapping);
   auto& lease = table_.leases[index];
   lease.via = request.via;
-  lease.deadline = now + seconds{lifetime_s};
+  lease.enabled = extras.enabled;
+  lease.permanent = extras.permanent;
+  lease.deadline = extras.permanent ? TimePoint::max() : now + seconds{lifetime_s};
   lease.asked = now;
   lease.lifetime_s = lifetime_s;
   lease.created = static_cast<std::uint32_t>(clock_.wall().time_since_epoch().count());
@@ -1000,9 +1103,12 @@ void LeaseService::Impl::grant_new(GrantRequest& request, Index mapping, std::ui
   }
 }
 
-void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t lifetime_s, TimePoint now,
-                               GrantDone& done) {
+void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Index index,
+                               std::uint32_t lifetime_s, TimePoint now, GrantDone& done) {
   auto& lease = table_.leases[index];
+  const Port present = *Port::from(table_.mappings[lease.mapping].internal_port);
+  const bool moves = request.internal.port != present;
+  const bool same_extras = !moves && lease.enabled == extras.enabled && lease.permanent == extras.permanent;
   std::vector<RemoteFilter> remotes;
   if (lease.remotes && !request.clear_filters) remotes = *lease.remotes;
   // no filter yet means "everybody", and the union with that would be everybody still; but the client that
@@ -1016,7 +1122,7 @@ void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t
   const bool same_filters = lease.remotes ? remotes == *lease.remotes : remotes.empty();
   const bool same_text = !description || *description == lease.description.view();
 
-  if (lease.open_ops > 0 && same_filters && same_text && lifetime_s == lease.lifetime_s &&
+  if (lease.open_ops > 0 && same_filters && same_text && same_extras && lifetime_s == lease.lifetime_s &&
       contact_of(lease) == request.contact && now - lease.asked < seconds{1} && writable()) {
     // a copy of a request that is on its way to the disk: the same answer at the same time (PCP-X-10)
     ++lease.open_ops;
@@ -1029,7 +1135,13 @@ void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t
                     .grant_done = std::move(done)});
     return;
   }
+  if (moves && !move(lease.mapping, request.internal.port, now))
+    return refuse(done, {MappingErrc::insisted_port_taken, transient_refusal_s}, now);
   auto undo = std::make_unique<Undo>();
+  if (moves) undo->moved_from = present.number();
+  undo->extras = !same_extras;
+  undo->enabled = lease.enabled;
+  undo->permanent = lease.permanent;
   undo->deadline = lease.deadline;
   undo->asked = lease.asked;
   undo->lifetime_s = lease.lifetime_s;
@@ -1044,7 +1156,9 @@ void LeaseService::Impl::renew(GrantRequest& request, Index index, std::uint32_t
     lease.remotes =
         remotes.empty() ? nullptr : std::make_unique<std::vector<RemoteFilter>>(std::move(remotes));
   }
-  lease.deadline = now + seconds{lifetime_s};
+  lease.enabled = extras.enabled;
+  lease.permanent = extras.permanent;
+  lease.deadline = extras.permanent ? TimePoint::max() : now + seconds{lifetime_s};
   lease.asked = now;
   lease.lifetime_s = lifetime_s;
   lease.provisional_deadline = false;
@@ -1076,7 +1190,7 @@ void LeaseService::Impl::release(ReleaseRequest request, TimePoint now, ReleaseD
                                        : request.requester == request.internal.address;
   if (!own) return done(Refusal{MappingErrc::not_authorized, permanent_refusal_s}, now);
   const Index mapping = table_.find_mapping(request.transport, request.internal);
-  if ((mapping != nothing && table_.mappings[mapping].endings > 0) || (!from_queue && in_waiting(key))) {
+  if (table_.is_ending(mapping) || (!from_queue && in_waiting(key))) {
     if (held_ >= most_open) return done(Refusal{MappingErrc::no_memory, transient_refusal_s}, now);
     return hold(key, WaitingRelease{std::move(request), std::move(done)});
   }
@@ -1133,16 +1247,218 @@ void LeaseService::Impl::release_all(ReleaseAllRequest request, TimePoint now, R
   }
   if (!batch->todo.empty() && !writable())
     return done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
+  run_release(batch, ending_already, std::move(done), now);
+}
+
+/// Ends what `batch` lists; with `wait` the answer also waits for deletions that are under way.
+void LeaseService::Impl::run_release(const std::shared_ptr<Batch>& batch, bool wait, ReleaseDone done,
+                                     TimePoint now) {
   // all are marked now, so that a request behind this one finds them ending, however many slices it takes
   for (const auto number : batch->todo) mark_ending(table_.find_number(number));
   batch->release_done = std::move(done);
-  if (ending_already) {
+  if (wait) {
     ++batch->open;
     ops_.push_back({.ticket = last_ticket_, .kind = Op::Kind::wait, .asked = now, .batch = batch});
   }
   if (batch->todo.empty() && batch->open == 0) return finish_batch(batch, now);
   batches_.push_back(batch);
   run_batches(now);
+}
+
+// ----------------------------------------------------------------------------------------------------
+// entries, as UPnP names them
+
+const StaticEntry* LeaseService::Impl::static_at(Transport transport, Port external) const {
+  for (const auto& entry : statics_)
+    if (entry.mapping.transport == transport && entry.mapping.external == external) return &entry;
+  return nullptr;
+}
+
+Entry LeaseService::Impl::entry_of(Index index, TimePoint now) const {
+  const auto& lease = table_.leases[index];
+  const auto& mapping = table_.mappings[lease.mapping];
+  return {.position = lease.entry,
+          .key = {mapping.transport, *Port::from(mapping.external_port), remote_host_of(lease)},
+          .internal = mapping.internal(),
+          .enabled = lease.enabled,
+          .description = std::string{lease.description.view()},
+          .remaining_s = lease.permanent ? 0 : std::max(1u, seconds_until(lease.deadline, now)),
+          .via = lease.via};
+}
+
+/// Static entries come first; their positions are their places, counted from 1.
+Entry LeaseService::Impl::entry_of(std::size_t static_index) const {
+  const auto& mapping = statics_[static_index].mapping;
+  return {.position = static_index + 1,
+          .key = {mapping.transport, mapping.external, std::nullopt},
+          .internal = mapping.internal,
+          .enabled = true,
+          .description = clean_description(mapping.description, policy_.description_octets),
+          .remaining_s = 0,
+          .via = Via::config};
+}
+
+std::optional<Entry> LeaseService::Impl::entry_at(std::size_t index, TimePoint now) const {
+  if (index < statics_.size()) return entry_of(index);
+  const Index lease = table_.entries.at(index - statics_.size());
+  if (lease == nothing) return std::nullopt;
+  return entry_of(lease, now);
+}
+
+std::optional<Entry> LeaseService::Impl::entry_after(std::uint64_t position, TimePoint now) const {
+  if (position < statics_.size()) return entry_of(static_cast<std::size_t>(position));
+  const Index lease = table_.entries.after(position);
+  if (lease == nothing) return std::nullopt;
+  return entry_of(lease, now);
+}
+
+std::optional<Entry> LeaseService::Impl::find_entry(const EntryKey& key, TimePoint now) const {
+  if (!key.remote)
+    if (const auto* entry = static_at(key.transport, key.external))
+      return entry_of(static_cast<std::size_t>(entry - statics_.data()));
+  const Index lease = table_.find_entry(table_.find_external(key.transport, key.external), key.remote);
+  if (lease == nothing) return std::nullopt;
+  return entry_of(lease, now);
+}
+
+void LeaseService::Impl::grant_entry(EntryRequest request, TimePoint now, EntryDone done, bool from_queue) {
+  expire(now);
+  const Transport transport = request.key.transport;
+  const Address& device = request.internal.address;
+  const EndpointKey key{transport, device, request.internal.port.number()};
+  const auto no = [&](MappingErrc reason, std::uint32_t retry_s = permanent_refusal_s) {
+    refuse(done, Refusal{reason, retry_s}, now);
+  };
+  if (!judge_target(request.requester, device, false)) return no(MappingErrc::not_authorized);
+  if (!policy_.upnp_internal_ports.contains(request.internal.port)) return no(MappingErrc::not_authorized);
+  const bool port_wanted = !request.any || request.port_given;
+  const bool port_allowed =
+      port_wanted && may_have(policy_, device, transport, request.key.external);
+  if (!request.any && !port_allowed) return no(MappingErrc::not_authorized);
+
+  // Where it goes: the mapping at the external port, if it is this device's, or the endpoint's own.
+  Index mapping = port_allowed ? table_.find_external(transport, request.key.external) : nothing;
+  const bool foreign = mapping != nothing && table_.mappings[mapping].internal_address != device;
+  const Index own = table_.find_mapping(transport, request.internal);
+  Index ending = table_.is_ending(own) ? own : nothing;
+  if (ending == nothing && mapping != nothing && !foreign && table_.mappings[mapping].endings > 0)
+    ending = mapping;
+  if (ending != nothing || (!from_queue && in_waiting(key))) {
+    if (held_ >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
+    EndpointKey behind = key;
+    if (ending != nothing) behind.port = table_.mappings[ending].internal_port;
+    return hold(behind, WaitingEntry{std::move(request), std::move(done)});
+  }
+  if (is_blocked(key)) return no(MappingErrc::device_blocked);
+  if (network_.external.empty()) return no(MappingErrc::no_external_address, transient_refusal_s);
+
+  const auto& remote = request.key.remote;
+  if (!request.any) {
+    if (foreign) {
+      const auto left = seconds_until(effective_deadline(table_.mappings[mapping]), now);
+      return no(MappingErrc::insisted_port_taken, std::max(1u, left));
+    }
+    if (static_at(transport, request.key.external)) return no(MappingErrc::insisted_port_forbidden);
+  } else {
+    if (mapping != nothing && (foreign || table_.mappings[mapping].internal() != request.internal))
+      mapping = nothing;
+    if (mapping == nothing && own != nothing) {
+      // an endpoint that another protocol opened keeps its port (POL-OWN-04); one of ours may have several
+      const bool ours = table_.find_on(own, Via::upnp) != nothing;
+      if (!ours || !request.port_given) mapping = own;
+    }
+  }
+  Index lease = table_.find_upnp(mapping, remote);
+  if (mapping != nothing && table_.mappings[mapping].internal() != request.internal) {
+    // the same port for another internal port: only when nothing else stands on it
+    const Index first = table_.mappings[mapping].first_lease;
+    if (lease == nothing || first != lease || table_.leases[first].next_on_mapping != nothing)
+      return no(MappingErrc::insisted_port_taken, transient_refusal_s);
+  }
+  if (const auto refusal = cannot_write()) return refuse(done, *refusal, now);
+
+  GrantRequest grant{.via = Via::upnp, .transport = transport, .requester = request.requester,
+                     .internal = request.internal};
+  if (port_allowed) grant.suggested_port = request.key.external;
+  grant.insist = !request.any;
+  if (remote) grant.filters.push_back({Prefix{*remote, 128}, std::nullopt});
+  grant.description = std::move(request.description);
+  grant.contact = request.contact;
+  const Extras extras{request.enabled, request.lifetime_s == 0 && policy_.upnp_permanent};
+  const std::uint32_t lifetime_s =
+      request.lifetime_s == 0 ? policy_.upnp_max : std::min(request.lifetime_s, policy_.upnp_max);
+  GrantDone granted = [this, done = std::move(done)](const Outcome<Granted>& outcome, TimePoint then) {
+    if (!outcome) return done(outcome.error(), then);
+    done(entry_of(table_.find_number(outcome->lease), then), then);
+  };
+  if (lease != nothing) return renew(grant, extras, lease, lifetime_s, now, granted);
+  grant_new(grant, extras, mapping, lifetime_s, now, granted);
+}
+
+void LeaseService::Impl::release_entry(const EntryKey& key, const Address& requester, TimePoint now,
+                                       EntryReleaseDone done, bool from_queue) {
+  expire(now);
+  const auto no = [&](MappingErrc reason, std::uint32_t retry_s = permanent_refusal_s) {
+    done(Refusal{reason, retry_s}, now);
+  };
+  if (!key.remote && static_at(key.transport, key.external)) return no(MappingErrc::not_owned_here);
+  const Index mapping = table_.find_external(key.transport, key.external);
+  if (mapping == nothing) return no(MappingErrc::not_found);
+  const auto& on = table_.mappings[mapping];
+  const EndpointKey endpoint{on.transport, on.internal_address, on.internal_port};
+  const Index listed = table_.find_entry(mapping, key.remote);
+  const Index lease = table_.find_upnp(mapping, key.remote);
+  if (listed == nothing && lease == nothing) return no(MappingErrc::not_found);
+  if (on.internal_address != requester) return no(MappingErrc::not_authorized);
+  if (lease == nothing) return no(MappingErrc::not_owned_here);
+  if (table_.is_ending(mapping) || (!from_queue && in_waiting(endpoint))) {
+    if (held_ >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
+    return hold(endpoint, WaitingEntryRelease{key, requester, std::move(done)});
+  }
+  if (!writable()) return no(MappingErrc::store_unavailable, transient_refusal_s);
+  if (ops_.size() >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
+  mark_ending(lease);
+  forget(table_.leases[lease].number);
+  ops_.push_back({.ticket = last_ticket_,
+                  .kind = Op::Kind::remove,
+                  .lease = lease,
+                  .number = table_.leases[lease].number,
+                  .asked = now,
+                  .release_done = std::move(done)});
+}
+
+void LeaseService::Impl::release_entries(Transport transport, PortRange external, const Address& requester,
+                                         TimePoint now, EntryReleaseDone done) {
+  expire(now);
+  auto batch = std::make_shared<Batch>();
+  const Index device = table_.find_device(requester);
+  bool ending_already = false;
+  for (Index i = device == nothing ? nothing : table_.devices[device].first_lease; i != nothing;
+       i = table_.leases[i].device_after) {
+    const auto& lease = table_.leases[i];
+    const auto& on = table_.mappings[lease.mapping];
+    if (lease.via != Via::upnp || on.transport != transport || !external.contains(*Port::from(on.external_port)))
+      continue;
+    if (lease.ending)
+      ending_already = true;
+    else
+      batch->todo.push_back(lease.number);
+  }
+  if (batch->todo.empty() && !ending_already) {
+    bool any = std::ranges::any_of(statics_, [&](const StaticEntry& entry) {
+      return entry.mapping.transport == transport && external.contains(entry.mapping.external);
+    });
+    for (std::uint32_t port = std::max<std::uint16_t>(external.first, 1); !any && port <= external.last; ++port) {
+      const Index mapping = table_.find_external(transport, *Port::from(port));
+      for (Index i = mapping == nothing ? nothing : table_.mappings[mapping].first_lease; i != nothing && !any;
+           i = table_.leases[i].next_on_mapping)
+        any = table_.leases[i].entry != 0;
+    }
+    return done(Refusal{any ? MappingErrc::not_authorized : MappingErrc::not_found, permanent_refusal_s}, now);
+  }
+  if (!batch->todo.empty() && !writable())
+    return done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
+  run_release(batch, ending_already, std::move(done), now);
 }
 
 void LeaseService::Impl::mark_ending(Index index) {
@@ -1220,7 +1536,7 @@ void LeaseService::Impl::run_waiting(TimePoint now) {
       const auto found = waiting_.find(key);
       if (found == waiting_.end()) break;
       const Index mapping = table_.find_mapping(key.transport, {key.address, *Port::from(key.port)});
-      if (mapping != nothing && table_.mappings[mapping].endings > 0) break;
+      if (table_.is_ending(mapping)) break;
       Waiting next = std::move(found->second.front());
       found->second.pop_front();
       --held_;
@@ -1231,6 +1547,10 @@ void LeaseService::Impl::run_waiting(TimePoint now) {
         release(std::move(waiting_release->request), now, std::move(waiting_release->done), true);
       else if (auto* all = std::get_if<WaitingReleaseAll>(&next))
         release_all(std::move(all->request), now, std::move(all->done), true);
+      else if (auto* entry = std::get_if<WaitingEntry>(&next))
+        grant_entry(std::move(entry->request), now, std::move(entry->done), true);
+      else if (auto* end = std::get_if<WaitingEntryRelease>(&next))
+        release_entry(end->key, end->requester, now, std::move(end->done), true);
       if (const auto rest = waiting_.find(key); rest != waiting_.end() && rest->second.empty())
         waiting_.erase(rest);
     }
@@ -1403,10 +1723,14 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
       continue;
     }
     const bool lawful = is_lawful_target(network_, record.internal_address, damaged && !network_.lan.empty());
-    Index mapping = table_.find_mapping(record.transport, internal);
+    Index mapping = table_.find_external(record.transport, *external_port);
+    const auto remote = record.remotes.size() == 1 ? std::optional{record.remotes.front().prefix.address}
+                                                   : std::nullopt;
     const bool clash =
-        mapping != nothing && (table_.mappings[mapping].external_port != record.external_port ||
-                               table_.find_on(mapping, record.via) != nothing);
+        (mapping != nothing && table_.mappings[mapping].internal() != internal) ||
+        (record.via == Via::upnp
+             ? table_.find_upnp(mapping, remote) != nothing
+             : table_.find_on(table_.find_mapping(record.transport, internal), record.via) != nothing);
     const bool allowed =
         !damaged || may_have(policy_, record.internal_address, record.transport, *external_port);
     if (!lawful || clash || !allowed) {
@@ -1438,6 +1762,7 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
       provisional_.emplace(record.number, record.deadline_wall);
     }
     table_.schedule(index);
+    table_.enlist(index);
     if (table_.mappings[mapping].first_lease == index && lease.next_on_mapping == nothing)
       restored.push_back(mapping);
   }
@@ -1549,18 +1874,13 @@ void LeaseService::Impl::install_statics(TimePoint now) {
     entry->mapping = wanted;
     if (entry->installed) continue;
     // a lease that holds the port has to go
-    for (Index i = 0; added && i < table_.mappings.end(); ++i) {
-      const auto& mapping = table_.mappings[i];
-      if (mapping.internal_port == 0 || mapping.transport != wanted.transport ||
-          mapping.external_port != wanted.external.number())
-        continue;
-      for (Index lease = mapping.first_lease; lease != nothing;) {
+    if (const Index held = added ? table_.find_external(wanted.transport, wanted.external) : nothing;
+        held != nothing)
+      for (Index lease = table_.mappings[held].first_lease; lease != nothing;) {
         const Index next = table_.leases[lease].next_on_mapping;
         end_now(lease, LeaseEventReason::replaced, nat::Ending::reset, now);
         lease = next;
       }
-      break;
-    }
     nat::MappingSpec spec{.transport = wanted.transport, .internal = wanted.internal};
     spec.suggested = wanted.external;
     spec.insist = true;
@@ -1841,9 +2161,12 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
         // each time looks at every port, and once ends all there is of the device
         if (quiet.insert(mapping.internal_address).second) plane_.end_flows(mapping.internal_address, now);
       }
-      // the door is shut only when every protocol's lease on it is gone
-      for (Index other = mapping.first_lease; other != nothing; other = table_.leases[other].next_on_mapping)
-        if (!seen.contains(table_.leases[other].number)) numbers.push_back(table_.leases[other].number);
+      // the door is shut only when every protocol's lease on it is gone, by whichever external port
+      for (Index on = table_.find_mapping(mapping.transport, mapping.internal()); on != nothing;
+           on = table_.mappings[on].next_on_endpoint)
+        for (Index other = table_.mappings[on].first_lease; other != nothing;
+             other = table_.leases[other].next_on_mapping)
+          if (!seen.contains(table_.leases[other].number)) numbers.push_back(table_.leases[other].number);
     }
     if (lease.ending) {
       batch->result.revoked.push_back(public_id(number));
@@ -1948,6 +2271,27 @@ void LeaseService::release(ReleaseRequest request, TimePoint now, ReleaseDone do
 }
 void LeaseService::release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done) {
   impl_->release_all(std::move(request), now, std::move(done), false);
+}
+void LeaseService::grant_entry(EntryRequest request, TimePoint now, EntryDone done) {
+  impl_->grant_entry(std::move(request), now, std::move(done), false);
+}
+void LeaseService::release_entry(const EntryKey& key, const Address& requester, TimePoint now,
+                                 EntryReleaseDone done) {
+  impl_->release_entry(key, requester, now, std::move(done), false);
+}
+void LeaseService::release_entries(Transport transport, PortRange external, const Address& requester,
+                                   TimePoint now, EntryReleaseDone done) {
+  impl_->release_entries(transport, external, requester, now, std::move(done));
+}
+std::size_t LeaseService::entry_count() const { return impl_->entry_count(); }
+std::optional<Entry> LeaseService::entry_at(std::size_t index, TimePoint now) const {
+  return impl_->entry_at(index, now);
+}
+std::optional<Entry> LeaseService::entry_after(std::uint64_t position, TimePoint now) const {
+  return impl_->entry_after(position, now);
+}
+std::optional<Entry> LeaseService::find_entry(const EntryKey& key, TimePoint now) const {
+  return impl_->find_entry(key, now);
 }
 Result<Address> LeaseService::external_address() const { return impl_->external_address(); }
 std::uint32_t LeaseService::epoch_s(TimePoint now) const { return impl_->epoch_s(now); }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nat/plane/data_plane.hpp"
+#include "sallyport/values/entry_service.hpp"
 #include "sallyport/values/mapping_service.hpp"
 
 /// The single truth about leases. Protocols, admin and daemon see this header; everything else of the room is its own.
@@ -39,7 +40,9 @@ struct LeasePolicy {
   PortRange external_ports{1024, 65535};
   std::uint32_t leases_per_device = 1024;  ///< 0: no limit
   std::uint32_t leases_total = 65536;
-  std::uint32_t pcp_min = 120, pcp_max = 86400, natpmp_max = 86400;
+  std::uint32_t pcp_min = 120, pcp_max = 86400, natpmp_max = 86400, upnp_max = 604800;
+  bool upnp_permanent = true;  ///< UPnP may ask for permanent entries; else they get upnp_max
+  PortRange upnp_internal_ports{1024, 65535};
   std::uint32_t description_octets = 255;
   nat::Ending ended_leases = nat::Ending::reset;
   bool reuse_strict = false;
@@ -85,7 +88,7 @@ struct RevokeResult {
 
 /// Called on the control thread only. Answers leave after the store's commit: the owner of the service posts
 /// `commit_results` to the control thread whenever the store calls its notifier.
-class LeaseService final : public MappingService {
+class LeaseService final : public MappingService, public EntryService {
  public:
   struct Dependencies {
     nat::DataPlane& plane;
@@ -118,6 +121,16 @@ class LeaseService final : public MappingService {
   std::uint32_t epoch_s(TimePoint now) const override;
   void add_listener(ServiceListener& listener) override;
   void remove_listener(ServiceListener& listener) override;
+
+  // EntryService
+  void grant_entry(EntryRequest request, TimePoint now, EntryDone done) override;
+  void release_entry(const EntryKey& key, const Address& requester, TimePoint now, EntryReleaseDone done) override;
+  void release_entries(Transport transport, PortRange external, const Address& requester, TimePoint now,
+                       EntryReleaseDone done) override;
+  std::size_t entry_count() const override;
+  std::optional<Entry> entry_at(std::size_t index, TimePoint now) const override;
+  std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const override;
+  std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const override;
 
   // For the admin
   /// Leases that match, ordered by device then external port, with counters as of now.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 namespace sallyport::lease {
 namespace {
@@ -58,6 +59,13 @@ bool LeaseTable::ByEndpoint::operator()(const MappingKey& key, Index mapping) co
   return m.internal_port == key.internal.port.number() && m.transport == key.transport &&
          m.internal_address == key.internal.address;
 }
+std::size_t LeaseTable::ByExternal::operator()(Index mapping) const {
+  const auto& m = table->mappings[mapping];
+  return table->hash_(m.external_port, static_cast<std::uint8_t>(m.transport), 0);
+}
+std::size_t LeaseTable::ByExternal::operator()(const ExternalKey& key) const {
+  return table->hash_(key.external.number(), static_cast<std::uint8_t>(key.transport), 0);
+}
 std::size_t LeaseTable::ByNumber::operator()(Index lease) const {
   return (*this)(table->leases[lease].number);
 }
@@ -75,6 +83,7 @@ LeaseTable::LeaseTable(std::uint64_t seed)
     : addresses{Address{}},
       hash_{seed},
       by_endpoint_{0, ByEndpoint{this}, ByEndpoint{this}},
+      by_external_{0, ByExternal{this}, ByExternal{this}},
       by_number_{0, ByNumber{this}, ByNumber{this}},
       by_address_{0, ByAddress{this}, ByAddress{this}} {}
 
@@ -83,11 +92,29 @@ Index LeaseTable::find_mapping(Transport transport, const InternalEndpoint& inte
   return it == by_endpoint_.end() ? nothing : *it;
 }
 
+Index LeaseTable::find_external(Transport transport, Port external) const {
+  const auto it = by_external_.find(ExternalKey{transport, external});
+  return it == by_external_.end() ? nothing : *it;
+}
+
 Index LeaseTable::find_on(Index mapping, Via via) const {
+  for (; mapping != nothing; mapping = mappings[mapping].next_on_endpoint)
+    for (Index i = mappings[mapping].first_lease; i != nothing; i = leases[i].next_on_mapping)
+      if (leases[i].via == via) return i;
+  return nothing;
+}
+
+Index LeaseTable::find_upnp(Index mapping, const std::optional<Address>& remote) const {
   if (mapping == nothing) return nothing;
-  Index lease = mappings[mapping].first_lease;
-  while (lease != nothing && leases[lease].via != via) lease = leases[lease].next_on_mapping;
-  return lease;
+  for (Index i = mappings[mapping].first_lease; i != nothing; i = leases[i].next_on_mapping)
+    if (leases[i].via == Via::upnp && remote_host_of(leases[i]) == remote) return i;
+  return nothing;
+}
+
+bool LeaseTable::is_ending(Index mapping) const {
+  for (; mapping != nothing; mapping = mappings[mapping].next_on_endpoint)
+    if (mappings[mapping].endings > 0) return true;
+  return false;
 }
 
 Index LeaseTable::find_number(std::uint64_t number) const {
@@ -109,13 +136,87 @@ Index LeaseTable::add_mapping(Transport transport, const InternalEndpoint& inter
   mapping.external_port = external.number();
   mapping.external_address = address;
   mapping.transport = transport;
-  by_endpoint_.insert(index);
+  link(index);
+  by_external_.insert(index);
   return index;
 }
 
 void LeaseTable::remove_mapping(Index mapping) {
-  by_endpoint_.erase(mapping);
+  unlink(mapping);
+  by_external_.erase(mapping);
   mappings.give_back(mapping);
+}
+
+void LeaseTable::move_mapping(Index mapping, Port internal) {
+  unlink(mapping);
+  mappings[mapping].internal_port = internal.number();
+  link(mapping);
+}
+
+void LeaseTable::link(Index mapping) {
+  const auto& added = mappings[mapping];
+  const Index first = find_mapping(added.transport, added.internal());
+  if (first == nothing) {
+    by_endpoint_.insert(mapping);
+    return;
+  }
+  Index last = first;
+  while (mappings[last].next_on_endpoint != nothing) last = mappings[last].next_on_endpoint;
+  mappings[last].next_on_endpoint = mapping;
+}
+
+void LeaseTable::unlink(Index mapping) {
+  auto& gone = mappings[mapping];
+  const Index first = find_mapping(gone.transport, gone.internal());
+  if (first == mapping) {
+    by_endpoint_.erase(mapping);
+    if (gone.next_on_endpoint != nothing) by_endpoint_.insert(gone.next_on_endpoint);
+  } else {
+    Index before = first;
+    while (mappings[before].next_on_endpoint != mapping) before = mappings[before].next_on_endpoint;
+    mappings[before].next_on_endpoint = gone.next_on_endpoint;
+  }
+  gone.next_on_endpoint = nothing;
+}
+
+std::optional<Address> remote_host_of(const Lease& lease) {
+  if (!lease.remotes || lease.remotes->size() != 1) return std::nullopt;
+  const auto& only = lease.remotes->front();
+  if (only.port || only.prefix.length != 128) return std::nullopt;
+  return only.prefix.address;
+}
+
+Index LeaseTable::find_entry(Index mapping, const std::optional<Address>& remote) const {
+  if (mapping == nothing) return nothing;
+  for (Index i = mappings[mapping].first_lease; i != nothing; i = leases[i].next_on_mapping)
+    if (leases[i].entry != 0 && remote_host_of(leases[i]) == remote) return i;
+  return nothing;
+}
+
+void LeaseTable::enlist(Index index) {
+  auto& lease = leases[index];
+  if (lease.entry != 0) return;
+  const Index present = find_entry(lease.mapping, remote_host_of(lease));
+  if (present == nothing) {
+    lease.entry = entries.append(index);
+  } else if (lease.via == Via::upnp) {
+    lease.entry = std::exchange(leases[present].entry, 0);
+    entries.replace(lease.entry, index);
+  }
+}
+
+void LeaseTable::delist(Index index) {
+  auto& lease = leases[index];
+  if (lease.entry == 0) return;
+  const auto position = std::exchange(lease.entry, 0);
+  const auto remote = remote_host_of(lease);
+  for (Index i = mappings[lease.mapping].first_lease; i != nothing; i = leases[i].next_on_mapping)
+    if (i != index && !leases[i].fresh && leases[i].entry == 0 && remote_host_of(leases[i]) == remote) {
+      leases[i].entry = position;
+      entries.replace(position, i);
+      return;
+    }
+  entries.remove(position);
 }
 
 Index LeaseTable::add_lease(std::uint64_t number, Index mapping) {
@@ -144,6 +245,7 @@ Index LeaseTable::add_lease(std::uint64_t number, Index mapping) {
 
 void LeaseTable::remove_lease(Index index) {
   unschedule(index);
+  delist(index);
   by_number_.erase(index);
   auto& lease = leases[index];
   auto& mapping = mappings[lease.mapping];

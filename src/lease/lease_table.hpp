@@ -10,13 +10,11 @@
 
 #include "nat/plane/data_plane.hpp"
 #include "sallyport/values/mapping_service.hpp"
+#include "src/lease/entry_order.hpp"
 
 /// Leases, mappings and devices in memory, compactly: a lease with its mapping costs about 200 octets. No
 /// policy, no store, no plane; the service drives it.
 namespace sallyport::lease {
-
-using Index = std::uint32_t;
-constexpr Index nothing = ~Index{0};
 
 /// Elements that stay where they are and are named by small numbers.
 template <class T>
@@ -95,6 +93,7 @@ struct Lease {
   bool fresh : 1 = true;                  ///< not yet committed, so not yet shown
   bool provisional_deadline : 1 = false;  ///< the wall clock was not plausible when it was restored
   bool dirty : 1 = false;                 ///< the store holds something else
+  std::uint64_t entry = 0;  ///< its place in LeaseTable::entries; 0: not listed, or another lease stands for it
   SmallText description;
   std::unique_ptr<std::vector<RemoteFilter>> remotes;  ///< empty pointer: everybody
   TimePoint asked;                                     ///< when the latest grant or renewal was asked for
@@ -105,12 +104,14 @@ struct Mapping {
   nat::MappingId plane{};
   Index first_lease = nothing;
   Index device = nothing;
+  Index next_on_endpoint = nothing;  ///< further external ports of the same internal endpoint (UPnP)
   std::uint16_t internal_port = 0;  ///< 0: this place is free
   std::uint16_t external_port = 0;
   std::uint16_t external_address = 0;  ///< index of LeaseTable::addresses
   Transport transport = Transport::udp;
   bool installed : 1 = false;
   bool filtered : 1 = false;  ///< remote filters are in force in the plane
+  bool enabled : 1 = true;    ///< the plane forwards
   std::uint16_t endings = 0;  ///< deletions that wait for their commit
 
   InternalEndpoint internal() const { return {internal_address, *Port::from(internal_port)}; }
@@ -121,6 +122,9 @@ struct Device {
   std::uint32_t leases = 0;
   Index first_lease = nothing;
 };
+
+/// The one remote host a lease is limited to, as UPnP would say it; empty: any, or more than RemoteHost can say.
+std::optional<Address> remote_host_of(const Lease& lease);
 
 class LeaseTable {
  public:
@@ -133,21 +137,37 @@ class LeaseTable {
   std::vector<Address> addresses;
 
   std::size_t size() const { return by_number_.size(); }
-  std::size_t mapping_count() const { return by_endpoint_.size(); }
+  std::size_t mapping_count() const { return by_external_.size(); }
 
+  /// The first mapping of this endpoint; others follow by Mapping::next_on_endpoint, oldest first.
   Index find_mapping(Transport transport, const InternalEndpoint& internal) const;
-  /// The lease that `via` made on this mapping.
+  Index find_external(Transport transport, Port external) const;
+  /// The lease that `via` made on this mapping or one that follows it on the endpoint.
   Index find_on(Index mapping, Via via) const;
+  /// The lease of UPnP on this very mapping for this remote host.
+  Index find_upnp(Index mapping, const std::optional<Address>& remote) const;
+  /// A deletion on this mapping or one that follows it on the endpoint waits for its commit.
+  bool is_ending(Index mapping) const;
   Index find_number(std::uint64_t number) const;
   Index find_device(const Address& address) const;
 
   Index add_mapping(Transport transport, const InternalEndpoint& internal, Port external,
                     std::uint16_t address);
   void remove_mapping(Index mapping);
+  /// The same external port for another internal port of the same device.
+  void move_mapping(Index mapping, Port internal);
   /// The caller fills the rest; the number and the mapping are given. Not yet in the heap.
   Index add_lease(std::uint64_t number, Index mapping);
   /// Takes it off its mapping (which stays, perhaps empty), its device and the heap.
   void remove_lease(Index lease);
+
+  /// Entries as UPnP lists them: each (remote host, external port, transport) once. A lease of UPnP stands for
+  /// those of other protocols with the same key.
+  EntryOrder entries;
+  void enlist(Index lease);
+  void delist(Index lease);
+  /// The lease that stands for this entry.
+  Index find_entry(Index mapping, const std::optional<Address>& remote) const;
 
   /// Index of an address in `addresses`, added when it is new. 0 when there are too many.
   std::uint16_t intern(const Address& address);
@@ -176,6 +196,22 @@ class LeaseTable {
     bool operator()(const MappingKey& key, Index mapping) const;
     bool operator()(Index mapping, const MappingKey& key) const { return (*this)(key, mapping); }
   };
+  struct ExternalKey {
+    Transport transport;
+    Port external;
+  };
+  struct ByExternal {
+    using is_transparent = void;
+    const LeaseTable* table;
+    std::size_t operator()(Index mapping) const;
+    std::size_t operator()(const ExternalKey& key) const;
+    bool operator()(Index a, Index b) const { return a == b; }
+    bool operator()(const ExternalKey& key, Index mapping) const {
+      const auto& m = table->mappings[mapping];
+      return m.external_port == key.external.number() && m.transport == key.transport;
+    }
+    bool operator()(Index mapping, const ExternalKey& key) const { return (*this)(key, mapping); }
+  };
   struct ByNumber {
     using is_transparent = void;
     const LeaseTable* table;
@@ -197,12 +233,15 @@ class LeaseTable {
     bool operator()(Index device, const Address& address) const { return (*this)(address, device); }
   };
 
+  void link(Index mapping);
+  void unlink(Index mapping);
   void place(std::size_t slot, const Entry& entry);
   void sift_up(std::size_t slot);
   void sift_down(std::size_t slot);
 
   KeyedHash hash_;
-  boost::unordered_flat_set<Index, ByEndpoint, ByEndpoint> by_endpoint_;
+  boost::unordered_flat_set<Index, ByEndpoint, ByEndpoint> by_endpoint_;  ///< first mappings only
+  boost::unordered_flat_set<Index, ByExternal, ByExternal> by_external_;
   boost::unordered_flat_set<Index, ByNumber, ByNumber> by_number_;
   boost::unordered_flat_set<Index, ByAddress, ByAddress> by_address_;
   std::vector<Entry> heap_;
