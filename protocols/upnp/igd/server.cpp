@@ -1,0 +1,299 @@
+#include "protocols/upnp/igd/server.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "protocols/upnp/igd/tables.hpp"
+#include "protocols/upnp/soap/argument.hpp"
+#include "protocols/upnp/soap/response.hpp"
+#include "protocols/upnp/xml/escape.hpp"
+
+namespace sallyport::upnp::igd {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// Arguments that clients leave empty and may (POL-NUM-03).
+constexpr std::string_view may_be_empty[] = {"NewRemoteHost", "NewPortMappingDescription", "RemoteHost"};
+/// Counts of entries and update ids change with each lease: told at most this often (UDA 1.1, section 4.3.3).
+constexpr std::chrono::milliseconds table_interval{200};
+
+std::string to_event_text(const std::optional<Address>& address) {
+  return address ? address->to_string() : std::string{};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::make(Dependencies dependencies, const ServerOptions& options,
+                                             TimePoint now) {
+  auto tree = make_tree(options.tree);
+  if (!tree) return tree.error();
+  return std::unique_ptr<Server>{new Server{std::move(dependencies), options, std::move(*tree), now}};
+}
+
+Server::Server(Dependencies dependencies, const ServerOptions& options, description::Tree tree, TimePoint now)
+    : mappings_{dependencies.mappings},
+      entries_{dependencies.entries},
+      wan_{std::move(dependencies.wan)},
+      options_{options},
+      tree_{std::move(tree)},
+      config_id_{description::config_id(tree_)},
+      documents_{description::render_all(tree_)},
+      default_connection_{default_connection_service(tree_)},
+      events_{std::move(dependencies.random)} {
+  mappings_.add_listener(*this);
+  if (mappings_.external_address()) connected_since_ = now;
+  add_routes();
+}
+
+Server::~Server() { mappings_.remove_listener(*this); }
+
+void Server::set_options(const ServerOptions& options) noexcept {
+  options_.list_own = options.list_own;
+  options_.v1_permanent = options.v1_permanent;
+  options_.udp_idle_s = options.udp_idle_s;
+  options_.tcp_established_s = options.tcp_established_s;
+}
+
+void Server::add_routes() {
+  for (const auto& document : documents_)
+    router_.add(document.path, "GET", [&document](const http::Request& request, const http::Done& done) {
+      http::Response response;
+      response.fields.add("CONTENT-TYPE", std::string{document.content_type});
+      http::add_content_language(request, response);
+      response.body = document.body;
+      done(std::move(response));
+    });
+  router_.add("/", "GET", [this](const http::Request&, const http::Done& done) { done(welcome()); });
+  for (const auto* device : description::all_devices(tree_))
+    for (const auto& service : device->services) {
+      const auto* table = service.table;
+      router_.add(service.control_path, "POST", [this, table](http::Request& request, http::Done done) {
+        control(std::move(request), *table, now_, std::move(done));
+      });
+      std::vector<gena::Variable> variables;
+      const auto declare = [&](std::string name, std::string value, std::chrono::milliseconds interval = 0ms) {
+        if (table->find_variable(name) != nullptr) variables.push_back({std::move(name), std::move(value), interval});
+      };
+      if (table->type == wan_ip_connection_2.type) {
+        declare("PossibleConnectionTypes", "IP_Routed");
+        declare("ConnectionStatus", std::string{connection_status()});
+        const auto external = mappings_.external_address();
+        declare("ExternalIPAddress", external ? external->to_string() : std::string{});
+        declare("PortMappingNumberOfEntries", std::to_string(std::min<std::size_t>(entries_.entry_count(), 65535)),
+                table_interval);
+        declare("SystemUpdateID", "0", table_interval);
+      } else if (table->type == wan_common_interface_config_1.type) {
+        declare("PhysicalLinkStatus", std::string{link_status()});
+      } else if (table->type == layer3_forwarding_1.type) {
+        declare("DefaultConnectionService", default_connection_);
+      } else if (table->type == wan_ipv6_firewall_control_1.type) {
+        declare("FirewallEnabled", "1");
+        declare("InboundPinholeAllowed", "0");
+      }
+      const auto index = events_.add_service(std::move(variables));
+      if (table->type == wan_ip_connection_2.type) wan_ip_events_ = index;
+      if (table->type == wan_common_interface_config_1.type) wan_common_events_ = index;
+      for (const auto* method : {"SUBSCRIBE", "UNSUBSCRIBE"})
+        router_.add(service.event_path, method, [this, index](const http::Request& request, const http::Done& done) {
+          done(events_.handle(request, index, now_));
+        });
+    }
+}
+
+void Server::handle(http::Request request, TimePoint now, http::Done done) {
+  now_ = now;
+  router_.handle(request, own_, std::move(done));
+}
+
+// --- events ---
+
+void Server::on_lease(const LeaseEvent& event, TimePoint) {
+  if (event.kind == LeaseEventKind::renewed) return;  // WIC-V-03: the table is as it was
+  ++update_id_;
+  table_changed_ = true;
+}
+
+void Server::on_external_address(const std::optional<Address>& address, TimePoint now) {
+  if (!address)
+    connected_since_.reset();
+  else if (!connected_since_)
+    connected_since_ = now;
+  address_changed_ = true;
+}
+
+void Server::settle(TimePoint now) {
+  std::vector<gena::Publisher::Change> changes;
+  if (std::exchange(address_changed_, false)) {
+    const auto external = mappings_.external_address();
+    changes.emplace_back("ConnectionStatus", connection_status());
+    changes.emplace_back("ExternalIPAddress", to_event_text(external ? std::optional{*external} : std::nullopt));
+  }
+  if (std::exchange(table_changed_, false)) {
+    changes.emplace_back("PortMappingNumberOfEntries",
+                         std::to_string(std::min<std::size_t>(entries_.entry_count(), 65535)));
+    changes.emplace_back("SystemUpdateID", std::to_string(update_id_));
+  }
+  if (!changes.empty()) events_.set(wan_ip_events_, changes, now);
+  events_.set(wan_common_events_, "PhysicalLinkStatus", std::string{link_status()}, now);
+}
+
+std::string_view Server::connection_status() const { return connected_since_ ? "Connected" : "Disconnected"; }
+
+std::string_view Server::link_status() const {
+  const auto link = wan_();
+  return !link.exists ? "Unavailable" : link.up ? "Up" : "Down";
+}
+
+// --- control ---
+
+const Server::Route* Server::find_route(std::string_view action) noexcept {
+  static constexpr Route routes[] = {
+      {"AddPortMapping", &Server::add_entry},
+      {"DeletePortMapping", &Server::delete_entry},
+      {"GetGenericPortMappingEntry", &Server::get_generic_entry},
+      {"GetSpecificPortMappingEntry", &Server::get_specific_entry},
+      {"GetExternalIPAddress", &Server::get_external_address},
+      {"GetStatusInfo", &Server::get_status_info},
+      {"AddAnyPortMapping", &Server::add_entry},
+      {"DeletePortMappingRange", &Server::delete_range},
+      {"GetListOfPortMappings", &Server::get_list},
+      {"GetConnectionTypeInfo", &Server::get_connection_type_info},
+      {"SetConnectionType", &Server::set_connection_type},
+      {"RequestConnection", &Server::request_connection},
+      {"RequestTermination", &Server::terminate},
+      {"ForceTermination", &Server::terminate},
+      {"GetNATRSIPStatus", &Server::get_nat_rsip_status},
+      {"GetCommonLinkProperties", &Server::get_link_properties},
+      {"GetTotalBytesSent", &Server::get_traffic},
+      {"GetTotalBytesReceived", &Server::get_traffic},
+      {"GetTotalPacketsSent", &Server::get_traffic},
+      {"GetTotalPacketsReceived", &Server::get_traffic},
+      {"GetDefaultConnectionService", &Server::get_default_connection},
+      {"SetDefaultConnectionService", &Server::set_default_connection},
+      {"GetFirewallStatus", &Server::get_firewall_status},
+      {"GetOutboundPinholeTimeout", &Server::get_outbound_timeout},
+      {"AddPinhole", &Server::pinhole},
+      {"UpdatePinhole", &Server::pinhole},
+      {"DeletePinhole", &Server::pinhole},
+      {"GetPinholePackets", &Server::pinhole},
+      {"CheckPinholeWorking", &Server::pinhole},
+  };
+  const auto found = std::ranges::find(routes, action, &Route::action);
+  return found == std::end(routes) ? nullptr : found;
+}
+
+void Server::control(http::Request request, const description::ServiceTable& table, TimePoint now,
+                     http::Done done) {
+  Context context{{request.interface, request.peer, 0, request.local}, now, std::move(done)};
+  const auto decoded = soap::decode_request(std::move(request), table, may_be_empty);
+  if (const auto* fault = std::get_if<soap::Fault>(&decoded)) return context.done(soap::response(*fault));
+  if (const auto* error = std::get_if<soap::HttpError>(&decoded)) return context.done(soap::response(*error));
+  const auto& call = std::get<soap::Call>(decoded);
+  const auto* route = find_route(call.action->name);
+  if (route == nullptr) return context.done(soap::error(table, soap::UpnpErrc::invalid_action));
+  (this->*route->run)(call, context);
+}
+
+// --- WANCommonInterfaceConfig ---
+
+void Server::get_link_properties(const soap::Call& call, Context& context) {
+  const auto link = wan_();
+  // an interface that does not say how fast it is still has to give a number (WCIC-01, WCIC-06)
+  const std::uint64_t rate = link.bits_per_second != 0 ? link.bits_per_second : 1'000'000'000;
+  const auto shown = static_cast<std::uint32_t>(std::min<std::uint64_t>(rate, 0xffffffff));
+  context.done(soap::SuccessWriter{call}.text("Ethernet").number(shown).number(shown).text(link_status()).take());
+}
+
+void Server::get_traffic(const soap::Call& call, Context& context) {
+  const auto link = wan_();
+  const auto& name = call.action->name;
+  const std::uint64_t count = name == "GetTotalBytesSent"       ? link.bytes_sent
+                              : name == "GetTotalBytesReceived" ? link.bytes_received
+                              : name == "GetTotalPacketsSent"   ? link.packets_sent
+                                                                : link.packets_received;
+  context.done(soap::SuccessWriter{call}.number(static_cast<std::uint32_t>(count)).take());  // wraps (WCIC-03)
+}
+
+// --- Layer3Forwarding ---
+
+void Server::get_default_connection(const soap::Call& call, Context& context) {
+  context.done(soap::SuccessWriter{call}.text(default_connection_).take());
+}
+
+void Server::set_default_connection(const soap::Call& call, Context& context) {
+  const std::string_view wanted = call.argument("NewDefaultConnectionService");
+  if (wanted == default_connection_) return context.done(soap::SuccessWriter{call}.take());
+  const auto half = [](std::string_view text, bool second) {
+    const auto comma = text.find(',');
+    if (comma == text.npos) return second ? std::string_view{} : text;
+    return second ? text.substr(comma + 1) : text.substr(0, comma);
+  };
+  unsigned code = 723;  // InvalidConnServiceSelection
+  if (half(wanted, false) != half(default_connection_, false)) code = 720;  // InvalidDeviceUUID
+  else if (half(wanted, true) != half(default_connection_, true)) code = 721;  // InvalidServiceID
+  context.done(soap::error(*call.service, code));
+}
+
+// --- WANIPv6FirewallControl: no pinholes yet (6FC-12) ---
+
+void Server::get_firewall_status(const soap::Call& call, Context& context) {
+  context.done(soap::SuccessWriter{call}.boolean(true).boolean(false).take());
+}
+
+void Server::get_outbound_timeout(const soap::Call& call, Context& context) {
+  const auto protocol = soap::parse_ui2(call.argument("Protocol"));
+  const auto internal = soap::parse_ui2(call.argument("InternalPort"));
+  const auto remote = soap::parse_ui2(call.argument("RemotePort"));
+  for (const auto* number : {&protocol, &internal, &remote})
+    if (!*number) return context.done(soap::error(*call.service, static_cast<unsigned>(number->error().value())));
+  if (*protocol == 65535) return context.done(soap::error(*call.service, 707));
+  if (*protocol != 6 && *protocol != 17) return context.done(soap::error(*call.service, 705));
+  if (*internal == 0) return context.done(soap::error(*call.service, 706));
+  context.done(soap::SuccessWriter{call}
+                   .number(*protocol == 6 ? options_.tcp_established_s : options_.udp_idle_s)
+                   .take());
+}
+
+void Server::pinhole(const soap::Call& call, Context& context) {
+  for (const auto* name : {"RemotePort", "InternalPort", "Protocol", "UniqueID"}) {
+    if (call.action->find(name) == nullptr) continue;
+    if (const auto number = soap::parse_ui2(call.argument(name)); !number)
+      return context.done(soap::error(*call.service, static_cast<unsigned>(number.error().value())));
+  }
+  for (const auto* name : {"LeaseTime", "NewLeaseTime"}) {
+    if (call.action->find(name) == nullptr) continue;
+    const auto lease = soap::parse_ui4(call.argument(name));
+    if (!lease) return context.done(soap::error(*call.service, static_cast<unsigned>(lease.error().value())));
+    if (*lease < 1 || *lease > 86400)
+      return context.done(soap::error(*call.service, soap::UpnpErrc::value_out_of_range));  // 6FC-06
+  }
+  context.done(soap::error(*call.service, 703));  // InboundPinholeNotAllowed
+}
+
+// --- for people ---
+
+http::Response Server::welcome() const {
+  std::string page =
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width, initial-scale=1\"><title>";
+  xml::append_escaped(page, tree_.root.friendly_name);
+  page +=
+      "</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:38em;margin:3em auto;padding:0 1em}"
+      "td{padding-right:2em}</style></head><body><h1>";
+  xml::append_escaped(page, tree_.root.friendly_name);
+  page += "</h1><p>This gateway opens ports for the devices of this network that ask for them by UPnP, NAT-PMP or "
+          "PCP.</p><table>";
+  const auto external = mappings_.external_address();
+  page += "<tr><td>External address</td><td>" + (external ? external->to_string() : std::string{"none now"}) +
+          "</td></tr><tr><td>Open ports</td><td>" + std::to_string(entries_.entry_count()) +
+          "</td></tr></table><p>The administrator sees who opened what with <code>sallyport list</code> on the "
+          "gateway.</p></body></html>\n";
+  http::Response response;
+  response.fields.add("CONTENT-TYPE", "text/html; charset=\"utf-8\"");
+  response.fields.add("CONTENT-SECURITY-POLICY", "default-src 'none'; style-src 'unsafe-inline'");
+  response.body = std::move(page);
+  return response;
+}
+
+}  // namespace sallyport::upnp::igd
