@@ -52,8 +52,8 @@ xml::Element find_body(const xml::Document& document) noexcept {
   if (!envelope.is(envelope_namespace, "Envelope")) return {};
   xml::Element body;
   for (auto each = envelope.first(); each; each = each.next()) {
-    if (each.name() != "Body" || !each.is(envelope_namespace, "Body")) continue;
-    if (body) return {};
+    if (each.name() != "Body") continue;
+    if (body || !each.is(envelope_namespace, "Body")) return {};
     body = each;
   }
   return body;
