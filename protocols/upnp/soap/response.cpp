@@ -42,9 +42,9 @@ void append_action_begin(std::string& out, const Call& call) {
   out += "\">";
 }
 
-void append_action_end(std::string& out, const Call& call) {
+void append_action_end(std::string& out, const description::Action& action) {
   out += "</u:";
-  out += call.action->name;
+  out += action.name;
   out += "Response>";
   out += envelope_end;
 }
@@ -87,13 +87,13 @@ class EscapedText final : public http::BodySource {
 
 }  // namespace
 
-SuccessWriter::SuccessWriter(const Call& call) : call_{&call} {
+SuccessWriter::SuccessWriter(const Call& call) : action_{call.action} {
   body_.reserve(usual_size);
   append_action_begin(body_, call);
 }
 
 bool SuccessWriter::open_next() {
-  const auto& arguments = call_->action->arguments;
+  const auto& arguments = action_->arguments;
   while (next_ < arguments.size() && arguments[next_].direction != Direction::out) ++next_;
   if (next_ == arguments.size()) return false;
   name_ = arguments[next_++].name;
@@ -119,9 +119,9 @@ SuccessWriter& SuccessWriter::number(std::uint32_t value) {
   return *this;
 }
 
-http::Response SuccessWriter::take() && {
+http::Response SuccessWriter::take() {
   while (open_next()) close();
-  append_action_end(body_, *call_);
+  append_action_end(body_, *action_);
   return response(200, std::move(body_));
 }
 
@@ -136,7 +136,7 @@ std::string success_begin(const Call& call) {
 std::string success_end(const Call& call) {
   std::string out;
   append_tag(out, "</", only_out_argument(call));
-  append_action_end(out, call);
+  append_action_end(out, *call.action);
   return out;
 }
 

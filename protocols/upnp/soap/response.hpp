@@ -23,14 +23,14 @@ class SuccessWriter {
   SuccessWriter& number(std::uint32_t value);
   SuccessWriter& boolean(bool value) { return number(value ? 1 : 0); }  ///< 0 or 1 (UDA-3-11)
 
-  /// Ends it.
-  http::Response take() &&;
+  /// Ends it; the writer is used up.
+  http::Response take();
 
  private:
   bool open_next();
   void close();
 
-  const Call* call_;
+  const description::Action* action_;
   std::size_t next_ = 0;  ///< index of the table's argument to look at next
   std::string_view name_;
   std::string body_;
