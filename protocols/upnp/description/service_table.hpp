@@ -32,7 +32,7 @@ struct Argument {
 struct Action {
   std::string_view name;
   std::span<const Argument> arguments = {};
-  const Argument* find(std::string_view argument) const noexcept {
+  constexpr const Argument* find(std::string_view argument) const noexcept {
     for (const auto& each : arguments)
       if (each.name == argument) return &each;
     return nullptr;
@@ -45,12 +45,12 @@ struct ServiceTable {
   std::string_view id;    ///< "urn:upnp-org:serviceId:WANIPConn1"
   std::span<const Action> actions;
   std::span<const StateVariable> variables;
-  const Action* find_action(std::string_view name) const noexcept {
+  constexpr const Action* find_action(std::string_view name) const noexcept {
     for (const auto& each : actions)
       if (each.name == name) return &each;
     return nullptr;
   }
-  const StateVariable* find_variable(std::string_view name) const noexcept {
+  constexpr const StateVariable* find_variable(std::string_view name) const noexcept {
     for (const auto& each : variables)
       if (each.name == name) return &each;
     return nullptr;
