@@ -26,7 +26,8 @@ std::optional<Callback> decode_url(std::string_view url) {
   if (url.size() > max_callback_octets || url.size() < scheme.size()) return std::nullopt;
   if (!http::same_name(url.substr(0, scheme.size()), scheme)) return std::nullopt;
   // '<' inside a URL would make two readings of where it begins
-  if (!std::ranges::all_of(url, [](char c) { return c > ' ' && c < '\x7f' && c != '<'; })) return std::nullopt;
+  if (!std::ranges::all_of(url, [](char c) { return c > ' ' && c < '\x7f' && c != '<'; }))
+    return std::nullopt;
   url.remove_prefix(scheme.size());
 
   Callback callback;
@@ -127,8 +128,7 @@ std::string encode_sid(const std::array<std::byte, 16>& random) {
 }
 
 std::string encode_propertyset(std::span<const Property> properties) {
-  std::string body =
-      "<?xml version=\"1.0\"?>\n<e:propertyset xmlns:e=\"urn:schemas-upnp-org:event-1-0\">\n";
+  std::string body = "<?xml version=\"1.0\"?>\n<e:propertyset xmlns:e=\"urn:schemas-upnp-org:event-1-0\">\n";
   for (const auto& [name, value] : properties) {
     body.append("<e:property><").append(name) += '>';
     append_escaped(body, value);

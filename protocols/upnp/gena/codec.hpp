@@ -28,8 +28,8 @@ struct Callback {
 
 /// The URLs of a CALLBACK field, in order. Empty when any of them is not `http://` with exactly the
 /// subscriber's address written as four decimal numbers or as a bracketed IPv6 literal, a port of 1..65535 or
-/// none, and a path; when there is none or more than max_callbacks; when one is too long (POL-EVT-01). No name
-/// is ever looked up. Linear time.
+/// none, and a path; when there is none or more than max_callbacks; when one is too long (POL-EVT-01). No
+/// name is ever looked up. Linear time.
 std::optional<std::vector<Callback>> decode_callback(std::string_view field, const Address& subscriber);
 
 /// What a subscriber may ask for, in seconds.
@@ -39,8 +39,8 @@ struct TimeLimits {
   std::uint32_t longest_s = 86400;  ///< also cuts usual_s
 };
 
-/// The seconds granted for a TIMEOUT field: "Second-n" within the limits as asked, more is cut to the longest;
-/// missing, infinite, too short and unreadable ones get the usual time (POL-EVT-03, UPNP-X-10).
+/// The seconds granted for a TIMEOUT field: "Second-n" within the limits as asked, more is cut to the
+/// longest; missing, infinite, too short and unreadable ones get the usual time (POL-EVT-03, UPNP-X-10).
 std::uint32_t decode_timeout(std::optional<std::string_view> field, const TimeLimits& limits) noexcept;
 
 /// "uuid:" and a version 4 UUID (RFC 4122, section 4.4) of these random bits; 6 of them are overwritten.

@@ -35,12 +35,12 @@ struct Variable {
 
 /// The subscriptions of all services of the device and the events they are owed (UDA 1.1, section 4).
 ///
-/// Holds no socket, clock or random device. After handle() and set() drain poll_send; after any call, also one
-/// of Response::sent, look at next_deadline again. Not thread-safe: control thread only.
+/// Holds no socket, clock or random device. After handle() and set() drain poll_send; after any call, also
+/// one of Response::sent, look at next_deadline again. Not thread-safe: control thread only.
 ///
-/// Each subscription has one message in flight at most and 16 events waiting; when a 17th comes the two oldest
-/// become one, in which the newest value of each variable stands. The event key is given when a message first
-/// leaves, so merging leaves no gap in it; a message that was given up does.
+/// Each subscription has one message in flight at most and 16 events waiting; when a 17th comes the two
+/// oldest become one, in which the newest value of each variable stands. The event key is given when a
+/// message first leaves, so merging leaves no gap in it; a message that was given up does.
 class Publisher final : public http::DeliveryCore {
  public:
   struct Limits {
@@ -132,15 +132,15 @@ class Publisher final : public http::DeliveryCore {
     TimePoint timer;                      ///< its key in timers_
     bool answer_sent = false;
     bool initial_due = true;
-    bool ready = false;                   ///< stands in ready_
-    bool in_flight = false;               ///< a delivery's result is awaited
-    std::uint64_t told = 0;               ///< changes up to this serial number were in its initial event
+    bool ready = false;      ///< stands in ready_
+    bool in_flight = false;  ///< a delivery's result is awaited
+    std::uint64_t told = 0;  ///< changes up to this serial number were in its initial event
     std::uint32_t next_sequence = 0;
-    EventPointer message;                 ///< being delivered, perhaps by another URL next
-    std::uint32_t sequence = 0;           ///< of message
-    std::size_t callback = 0;             ///< message's next
+    EventPointer message;        ///< being delivered, perhaps by another URL next
+    std::uint32_t sequence = 0;  ///< of message
+    std::size_t callback = 0;    ///< message's next
     TimePoint message_began;
-    unsigned failures = 0;                ///< messages in a row that found nobody
+    unsigned failures = 0;  ///< messages in a row that found nobody
     std::deque<EventPointer> waiting;
   };
 

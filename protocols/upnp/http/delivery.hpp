@@ -13,8 +13,8 @@ namespace sallyport::upnp::http {
 
 /// One request on its way to one callback URL.
 struct Delivery {
-  std::uint64_t handle = 0;     ///< of the subscription; never given again
-  Address address;              ///< where to: the subscriber's own address
+  std::uint64_t handle = 0;  ///< of the subscription; never given again
+  Address address;           ///< where to: the subscriber's own address
   std::uint16_t port = 80;
   std::string path;             ///< the target inside `bytes`, for logs
   std::uint32_t interface = 0;  ///< index of the LAN interface it must leave by
@@ -35,8 +35,8 @@ struct DeliveryResult {
   friend bool operator==(const DeliveryResult&, const DeliveryResult&) = default;
 };
 
-/// Poll it, carry what it gives, report each delivery's result exactly once. Between the poll and the report a
-/// subscription gives nothing else. Control thread only.
+/// Poll it, carry what it gives, report each delivery's result exactly once. Between the poll and the report
+/// a subscription gives nothing else. Control thread only.
 class DeliveryCore {
  public:
   virtual ~DeliveryCore() = default;

@@ -1,5 +1,5 @@
-// SUBSCRIBE and UNSUBSCRIBE as a device may write them. The first octet chooses what else happens; the rest is the
-// request line and the fields.
+// SUBSCRIBE and UNSUBSCRIBE as a device may write them. The first octet chooses what else happens; the rest
+// is the request line and the fields.
 #include <algorithm>
 #include <cstdlib>
 
@@ -30,7 +30,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     first.method = "SUBSCRIBE";
     first.fields = {};
     first.fields.add("NT", "upnp:event");
-    first.fields.add("CALLBACK", choice & 1 ? "<http://[2001:db8::a]:5000/x>" : "<http://192.168.1.10:5000/x>");
+    first.fields.add("CALLBACK",
+                     choice & 1 ? "<http://[2001:db8::a]:5000/x>" : "<http://192.168.1.10:5000/x>");
     if (publisher.handle(first, service, now).status != 200) std::abort();
   }
   const auto response = publisher.handle(request, service, now);
@@ -40,11 +41,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   now += gena::Publisher::initial_pause;
   publisher.handle_timeout(now);
   for (unsigned sends = 0; const auto delivery = publisher.poll_send(now); ++sends) {
-    if (sends == gena::max_callbacks || delivery->address != request.peer || delivery->port == 0) std::abort();
+    if (sends == gena::max_callbacks || delivery->address != request.peer || delivery->port == 0)
+      std::abort();
     const auto end = delivery->bytes.find("\r\n\r\n");
     if (end == std::string::npos) std::abort();
     const auto head = delivery->bytes.substr(0, end);
-    if (std::ranges::count(head, '\n') != 8 || std::ranges::count(head, '\r') != 8) std::abort();  // POL-EVT-06
+    if (std::ranges::count(head, '\n') != 8 || std::ranges::count(head, '\r') != 8)
+      std::abort();  // POL-EVT-06
     if (std::ranges::any_of(head, [](char c) { return static_cast<unsigned char>(c) > 0x7e || c == 0; }))
       std::abort();
     publisher.handle_result(delivery->handle, {http::DeliveryResult::Kind::connect_failed, 0}, now);

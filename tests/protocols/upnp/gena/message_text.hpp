@@ -9,7 +9,8 @@
 
 #include "protocols/upnp/http/message.hpp"
 
-/// Requests of vectors and corpora: a line "METHOD target", then "Name: value" lines; '#' begins a comment line.
+/// Requests of vectors and corpora: a line "METHOD target", then "Name: value" lines; '#' begins a comment
+/// line.
 namespace sallyport::upnp::gena::test {
 
 inline std::string read_text_file(const std::filesystem::path& path) {

@@ -194,8 +194,8 @@ TEST_F(GenaPublisherTest, RefusesWhatTheStandardRefuses) {
 
 // UDA-4-20
 TEST_F(GenaPublisherTest, HasNoEventsForAddressesThatAreNoOtherHost) {
-  for (const auto* text : {"127.0.0.1", "0.0.0.0", "0.1.2.3", "224.0.0.1", "239.255.255.250", "255.255.255.255",
-                           "192.168.1.1"})
+  for (const auto* text :
+       {"127.0.0.1", "0.0.0.0", "0.1.2.3", "224.0.0.1", "239.255.255.250", "255.255.255.255", "192.168.1.1"})
     EXPECT_EQ(subscribe(*Address::parse(text)).status, 412u) << text;
   for (const auto* text : {"::1", "::", "ff02::1"}) {
     const auto peer = *Address::parse(text);
@@ -718,8 +718,8 @@ TEST_F(GenaPublisherTest, AnyOrderOfCallsKeepsItsPromises) {
     const auto peer = Address::v4(0xc0a80120 + below(6));
     switch (below(9)) {
       case 0: {
-        const auto response =
-            subscribe(peer, url(peer) + (below(2) ? url(peer, "/2") : ""), "Second-" + std::to_string(below(90)));
+        const auto response = subscribe(peer, url(peer) + (below(2) ? url(peer, "/2") : ""),
+                                        "Second-" + std::to_string(below(90)));
         if (response.status != 200) break;
         sids.push_back(sid_of(response));
         unsent.push_back(response.sent);
@@ -735,8 +735,12 @@ TEST_F(GenaPublisherTest, AnyOrderOfCallsKeepsItsPromises) {
         unsent.back()();
         unsent.pop_back();
         break;
-      case 4: set_address(std::to_string(random())); break;
-      case 5: publisher.set(wan, "SystemUpdateID", std::to_string(random()), now); break;
+      case 4:
+        set_address(std::to_string(random()));
+        break;
+      case 5:
+        publisher.set(wan, "SystemUpdateID", std::to_string(random()), now);
+        break;
       case 6:
         while (const auto delivery = publisher.poll_send(now)) {
           ASSERT_EQ(++in_flight[delivery->handle], 1) << "one at a time";
@@ -751,12 +755,15 @@ TEST_F(GenaPublisherTest, AnyOrderOfCallsKeepsItsPromises) {
         break;
       case 7:
         while (!in_flight.empty()) {
-          const http::DeliveryResult results[] = {taken, nobody, silent, {Kind::broken, 0}, {Kind::answered, 404}};
+          const http::DeliveryResult results[] = {
+              taken, nobody, silent, {Kind::broken, 0}, {Kind::answered, 404}};
           publisher.handle_result(in_flight.begin()->first, results[below(5)], now);
           in_flight.erase(in_flight.begin());
         }
         break;
-      case 8: pass(std::chrono::milliseconds{below(2000)}); break;
+      case 8:
+        pass(std::chrono::milliseconds{below(2000)});
+        break;
     }
     ASSERT_LE(publisher.size(), 12u);
     if (sids.size() > 100) sids.erase(sids.begin(), sids.begin() + 50);
