@@ -144,7 +144,7 @@ bool Router::knows(std::string_view method) const noexcept {
   return false;
 }
 
-void Router::handle(const Request& request, std::span<const Address> own, Done done) const {
+void Router::handle(Request&& request, std::span<const Address> own, Done done) const {
   if (request.fields.find("Accept-Language"))
     done = [inner = std::move(done)](Response response) {
       say_english(response);
@@ -157,7 +157,7 @@ void Router::handle(const Request& request, std::span<const Address> own, Done d
   if (found != resources_.end()) {
     const std::string_view wanted = is_head(request) ? std::string_view{"GET"} : std::string_view{request.method};
     for (const auto& [name, handler] : found->second.methods)
-      if (name == wanted) return handler(request, std::move(done));
+      if (name == wanted) return handler(std::move(request), std::move(done));
   }
   if (!knows(request.method)) return done(error_response(501));
   if (found == resources_.end()) return done(error_response(404));

@@ -61,14 +61,14 @@ void add_content_language(const Request& request, Response& response);
 /// Finds the handler of a request by its exact path and method. Filled at start, then only read.
 class Router {
  public:
-  /// The request is valid until the handler returns; `Done` is to be called once, then or later.
-  using Handler = std::function<void(const Request&, Done)>;
+  /// `Done` is to be called once, then or later.
+  using Handler = std::function<void(Request&&, Done)>;
 
   /// GET answers HEAD too. A later handler of the same path and method takes the earlier one's place.
   void add(std::string path, std::string method, Handler handler);
 
   /// In this order: what refuse() says; 501 for a method no resource has; 404; 405 with ALLOW; the handler.
-  void handle(const Request& request, std::span<const Address> own, Done done) const;
+  void handle(Request&& request, std::span<const Address> own, Done done) const;
 
  private:
   struct Resource {

@@ -68,7 +68,7 @@ void Server::add_routes() {
   for (const auto* device : description::all_devices(tree_))
     for (const auto& service : device->services) {
       const auto* table = service.table;
-      router_.add(service.control_path, "POST", [this, table](http::Request& request, http::Done done) {
+      router_.add(service.control_path, "POST", [this, table](http::Request&& request, http::Done done) {
         control(std::move(request), *table, now_, std::move(done));
       });
       std::vector<gena::Variable> variables;
@@ -103,7 +103,7 @@ void Server::add_routes() {
 
 void Server::handle(http::Request request, TimePoint now, http::Done done) {
   now_ = now;
-  router_.handle(request, own_, std::move(done));
+  router_.handle(std::move(request), own_, std::move(done));
 }
 
 // --- events ---
@@ -191,7 +191,10 @@ void Server::control(http::Request request, const description::ServiceTable& tab
   if (const auto* error = std::get_if<soap::HttpError>(&decoded)) return context.done(soap::response(*error));
   const auto& call = std::get<soap::Call>(decoded);
   const auto* route = find_route(call.action->name);
-  if (route == nullptr) return context.done(soap::error(table, soap::UpnpErrc::invalid_action));
+  // asked as version 1, the service is version 1: it lacks what version 2 brought
+  const bool too_new = table.type == wan_ip_connection_1.type && call.version == 1 &&
+                       wan_ip_connection_1.find_action(call.action->name) == nullptr;
+  if (route == nullptr || too_new) return context.done(soap::error(table, soap::UpnpErrc::invalid_action));
   (this->*route->run)(call, context);
 }
 
@@ -256,13 +259,17 @@ void Server::get_outbound_timeout(const soap::Call& call, Context& context) {
 }
 
 void Server::pinhole(const soap::Call& call, Context& context) {
+  const auto takes = [&](std::string_view name) {
+    const auto* argument = call.action->find(name);
+    return argument != nullptr && argument->direction == description::Direction::in;
+  };
   for (const auto* name : {"RemotePort", "InternalPort", "Protocol", "UniqueID"}) {
-    if (call.action->find(name) == nullptr) continue;
+    if (!takes(name)) continue;
     if (const auto number = soap::parse_ui2(call.argument(name)); !number)
       return context.done(soap::error(*call.service, static_cast<unsigned>(number.error().value())));
   }
   for (const auto* name : {"LeaseTime", "NewLeaseTime"}) {
-    if (call.action->find(name) == nullptr) continue;
+    if (!takes(name)) continue;
     const auto lease = soap::parse_ui4(call.argument(name));
     if (!lease) return context.done(soap::error(*call.service, static_cast<unsigned>(lease.error().value())));
     if (*lease < 1 || *lease > 86400)
