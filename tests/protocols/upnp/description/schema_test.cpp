@@ -1,5 +1,6 @@
 #include "tests/protocols/upnp/description/schema.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "protocols/upnp/description/render.hpp"

@@ -1,7 +1,11 @@
 #include "protocols/upnp/igd/device_tree.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <miniupnpc/miniupnpc.h>
+
+#include <random>
+#include <set>
 
 #include <pugixml.hpp>
 

@@ -1,5 +1,6 @@
 #include "protocols/upnp/igd/tables.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <pugixml.hpp>
