@@ -6,16 +6,16 @@
 
 #include "protocols/upnp/description/service_table.hpp"
 
-/// A device as UDA 1.1, section 2.3, describes it: values from which the documents are rendered, the searches are
-/// answered and the paths of requests are looked up.
+/// A device as UDA 1.1, section 2.3, describes it: values from which the documents are rendered, the searches
+/// are answered and the paths of requests are looked up.
 namespace sallyport::upnp::description {
 
 /// Paths are absolute ("/scpd/WANIPConn1.xml") and mean what they say octet by octet: no escapes in them.
 struct Icon {
   std::string path;
-  unsigned width = 0;   ///< pixels, also the height
-  unsigned depth = 8;   ///< bits of a pixel
-  std::string png;      ///< the image itself
+  unsigned width = 0;  ///< pixels, also the height
+  unsigned depth = 8;  ///< bits of a pixel
+  std::string png;     ///< the image itself
 };
 
 struct Service {
@@ -25,24 +25,25 @@ struct Service {
   std::string event_path;
 };
 
-/// Texts that are empty are left out of the document; type, friendly_name, manufacturer, model_name and udn may not
-/// be empty. The limits are those of UDA 1.1, section 2.3; whoever fills a device in keeps them (fit_text).
+/// Texts that are empty are left out of the document; type, friendly_name, manufacturer, model_name and udn
+/// may not be empty. The limits are those of UDA 1.1, section 2.3; whoever fills a device in keeps them
+/// (fit_text).
 struct Device {
   std::string type;  ///< without the version: "urn:schemas-upnp-org:device:WANDevice"
   unsigned version = 1;
-  std::string friendly_name;      ///< less than 64 characters
-  std::string manufacturer;       ///< less than 64
+  std::string friendly_name;  ///< less than 64 characters
+  std::string manufacturer;   ///< less than 64
   std::string manufacturer_url;
   std::string model_description;  ///< less than 128
   std::string model_name;         ///< less than 32
   std::string model_number;       ///< less than 32
   std::string model_url;
-  std::string serial_number;      ///< less than 64
-  std::string udn;                ///< "uuid:" and a UUID in lower case
+  std::string serial_number;  ///< less than 64
+  std::string udn;            ///< "uuid:" and a UUID in lower case
   std::vector<Icon> icons;
   std::vector<Service> services;
   std::vector<Device> devices;
-  std::string presentation_url;   ///< an absolute path or URL
+  std::string presentation_url;  ///< an absolute path or URL
 };
 
 struct Tree {

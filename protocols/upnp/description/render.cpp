@@ -96,10 +96,14 @@ void append_device(std::string& xml, const Device& device) {
 
 std::string_view name_of(DataType type) noexcept {
   switch (type) {
-    case DataType::string: return "string";
-    case DataType::boolean: return "boolean";
-    case DataType::ui2: return "ui2";
-    case DataType::ui4: return "ui4";
+    case DataType::string:
+      return "string";
+    case DataType::boolean:
+      return "boolean";
+    case DataType::ui2:
+      return "ui2";
+    case DataType::ui4:
+      return "ui4";
   }
   return "string";
 }

@@ -18,9 +18,9 @@ std::string render_device(const Tree& tree, std::uint32_t config_id);
 /// The service description (UDA 1.1, section 2.5) of one table.
 std::string render_scpd(const ServiceTable& table, std::uint32_t config_id, unsigned uda_minor = 1);
 
-/// CONFIGID.UPNP.ORG of the tree, 0..16777215: a hash over every description, so that it is another one when any
-/// of them changes and the same over restarts (UDA 1.1, section 1.2; two configurations share one by chance once
-/// in 2^24).
+/// CONFIGID.UPNP.ORG of the tree, 0..16777215: a hash over every description, so that it is another one when
+/// any of them changes and the same over restarts (UDA 1.1, section 1.2; two configurations share one by
+/// chance once in 2^24).
 std::uint32_t config_id(const Tree& tree);
 
 struct Document {
@@ -29,8 +29,8 @@ struct Document {
   std::string body;
 };
 
-/// Everything a control point can GET by the tree: the device description, then each service's, then the icons;
-/// each path once. All carry config_id(tree).
+/// Everything a control point can GET by the tree: the device description, then each service's, then the
+/// icons; each path once. All carry config_id(tree).
 std::vector<Document> render_all(const Tree& tree);
 
 }  // namespace sallyport::upnp::description

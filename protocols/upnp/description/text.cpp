@@ -19,8 +19,10 @@ Character front(std::string_view text) noexcept {
   const auto octet = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned first = octet(0);
   if (first < 0x80) return {first, 1, true};
-  const std::size_t length = first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3
-                             : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+  const std::size_t length = first >= 0xc2 && first < 0xe0   ? 2
+                             : first >= 0xe0 && first < 0xf0 ? 3
+                             : first >= 0xf0 && first < 0xf5 ? 4
+                                                             : 0;
   if (length == 0 || text.size() < length) return {};
   std::uint32_t code = first & (0x7fu >> length);
   for (std::size_t i = 1; i < length; ++i) {
@@ -44,13 +46,20 @@ void append_escaped(std::string& xml, std::string_view text) {
     const auto [code, octets, valid] = front(text);
     const bool forbidden = !valid || (code < 0x20 && code != '\t' && code != '\n' && code != '\r') ||
                            code == 0xfffe || code == 0xffff;
-    if (forbidden) xml += replacement;
-    else if (code == '&') xml += "&amp;";
-    else if (code == '<') xml += "&lt;";
-    else if (code == '>') xml += "&gt;";
-    else if (code == '"') xml += "&quot;";
-    else if (code == '\'') xml += "&apos;";
-    else xml += text.substr(0, octets);
+    if (forbidden)
+      xml += replacement;
+    else if (code == '&')
+      xml += "&amp;";
+    else if (code == '<')
+      xml += "&lt;";
+    else if (code == '>')
+      xml += "&gt;";
+    else if (code == '"')
+      xml += "&quot;";
+    else if (code == '\'')
+      xml += "&apos;";
+    else
+      xml += text.substr(0, octets);
     text.remove_prefix(octets);
   }
 }
@@ -60,8 +69,8 @@ std::string fit_text(std::string_view text, std::size_t max_octets) {
   while (!text.empty()) {
     const auto [code, octets, valid] = front(text);
     const auto piece = !valid || code == 0xfffe || code == 0xffff ? replacement
-                       : is_control(code)                          ? std::string_view{" "}
-                                                                   : text.substr(0, octets);
+                       : is_control(code)                         ? std::string_view{" "}
+                                                                  : text.substr(0, octets);
     if (fitted.empty() && piece == " ") {
       text.remove_prefix(octets);
       continue;

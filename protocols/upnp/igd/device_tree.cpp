@@ -22,8 +22,8 @@ using Uuid = std::array<std::byte, 16>;
 
 constexpr std::string_view device_prefix = "urn:schemas-upnp-org:device:";
 
-/// The n-th device's UUID: `random` with the bits RFC 9562 fixes (sections 4.1 and 5.4). The exclusive or keeps
-/// devices of one tree apart whatever the octet is.
+/// The n-th device's UUID: `random` with the bits RFC 9562 fixes (sections 4.1 and 5.4). The exclusive or
+/// keeps devices of one tree apart whatever the octet is.
 Uuid lawful(Uuid random, unsigned n) noexcept {
   random[6] = (random[6] & std::byte{0x0f}) | std::byte{0x40};
   random[8] = (random[8] & std::byte{0x3f}) | std::byte{0x80};
@@ -45,8 +45,9 @@ std::string to_text(const Uuid& uuid) {
 bool is_path_secret(std::string_view text) noexcept {
   // Not std::isalnum: it asks the locale. The upper bound keeps a whole URL in the 128 octets of miniupnpc.
   return text.size() >= 22 && text.size() <= 64 && std::ranges::all_of(text, [](char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
-  });
+           return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' ||
+                  c == '_';
+         });
 }
 
 Service make_service(const ServiceTable& table, const std::string& secret) {
@@ -88,8 +89,8 @@ Result<Tree> make_tree(const TreeOptions& options) {
   const bool first = options.igd_version == 1;
 
   auto connection = make_device(options, "WANConnectionDevice", 2);
-  connection.services.push_back(make_service(first ? wan_ip_connection_1 : wan_ip_connection_2,
-                                             options.path_secret));
+  connection.services.push_back(
+      make_service(first ? wan_ip_connection_1 : wan_ip_connection_2, options.path_secret));
   if (!first && options.ipv6_firewall)
     connection.services.push_back(make_service(wan_ipv6_firewall_control_1, options.path_secret));
 

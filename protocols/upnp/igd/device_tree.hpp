@@ -15,8 +15,8 @@ struct TreeOptions {
   unsigned uda_minor = 1;     ///< 0: documents of UDA 1.0 (UPNP-X-11)
   bool ipv6_firewall = true;  ///< the gateway does IPv6 pinholes (IGD-03); has no effect with igd_version 1
   /// 16 random octets, made at the first start and stored by the owner. Version and variant bits are set over
-  /// them (RFC 9562, version 4), and the devices below the root differ from it in the last octet: pairs of gateways
-  /// collide no sooner than random UUIDs do.
+  /// them (RFC 9562, version 4), and the devices below the root differ from it in the last octet: pairs of
+  /// gateways collide no sooner than random UUIDs do.
   std::array<std::byte, 16> uuid{};
   /// 22 to 64 of [A-Za-z0-9_-], 128 random bits or more, made at the first start and stored (POL-WEB-08).
   std::string path_secret;
@@ -45,7 +45,8 @@ struct TreeOptions {
 Result<description::Tree> make_tree(const TreeOptions& options);
 
 /// The value of Layer3Forwarding's DefaultConnectionService (L3F-01):
-/// "uuid:<WANConnectionDevice>:WANConnectionDevice:V,urn:upnp-org:serviceId:WANIPConn1". `tree` is of make_tree().
+/// "uuid:<WANConnectionDevice>:WANConnectionDevice:V,urn:upnp-org:serviceId:WANIPConn1". `tree` is of
+/// make_tree().
 std::string default_connection_service(const description::Tree& tree);
 
 }  // namespace sallyport::upnp::igd

@@ -25,10 +25,11 @@ Paint paint_at(double x, double y) noexcept {
   return between(y, 0.06, 0.24) && merlon ? Paint::wall : Paint::none;
 }
 
-constexpr unsigned samples = 4;                  // per side of a pixel
-constexpr unsigned shades = samples * samples;   // palette: 0 clear, 1..16 wall, 17..32 arrow, by coverage
+constexpr unsigned samples = 4;                 // per side of a pixel
+constexpr unsigned shades = samples * samples;  // palette: 0 clear, 1..16 wall, 17..32 arrow, by coverage
 
-/// Wall and arrow never meet in one pixel at the sizes used; where they do, the larger share names the colour.
+/// Wall and arrow never meet in one pixel at the sizes used; where they do, the larger share names the
+/// colour.
 unsigned char shade_of(unsigned column, unsigned row, unsigned size) noexcept {
   unsigned wall = 0;
   unsigned arrow = 0;
@@ -74,7 +75,8 @@ void append_chunk(std::string& png, std::string_view type, std::string_view data
   append_u32(png, crc32(std::string_view{png}.substr(begin)));
 }
 
-/// A zlib stream of one stored block (RFC 1950, RFC 1951 section 3.2.4): no compressor is worth having for this.
+/// A zlib stream of one stored block (RFC 1950, RFC 1951 section 3.2.4): no compressor is worth having for
+/// this.
 std::string stored(std::string_view data) {
   const auto length = static_cast<unsigned>(data.size());  // at most 255 * 256, so that it fits one block
   std::string zlib{"\x78\x01\x01", 3};
@@ -93,7 +95,8 @@ std::string draw_icon(unsigned size) {
   std::string header;
   append_u32(header, size);
   append_u32(header, size);
-  header += std::string_view{"\x08\x03\x00\x00\x00", 5};  // 8 bits, palette, deflate, no filter method, no interlace
+  header += std::string_view{"\x08\x03\x00\x00\x00",
+                             5};  // 8 bits, palette, deflate, no filter method, no interlace
 
   std::string palette{"\x00\x00\x00", 3};
   std::string alpha{"\x00", 1};

@@ -15,8 +15,12 @@ using description::Direction;
 using description::ServiceTable;
 using description::StateVariable;
 
-constexpr Argument in(std::string_view name, std::string_view related) { return {name, Direction::in, related}; }
-constexpr Argument out(std::string_view name, std::string_view related) { return {name, Direction::out, related}; }
+constexpr Argument in(std::string_view name, std::string_view related) {
+  return {name, Direction::in, related};
+}
+constexpr Argument out(std::string_view name, std::string_view related) {
+  return {name, Direction::out, related};
+}
 
 constexpr StateVariable plain(std::string_view name, DataType type) { return {name, type}; }
 constexpr StateVariable evented(std::string_view name, DataType type) { return {name, type, true}; }
@@ -34,10 +38,16 @@ constexpr StateVariable within(std::string_view name, DataType type, std::uint32
 constexpr std::string_view connection_types[] = {"Unconfigured", "IP_Routed", "IP_Bridged"};
 constexpr std::string_view connection_states[] = {"Unconfigured",      "Connecting",    "Connected",
                                                   "PendingDisconnect", "Disconnecting", "Disconnected"};
-constexpr std::string_view connection_errors[] = {
-    "ERROR_NONE",           "ERROR_COMMAND_ABORTED", "ERROR_NOT_ENABLED_FOR_INTERNET", "ERROR_USER_DISCONNECT",
-    "ERROR_ISP_DISCONNECT", "ERROR_IDLE_DISCONNECT", "ERROR_FORCED_DISCONNECT",        "ERROR_NO_CARRIER",
-    "ERROR_IP_CONFIGURATION", "ERROR_UNKNOWN"};
+constexpr std::string_view connection_errors[] = {"ERROR_NONE",
+                                                  "ERROR_COMMAND_ABORTED",
+                                                  "ERROR_NOT_ENABLED_FOR_INTERNET",
+                                                  "ERROR_USER_DISCONNECT",
+                                                  "ERROR_ISP_DISCONNECT",
+                                                  "ERROR_IDLE_DISCONNECT",
+                                                  "ERROR_FORCED_DISCONNECT",
+                                                  "ERROR_NO_CARRIER",
+                                                  "ERROR_IP_CONFIGURATION",
+                                                  "ERROR_UNKNOWN"};
 constexpr std::string_view transports[] = {"TCP", "UDP"};
 
 constexpr StateVariable connection_type = one_of("ConnectionType", connection_types);
@@ -58,12 +68,23 @@ constexpr StateVariable mapping_protocol = one_of("PortMappingProtocol", transpo
 constexpr StateVariable internal_client = plain("InternalClient", DataType::string);
 constexpr StateVariable mapping_description = plain("PortMappingDescription", DataType::string);
 
-constexpr StateVariable wan_ip_1_variables[] = {
-    connection_type,     possible_connection_types, connection_status, uptime,
-    last_connection_error, rsip_available,          nat_enabled,       external_ip_address,
-    number_of_entries,   mapping_enabled,           plain("PortMappingLeaseDuration", DataType::ui4),
-    remote_host,         external_port,             internal_port,     mapping_protocol,
-    internal_client,     mapping_description};
+constexpr StateVariable wan_ip_1_variables[] = {connection_type,
+                                                possible_connection_types,
+                                                connection_status,
+                                                uptime,
+                                                last_connection_error,
+                                                rsip_available,
+                                                nat_enabled,
+                                                external_ip_address,
+                                                number_of_entries,
+                                                mapping_enabled,
+                                                plain("PortMappingLeaseDuration", DataType::ui4),
+                                                remote_host,
+                                                external_port,
+                                                internal_port,
+                                                mapping_protocol,
+                                                internal_client,
+                                                mapping_description};
 
 constexpr StateVariable wan_ip_2_variables[] = {
     connection_type,
@@ -88,8 +109,8 @@ constexpr StateVariable wan_ip_2_variables[] = {
     plain("A_ARG_TYPE_PortListing", DataType::string)};
 
 constexpr Argument set_connection_type[] = {in("NewConnectionType", "ConnectionType")};
-constexpr Argument get_connection_type_info[] = {out("NewConnectionType", "ConnectionType"),
-                                                 out("NewPossibleConnectionTypes", "PossibleConnectionTypes")};
+constexpr Argument get_connection_type_info[] = {
+    out("NewConnectionType", "ConnectionType"), out("NewPossibleConnectionTypes", "PossibleConnectionTypes")};
 constexpr Argument get_status_info[] = {out("NewConnectionStatus", "ConnectionStatus"),
                                         out("NewLastConnectionError", "LastConnectionError"),
                                         out("NewUptime", "Uptime")};
@@ -123,7 +144,8 @@ constexpr Argument add_any_mapping[] = {in("NewRemoteHost", "RemoteHost"),
                                         in("NewLeaseDuration", "PortMappingLeaseDuration"),
                                         out("NewReservedPort", "ExternalPort")};
 constexpr auto add_mapping = std::span{add_any_mapping}.first<8>();
-constexpr Argument delete_mapping[] = {in("NewRemoteHost", "RemoteHost"), in("NewExternalPort", "ExternalPort"),
+constexpr Argument delete_mapping[] = {in("NewRemoteHost", "RemoteHost"),
+                                       in("NewExternalPort", "ExternalPort"),
                                        in("NewProtocol", "PortMappingProtocol")};
 constexpr Argument delete_range[] = {in("NewStartPort", "ExternalPort"), in("NewEndPort", "ExternalPort"),
                                      in("NewProtocol", "PortMappingProtocol"),
@@ -159,15 +181,14 @@ constexpr auto wan_ip_1_actions = std::span{wan_ip_2_actions}.first<12>();
 constexpr std::string_view access_types[] = {"DSL", "POTS", "Cable", "Ethernet", "Other"};
 constexpr std::string_view link_states[] = {"Up", "Down", "Initializing", "Unavailable"};
 
-constexpr StateVariable wan_common_variables[] = {
-    one_of("WANAccessType", access_types),
-    plain("Layer1UpstreamMaxBitRate", DataType::ui4),
-    plain("Layer1DownstreamMaxBitRate", DataType::ui4),
-    one_of("PhysicalLinkStatus", link_states, true),
-    plain("TotalBytesSent", DataType::ui4),
-    plain("TotalBytesReceived", DataType::ui4),
-    plain("TotalPacketsSent", DataType::ui4),
-    plain("TotalPacketsReceived", DataType::ui4)};
+constexpr StateVariable wan_common_variables[] = {one_of("WANAccessType", access_types),
+                                                  plain("Layer1UpstreamMaxBitRate", DataType::ui4),
+                                                  plain("Layer1DownstreamMaxBitRate", DataType::ui4),
+                                                  one_of("PhysicalLinkStatus", link_states, true),
+                                                  plain("TotalBytesSent", DataType::ui4),
+                                                  plain("TotalBytesReceived", DataType::ui4),
+                                                  plain("TotalPacketsSent", DataType::ui4),
+                                                  plain("TotalPacketsReceived", DataType::ui4)};
 
 constexpr Argument get_link[] = {out("NewWANAccessType", "WANAccessType"),
                                  out("NewLayer1UpstreamMaxBitRate", "Layer1UpstreamMaxBitRate"),
@@ -195,23 +216,22 @@ constexpr Action layer3_actions[] = {{"SetDefaultConnectionService", set_default
 // ---- WANIPv6FirewallControl
 
 constexpr StateVariable firewall_variables[] = {
-    evented("FirewallEnabled", DataType::boolean),
-    evented("InboundPinholeAllowed", DataType::boolean),
-    // Published SCPDs show 100..200 here, a maker's example; the range would make our true timeouts unlawful values.
+    evented("FirewallEnabled", DataType::boolean), evented("InboundPinholeAllowed", DataType::boolean),
+    // Published SCPDs show 100..200 here, a maker's example; the range would make our true timeouts unlawful
+    // values.
     plain("A_ARG_TYPE_OutboundPinholeTimeout", DataType::ui4),
-    plain("A_ARG_TYPE_IPv6Address", DataType::string),
-    plain("A_ARG_TYPE_Port", DataType::ui2),
-    plain("A_ARG_TYPE_Protocol", DataType::ui2),
-    within("A_ARG_TYPE_LeaseTime", DataType::ui4, 1, 86400),
-    plain("A_ARG_TYPE_UniqueID", DataType::ui2),
-    plain("A_ARG_TYPE_PinholePackets", DataType::ui4),
+    plain("A_ARG_TYPE_IPv6Address", DataType::string), plain("A_ARG_TYPE_Port", DataType::ui2),
+    plain("A_ARG_TYPE_Protocol", DataType::ui2), within("A_ARG_TYPE_LeaseTime", DataType::ui4, 1, 86400),
+    plain("A_ARG_TYPE_UniqueID", DataType::ui2), plain("A_ARG_TYPE_PinholePackets", DataType::ui4),
     plain("A_ARG_TYPE_Boolean", DataType::boolean)};
 
 constexpr Argument get_firewall_status[] = {out("FirewallEnabled", "FirewallEnabled"),
                                             out("InboundPinholeAllowed", "InboundPinholeAllowed")};
 constexpr Argument get_outbound_timeout[] = {
-    in("RemoteHost", "A_ARG_TYPE_IPv6Address"),     in("RemotePort", "A_ARG_TYPE_Port"),
-    in("InternalClient", "A_ARG_TYPE_IPv6Address"), in("InternalPort", "A_ARG_TYPE_Port"),
+    in("RemoteHost", "A_ARG_TYPE_IPv6Address"),
+    in("RemotePort", "A_ARG_TYPE_Port"),
+    in("InternalClient", "A_ARG_TYPE_IPv6Address"),
+    in("InternalPort", "A_ARG_TYPE_Port"),
     in("Protocol", "A_ARG_TYPE_Protocol"),
     out("OutboundPinholeTimeout", "A_ARG_TYPE_OutboundPinholeTimeout")};
 constexpr Argument add_pinhole[] = {
@@ -224,7 +244,8 @@ constexpr Argument update_pinhole[] = {in("UniqueID", "A_ARG_TYPE_UniqueID"),
 constexpr Argument delete_pinhole[] = {in("UniqueID", "A_ARG_TYPE_UniqueID")};
 constexpr Argument get_pinhole_packets[] = {in("UniqueID", "A_ARG_TYPE_UniqueID"),
                                             out("PinholePackets", "A_ARG_TYPE_PinholePackets")};
-constexpr Argument check_pinhole[] = {in("UniqueID", "A_ARG_TYPE_UniqueID"), out("IsWorking", "A_ARG_TYPE_Boolean")};
+constexpr Argument check_pinhole[] = {in("UniqueID", "A_ARG_TYPE_UniqueID"),
+                                      out("IsWorking", "A_ARG_TYPE_Boolean")};
 
 constexpr Action firewall_actions[] = {{"GetFirewallStatus", get_firewall_status},
                                        {"GetOutboundPinholeTimeout", get_outbound_timeout},
@@ -240,8 +261,10 @@ constexpr bool is_sound(const ServiceTable& table) {
     bool out_seen = false;
     for (const auto& argument : action.arguments) {
       if (table.find_variable(argument.related) == nullptr) return false;
-      if (argument.direction == Direction::out) out_seen = true;
-      else if (out_seen) return false;
+      if (argument.direction == Direction::out)
+        out_seen = true;
+      else if (out_seen)
+        return false;
     }
   }
   return true;
@@ -255,15 +278,15 @@ constexpr ServiceTable wan_ip_connection_2{"urn:schemas-upnp-org:service:WANIPCo
 constexpr ServiceTable wan_ip_connection_1{"urn:schemas-upnp-org:service:WANIPConnection", 1,
                                            "urn:upnp-org:serviceId:WANIPConn1", wan_ip_1_actions,
                                            wan_ip_1_variables};
-constexpr ServiceTable wan_common_interface_config_1{"urn:schemas-upnp-org:service:WANCommonInterfaceConfig", 1,
-                                                     "urn:upnp-org:serviceId:WANCommonIFC1", wan_common_actions,
-                                                     wan_common_variables};
+constexpr ServiceTable wan_common_interface_config_1{"urn:schemas-upnp-org:service:WANCommonInterfaceConfig",
+                                                     1, "urn:upnp-org:serviceId:WANCommonIFC1",
+                                                     wan_common_actions, wan_common_variables};
 constexpr ServiceTable layer3_forwarding_1{"urn:schemas-upnp-org:service:Layer3Forwarding", 1,
                                            "urn:upnp-org:serviceId:L3Forwarding1", layer3_actions,
                                            layer3_variables};
 constexpr ServiceTable wan_ipv6_firewall_control_1{"urn:schemas-upnp-org:service:WANIPv6FirewallControl", 1,
-                                                   "urn:upnp-org:serviceId:WANIPv6Firewall1", firewall_actions,
-                                                   firewall_variables};
+                                                   "urn:upnp-org:serviceId:WANIPv6Firewall1",
+                                                   firewall_actions, firewall_variables};
 
 static_assert(is_sound(wan_ip_connection_2) && is_sound(wan_ip_connection_1) &&
               is_sound(wan_common_interface_config_1) && is_sound(layer3_forwarding_1) &&

@@ -31,7 +31,8 @@ TEST(RenderScpd, WritesTheDocumentOfItsTable) {
             "<serviceStateTable>"
             "<stateVariable sendEvents=\"yes\"><name>Colour</name><dataType>string</dataType>"
             "<defaultValue>Red</defaultValue>"
-            "<allowedValueList><allowedValue>Red</allowedValue><allowedValue>Green</allowedValue></allowedValueList>"
+            "<allowedValueList><allowedValue>Red</allowedValue><allowedValue>Green</allowedValue></"
+            "allowedValueList>"
             "</stateVariable>"
             "<stateVariable sendEvents=\"no\"><name>Level</name><dataType>ui2</dataType>"
             "<defaultValue>3</defaultValue>"
@@ -50,23 +51,28 @@ TEST(RenderDevice, WritesTheDocumentOfItsTree) {
       "<?xml version=\"1.0\"?>\n"
       "<root xmlns=\"urn:schemas-upnp-org:device-1-0\" configId=\"16777215\">"
       "<specVersion><major>1</major><minor>1</minor></specVersion>"
-      "<device><deviceType>urn:schemas-upnp-org:device:House:1</deviceType>" + name +
-      "<manufacturer>Maker</manufacturer><manufacturerURL>http://192.0.2.1/?a=1&amp;b=2</manufacturerURL>"
-      "<modelDescription>Describes</modelDescription><modelName>Model</modelName><modelNumber>1</modelNumber>"
-      "<modelURL>/model</modelURL><serialNumber>7</serialNumber>"
-      "<UDN>uuid:00112233-4455-4677-8899-aabbccddeeff</UDN>"
-      "<iconList><icon><mimetype>image/png</mimetype><width>16</width><height>16</height><depth>8</depth>"
-      "<url>/icon.png</url></icon></iconList>"
-      "<serviceList><service><serviceType>urn:schemas-upnp-org:service:Lamp:2</serviceType>"
-      "<serviceId>urn:upnp-org:serviceId:Lamp1</serviceId><SCPDURL>/s0</SCPDURL><controlURL>/c0</controlURL>"
-      "<eventSubURL>/e0</eventSubURL></service></serviceList>"
-      "<deviceList><device><deviceType>urn:schemas-upnp-org:device:Room:1</deviceType>" + name +
-      "<manufacturer>Maker</manufacturer><modelName>Model</modelName>"
-      "<UDN>uuid:00112233-4455-4677-8899-aabbccddeefe</UDN>"
-      "<serviceList><service><serviceType>urn:schemas-upnp-org:service:Lamp:2</serviceType>"
-      "<serviceId>urn:upnp-org:serviceId:Lamp1</serviceId><SCPDURL>/s1</SCPDURL><controlURL>/c1</controlURL>"
-      "<eventSubURL>/e1</eventSubURL></service></serviceList></device></deviceList>"
-      "<presentationURL>/</presentationURL></device></root>\n");
+      "<device><deviceType>urn:schemas-upnp-org:device:House:1</deviceType>" +
+          name +
+          "<manufacturer>Maker</manufacturer><manufacturerURL>http://192.0.2.1/?a=1&amp;b=2</manufacturerURL>"
+          "<modelDescription>Describes</modelDescription><modelName>Model</modelName><modelNumber>1</"
+          "modelNumber>"
+          "<modelURL>/model</modelURL><serialNumber>7</serialNumber>"
+          "<UDN>uuid:00112233-4455-4677-8899-aabbccddeeff</UDN>"
+          "<iconList><icon><mimetype>image/png</mimetype><width>16</width><height>16</height><depth>8</depth>"
+          "<url>/icon.png</url></icon></iconList>"
+          "<serviceList><service><serviceType>urn:schemas-upnp-org:service:Lamp:2</serviceType>"
+          "<serviceId>urn:upnp-org:serviceId:Lamp1</serviceId><SCPDURL>/s0</SCPDURL><controlURL>/c0</"
+          "controlURL>"
+          "<eventSubURL>/e0</eventSubURL></service></serviceList>"
+          "<deviceList><device><deviceType>urn:schemas-upnp-org:device:Room:1</deviceType>" +
+          name +
+          "<manufacturer>Maker</manufacturer><modelName>Model</modelName>"
+          "<UDN>uuid:00112233-4455-4677-8899-aabbccddeefe</UDN>"
+          "<serviceList><service><serviceType>urn:schemas-upnp-org:service:Lamp:2</serviceType>"
+          "<serviceId>urn:upnp-org:serviceId:Lamp1</serviceId><SCPDURL>/s1</SCPDURL><controlURL>/c1</"
+          "controlURL>"
+          "<eventSubURL>/e1</eventSubURL></service></serviceList></device></deviceList>"
+          "<presentationURL>/</presentationURL></device></root>\n");
 }
 
 // UPNP-X-11
@@ -121,7 +127,9 @@ TEST(ConfigId, ChangesWithEveryDescriptionAndWithNothingElse) {
   EXPECT_TRUE(changed([](Tree& tree) { tree.uda_minor = 0; }));
 
   auto table = sample::lamp;
-  const auto with_table = [&] { return changed([&](Tree& tree) { tree.root.devices[0].services[0].table = &table; }); };
+  const auto with_table = [&] {
+    return changed([&](Tree& tree) { tree.root.devices[0].services[0].table = &table; });
+  };
   EXPECT_FALSE(with_table()) << "an equal table";
   table.actions = table.actions.first(1);
   EXPECT_TRUE(with_table()) << "only a service description changes";

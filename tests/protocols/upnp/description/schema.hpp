@@ -15,14 +15,28 @@
 
 #include <pugixml.hpp>
 
-/// Our own schema of the documents of UDA 1.1, sections 2.3 and 2.5, as tables, and a judge that reads them. It
-/// shares nothing with the renderer: what one gets wrong the other does not repeat.
+/// Our own schema of the documents of UDA 1.1, sections 2.3 and 2.5, as tables, and a judge that reads them.
+/// It shares nothing with the renderer: what one gets wrong the other does not repeat.
 namespace sallyport::test::schema {
 
 /// What the text of an element must be; `container` has child elements instead.
 enum class Text : std::uint8_t {
-  container, any, text, url, udn, device_type, service_type, service_id, mime, number, one, minor, name, direction,
-  data_type, value
+  container,
+  any,
+  text,
+  url,
+  udn,
+  device_type,
+  service_type,
+  service_id,
+  mime,
+  number,
+  one,
+  minor,
+  name,
+  direction,
+  data_type,
+  value
 };
 
 inline constexpr std::size_t no_limit = std::numeric_limits<std::size_t>::max();
@@ -129,7 +143,8 @@ inline bool is_udn(std::string_view text) {
     if (dash ? text[i] != '-' : std::string_view{"0123456789abcdef"}.find(text[i]) == std::string_view::npos)
       return false;
   }
-  return text[14] >= '1' && text[14] <= '8' && std::string_view{"89ab"}.find(text[19]) != std::string_view::npos;
+  return text[14] >= '1' && text[14] <= '8' &&
+         std::string_view{"89ab"}.find(text[19]) != std::string_view::npos;
 }
 
 inline bool is_url(std::string_view text) {
@@ -145,26 +160,41 @@ inline bool is_name(std::string_view text) {
 
 inline bool fits(Text kind, std::string_view text) {
   static const std::set<std::string_view> types = {
-      "ui1",  "ui2",  "ui4",      "i1",          "i2",   "i4",      "int",        "r4",      "r8",
-      "number", "fixed.14.4", "float", "char",   "string", "date",  "dateTime",   "dateTime.tz", "time",
-      "time.tz", "boolean", "bin.base64", "bin.hex", "uri", "uuid"};
+      "ui1",         "ui2",    "ui4",        "i1",      "i2",         "i4",      "int",  "r4",
+      "r8",          "number", "fixed.14.4", "float",   "char",       "string",  "date", "dateTime",
+      "dateTime.tz", "time",   "time.tz",    "boolean", "bin.base64", "bin.hex", "uri",  "uuid"};
   switch (kind) {
-    case Text::container: return text.find_first_not_of(" \t\r\n") == text.npos;
-    case Text::any: return true;
+    case Text::container:
+      return text.find_first_not_of(" \t\r\n") == text.npos;
+    case Text::any:
+      return true;
     case Text::text:
-    case Text::value: return !text.empty();
-    case Text::url: return is_url(text);
-    case Text::udn: return is_udn(text);
-    case Text::device_type: return is_type(text, "device");
-    case Text::service_type: return is_type(text, "service");
-    case Text::service_id: return text.starts_with("urn:upnp-org:serviceId:") && text.size() > 23;
-    case Text::mime: return text.starts_with("image/") && text.size() > 6;
-    case Text::number: return is_digits(text);
-    case Text::one: return text == "1";
-    case Text::minor: return text == "0" || text == "1";
-    case Text::name: return is_name(text);
-    case Text::direction: return text == "in" || text == "out";
-    case Text::data_type: return types.contains(text);
+    case Text::value:
+      return !text.empty();
+    case Text::url:
+      return is_url(text);
+    case Text::udn:
+      return is_udn(text);
+    case Text::device_type:
+      return is_type(text, "device");
+    case Text::service_type:
+      return is_type(text, "service");
+    case Text::service_id:
+      return text.starts_with("urn:upnp-org:serviceId:") && text.size() > 23;
+    case Text::mime:
+      return text.starts_with("image/") && text.size() > 6;
+    case Text::number:
+      return is_digits(text);
+    case Text::one:
+      return text == "1";
+    case Text::minor:
+      return text == "0" || text == "1";
+    case Text::name:
+      return is_name(text);
+    case Text::direction:
+      return text == "in" || text == "out";
+    case Text::data_type:
+      return types.contains(text);
   }
   return false;
 }
@@ -211,7 +241,8 @@ class Judge {
       }
       ++seen[rule->name];
       const auto place = rule - elements_.begin();
-      if (above != any_order_ && place < last) problem(std::string{name} + " out of order in " + parent.name());
+      if (above != any_order_ && place < last)
+        problem(std::string{name} + " out of order in " + parent.name());
       last = std::max(last, place);
       judge(*rule, child);
     }
@@ -229,7 +260,8 @@ class Judge {
       if (child.type() == pugi::node_pcdata || child.type() == pugi::node_cdata) text += child.value();
     if (!fits(rule.text, text)) problem(std::string{rule.name} + " may not be '" + text + "'");
     if (characters(text) >= rule.less_than) problem(std::string{rule.name} + " is too long");
-    if (rule.text == Text::container) children(node);
+    if (rule.text == Text::container)
+      children(node);
     else if (node.find_child([](const pugi::xml_node& c) { return c.type() == pugi::node_element; }))
       problem("elements inside " + std::string{rule.name});
   }
@@ -240,8 +272,8 @@ class Judge {
 };
 
 inline std::vector<std::string> load(const std::string& text, pugi::xml_document& document) {
-  const auto result =
-      document.load_buffer(text.data(), text.size(), pugi::parse_full | pugi::parse_ws_pcdata, pugi::encoding_utf8);
+  const auto result = document.load_buffer(text.data(), text.size(), pugi::parse_full | pugi::parse_ws_pcdata,
+                                           pugi::encoding_utf8);
   if (!result) return {std::string{"not well-formed: "} + result.description()};
   std::size_t roots = 0;
   for (const auto node : document.children()) roots += node.type() == pugi::node_element ? 1 : 0;
@@ -262,7 +294,8 @@ inline std::vector<std::string> device_problems(const std::string& text) {
     if (!udns.insert(device.child_value("UDN")).second) judge.problem("a UDN twice");  // UDA-2-03
     std::set<std::string> ids;
     for (const auto service : device.child("serviceList").children("service")) {
-      if (!ids.insert(service.child_value("serviceId")).second) judge.problem("a serviceId twice");  // UDA-2-04
+      if (!ids.insert(service.child_value("serviceId")).second)
+        judge.problem("a serviceId twice");  // UDA-2-04
       for (const auto* name : {"SCPDURL", "controlURL", "eventSubURL"})
         if (!urls.insert(service.child_value(name)).second) judge.problem("a URL twice");
     }
@@ -315,7 +348,8 @@ inline std::vector<std::string> scpd_problems(const std::string& text) {
     bool out = false;
     std::set<std::string> arguments;
     for (const auto argument : action.child("argumentList").children("argument")) {
-      if (!arguments.insert(argument.child_value("name")).second) judge.problem("an argument twice in " + name);
+      if (!arguments.insert(argument.child_value("name")).second)
+        judge.problem("an argument twice in " + name);
       if (!variables.contains(argument.child_value("relatedStateVariable")))  // UDA-2-09
         judge.problem("an argument of " + name + " relates to no variable");
       const bool is_out = std::string_view{argument.child_value("direction")} == "out";

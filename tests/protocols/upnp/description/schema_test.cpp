@@ -1,5 +1,6 @@
 #include "tests/protocols/upnp/description/schema.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "protocols/upnp/description/render.hpp"
@@ -24,7 +25,8 @@ std::string mutate(std::string document, const Mutation& mutation) {
   return at == std::string::npos ? document : document.replace(at, mutation.from.size(), mutation.to);
 }
 
-constexpr std::string_view long_64 = "<friendlyName>0123456789012345678901234567890123456789012345678901234567890123";
+constexpr std::string_view long_64 =
+    "<friendlyName>0123456789012345678901234567890123456789012345678901234567890123";
 
 constexpr Mutation broken_devices[] = {
     {"</root>", "", "not well-formed"},
@@ -56,13 +58,14 @@ constexpr Mutation broken_devices[] = {
     {"<url>/icon.png</url>", "", "an icon without url"},
     {"service:Lamp:2", "service:Lamp:two", "a serviceType whose version is no number"},
     {"<serviceId>urn:upnp-org:serviceId:Lamp1</serviceId>", "", "no serviceId (UDA-2-04)"},
-    {"<SCPDURL>/s0</SCPDURL><controlURL>/c0</controlURL>", "<controlURL>/c0</controlURL><SCPDURL>/s0</SCPDURL>",
-     "controlURL before SCPDURL"},
+    {"<SCPDURL>/s0</SCPDURL><controlURL>/c0</controlURL>",
+     "<controlURL>/c0</controlURL><SCPDURL>/s0</SCPDURL>", "controlURL before SCPDURL"},
     {"<controlURL>/c0<", "<controlURL>/c1<", "a control URL of two services (UDA-2-04)"},
     {"<controlURL>/c0<", "<controlURL>c 0<", "a URL with a blank"},
     {"<eventSubURL>/e0</eventSubURL>", "", "no eventSubURL"},
     {"<serviceList>", "<serviceList><other/>", "a stranger in serviceList"},
-    {"<presentationURL>/</presentationURL>", "<presentationURL><a/></presentationURL>", "an element for a text"},
+    {"<presentationURL>/</presentationURL>", "<presentationURL><a/></presentationURL>",
+     "an element for a text"},
     {"<deviceList>", "<deviceList>text", "text between devices"},
 };
 
@@ -104,7 +107,8 @@ constexpr Mutation broken_scpds[] = {
     {"<defaultValue>Red<", "<defaultValue>Blue<", "a default that is not in the list"},
     {"<defaultValue>3<", "<defaultValue>10<", "a default out of range"},
     {"<allowedValue>Green<", "<allowedValue>Red<", "an allowed value twice"},
-    {"<allowedValue>Green<", "<allowedValue>01234567890123456789012345678901<", "32 characters of allowedValue"},
+    {"<allowedValue>Green<", "<allowedValue>01234567890123456789012345678901<",
+     "32 characters of allowedValue"},
     {"<minimum>1</minimum>", "", "no minimum"},
     {"<minimum>1</minimum>", "<minimum>10</minimum>", "a minimum above the maximum"},
     {"<maximum>9</maximum>", "<maximum>65536</maximum>", "a maximum the type cannot hold"},
@@ -124,7 +128,8 @@ TEST(ScpdSchema, AcceptsASoundDocument) {
 
 TEST(ScpdSchema, RefusesEveryBrokenDocument) {
   for (const auto& mutation : broken_scpds)
-    EXPECT_FALSE(schema::scpd_problems(mutate(render_scpd(sample::lamp, 7), mutation)).empty()) << mutation.says;
+    EXPECT_FALSE(schema::scpd_problems(mutate(render_scpd(sample::lamp, 7), mutation)).empty())
+        << mutation.says;
 }
 
 }  // namespace

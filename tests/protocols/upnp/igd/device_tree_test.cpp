@@ -1,7 +1,11 @@
 #include "protocols/upnp/igd/device_tree.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <miniupnpc/miniupnpc.h>
+
+#include <random>
+#include <set>
 
 #include <pugixml.hpp>
 
@@ -31,7 +35,8 @@ Tree tree_of(const TreeOptions& options) { return make_tree(options).value(); }
 std::vector<std::string> outline(const Tree& tree) {
   std::vector<std::string> lines;
   for (const auto* device : description::all_devices(tree)) {
-    std::string line = device->type.substr(device->type.rfind(':') + 1) + ":" + std::to_string(device->version);
+    std::string line =
+        device->type.substr(device->type.rfind(':') + 1) + ":" + std::to_string(device->version);
     for (const auto& service : device->services)
       line += " " + std::string{service.table->type.substr(service.table->type.rfind(':') + 1)} + ":" +
               std::to_string(service.table->version);
@@ -44,7 +49,8 @@ std::vector<std::string> outline(const Tree& tree) {
 TEST(DeviceTree, OfVersion2) {
   const auto tree = tree_of(some_options());
   EXPECT_THAT(outline(tree),
-              testing::ElementsAre("InternetGatewayDevice:2 Layer3Forwarding:1", "WANDevice:2 WANCommonInterfaceConfig:1",
+              testing::ElementsAre("InternetGatewayDevice:2 Layer3Forwarding:1",
+                                   "WANDevice:2 WANCommonInterfaceConfig:1",
                                    "WANConnectionDevice:2 WANIPConnection:2 WANIPv6FirewallControl:1"));
   ASSERT_EQ(tree.root.devices.size(), 1u);
   ASSERT_EQ(tree.root.devices[0].devices.size(), 1u) << "each below the one before";
@@ -54,9 +60,9 @@ TEST(DeviceTree, OfVersion2) {
 TEST(DeviceTree, OfVersion1IsVersion1AllThrough) {
   auto options = some_options();
   options.igd_version = 1;
-  EXPECT_THAT(outline(tree_of(options)),
-              testing::ElementsAre("InternetGatewayDevice:1 Layer3Forwarding:1", "WANDevice:1 WANCommonInterfaceConfig:1",
-                                   "WANConnectionDevice:1 WANIPConnection:1"));
+  EXPECT_THAT(outline(tree_of(options)), testing::ElementsAre("InternetGatewayDevice:1 Layer3Forwarding:1",
+                                                              "WANDevice:1 WANCommonInterfaceConfig:1",
+                                                              "WANConnectionDevice:1 WANIPConnection:1"));
   for (const auto& document : description::render_all(tree_of(options)))
     EXPECT_EQ(document.body.find(":2</"), std::string::npos) << document.path;
 }
@@ -95,13 +101,18 @@ TEST(DeviceTree, IsDescribedAsTheStandardsSchemaAsks) {
 
 // UDA-2-02
 TEST(DeviceTree, KeepsWithinTheLimitsWhateverTextsItIsGiven) {
-  const std::string texts[] = {"", " ", std::string(300, 'x'), std::string(62, 'x') + "\xC3\xBC\xC3\xBC",
-                               "a<b>&\"'\xff\x1b[31m", "\xF0\x9F\x8F\xB0 gate"};
+  const std::string texts[] = {"",
+                               " ",
+                               std::string(300, 'x'),
+                               std::string(62, 'x') + "\xC3\xBC\xC3\xBC",
+                               "a<b>&\"'\xff\x1b[31m",
+                               "\xF0\x9F\x8F\xB0 gate"};
   for (const auto& text : texts) {
     auto options = some_options();
     options.friendly_name = options.manufacturer = options.model_description = options.model_name =
         options.model_number = options.serial_number = text;
-    EXPECT_THAT(test::schema::device_problems(render_device(tree_of(options), 1)), testing::IsEmpty()) << text;
+    EXPECT_THAT(test::schema::device_problems(render_device(tree_of(options), 1)), testing::IsEmpty())
+        << text;
   }
   auto options = some_options();
   options.friendly_name = "";
@@ -182,12 +193,14 @@ TEST(DeviceTree, RefusesOptionsThatWouldMakeAnUnsafeOne) {
 
 // L3F-01
 TEST(DeviceTree, NamesTheDefaultConnectionService) {
-  EXPECT_EQ(default_connection_service(tree_of(some_options())),
-            "uuid:f0f1f2f3-f4f5-46f7-b8f9-fafbfcfdfefd:WANConnectionDevice:2,urn:upnp-org:serviceId:WANIPConn1");
+  EXPECT_EQ(
+      default_connection_service(tree_of(some_options())),
+      "uuid:f0f1f2f3-f4f5-46f7-b8f9-fafbfcfdfefd:WANConnectionDevice:2,urn:upnp-org:serviceId:WANIPConn1");
   auto options = some_options();
   options.igd_version = 1;
-  EXPECT_EQ(default_connection_service(tree_of(options)),
-            "uuid:f0f1f2f3-f4f5-46f7-b8f9-fafbfcfdfefd:WANConnectionDevice:1,urn:upnp-org:serviceId:WANIPConn1");
+  EXPECT_EQ(
+      default_connection_service(tree_of(options)),
+      "uuid:f0f1f2f3-f4f5-46f7-b8f9-fafbfcfdfefd:WANConnectionDevice:1,urn:upnp-org:serviceId:WANIPConn1");
 }
 
 // UDA-1.2-12: what the gateway's own switches do to it
@@ -210,8 +223,8 @@ TEST(DeviceTree, HasAnotherConfigIdForEachConfiguration) {
   EXPECT_TRUE(ids.insert(id()).second);
 }
 
-/// The parser that consoles' and torrent clients' copies of miniupnpc have: it knows no entities, no prefixes,
-/// and 128 octets for a URL.
+/// The parser that consoles' and torrent clients' copies of miniupnpc have: it knows no entities, no
+/// prefixes, and 128 octets for a URL.
 class AsMiniupnpcReadsIt : public testing::TestWithParam<unsigned> {};
 
 TEST_P(AsMiniupnpcReadsIt, FindsEveryUrl) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 namespace sallyport::upnp::igd {
 namespace {
 
@@ -11,7 +13,8 @@ std::uint32_t u32(std::string_view text, std::size_t at) {
   return number;
 }
 
-/// CRC of PNG, appendix D, by polynomial division over the bits as they are sent: not the way the code does it.
+/// CRC of PNG, appendix D, by polynomial division over the bits as they are sent: not the way the code does
+/// it.
 std::uint32_t crc(std::string_view octets) {
   std::vector<bool> bits;
   for (const unsigned char octet : octets)
@@ -72,10 +75,12 @@ TEST(Icon, IsASoundPngOfTheSizeAskedFor) {
     EXPECT_EQ(zlib[2], '\x01');
     const auto length = static_cast<unsigned char>(zlib[3]) + 256u * static_cast<unsigned char>(zlib[4]);
     EXPECT_EQ(length, rows.size());
-    EXPECT_EQ(static_cast<unsigned char>(zlib[5]) + 256u * static_cast<unsigned char>(zlib[6]), 65535 - length);
+    EXPECT_EQ(static_cast<unsigned char>(zlib[5]) + 256u * static_cast<unsigned char>(zlib[6]),
+              65535 - length);
     std::uint64_t a = 1;
     std::uint64_t b = 0;
-    for (const unsigned char octet : rows) b += a += octet;  // small enough not to need the modulus on the way
+    for (const unsigned char octet : rows)
+      b += a += octet;  // small enough not to need the modulus on the way
     EXPECT_EQ(u32(zlib, zlib.size() - 4), (b % 65521) << 16 | (a % 65521));
     std::set<char> used;
     for (std::size_t i = 0; i < rows.size(); ++i) {

@@ -1,5 +1,6 @@
 #include "protocols/upnp/igd/tables.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <pugixml.hpp>
@@ -21,10 +22,14 @@ const ServiceTable* const all_tables[] = {&wan_ip_connection_2, &wan_ip_connecti
 
 std::string_view name_of(DataType type) {
   switch (type) {
-    case DataType::string: return "string";
-    case DataType::boolean: return "boolean";
-    case DataType::ui2: return "ui2";
-    case DataType::ui4: return "ui4";
+    case DataType::string:
+      return "string";
+    case DataType::boolean:
+      return "boolean";
+    case DataType::ui2:
+      return "ui2";
+    case DataType::ui4:
+      return "ui4";
   }
   return "?";
 }
@@ -35,8 +40,10 @@ std::vector<std::string> actions_of(const ServiceTable& table) {
   for (const auto& action : table.actions) {
     std::string line{action.name};
     for (const auto& argument : action.arguments)
-      line.append(" ").append(argument.name).append(argument.direction == Direction::in ? ">" : "<").append(
-          argument.related);
+      line.append(" ")
+          .append(argument.name)
+          .append(argument.direction == Direction::in ? ">" : "<")
+          .append(argument.related);
     lines.push_back(line);
   }
   return lines;
@@ -54,7 +61,8 @@ std::vector<std::string> variables_of(const ServiceTable& table) {
       line += "}";
     }
     if (variable.range)
-      line += " [" + std::to_string(variable.range->first) + ".." + std::to_string(variable.range->second) + "]";
+      line +=
+          " [" + std::to_string(variable.range->first) + ".." + std::to_string(variable.range->second) + "]";
     if (!variable.default_value.empty()) line.append(" =").append(variable.default_value);
     lines.push_back(line);
   }
@@ -70,9 +78,10 @@ std::pair<std::vector<std::string>, std::vector<std::string>> read_back(const st
   for (const auto action : root.child("actionList").children("action")) {
     std::string line = action.child_value("name");
     for (const auto argument : action.child("argumentList").children("argument"))
-      line.append(" ").append(argument.child_value("name")).append(
-          std::string_view{argument.child_value("direction")} == "in" ? ">" : "<").append(
-          argument.child_value("relatedStateVariable"));
+      line.append(" ")
+          .append(argument.child_value("name"))
+          .append(std::string_view{argument.child_value("direction")} == "in" ? ">" : "<")
+          .append(argument.child_value("relatedStateVariable"));
     lines.first.push_back(line);
   }
   for (const auto variable : root.child("serviceStateTable").children("stateVariable")) {
@@ -85,8 +94,11 @@ std::pair<std::vector<std::string>, std::vector<std::string>> read_back(const st
       line += "}";
     }
     if (const auto range = variable.child("allowedValueRange"))
-      line.append(" [").append(range.child_value("minimum")).append("..").append(range.child_value("maximum")).append(
-          "]");
+      line.append(" [")
+          .append(range.child_value("minimum"))
+          .append("..")
+          .append(range.child_value("maximum"))
+          .append("]");
     if (const auto value = variable.child("defaultValue")) line.append(" =").append(value.child_value());
     lines.second.push_back(line);
   }
@@ -95,11 +107,13 @@ std::pair<std::vector<std::string>, std::vector<std::string>> read_back(const st
 
 const std::vector<std::string> wan_ip_1_actions = {
     "SetConnectionType NewConnectionType>ConnectionType",
-    "GetConnectionTypeInfo NewConnectionType<ConnectionType NewPossibleConnectionTypes<PossibleConnectionTypes",
+    "GetConnectionTypeInfo NewConnectionType<ConnectionType "
+    "NewPossibleConnectionTypes<PossibleConnectionTypes",
     "RequestConnection",
     "RequestTermination",
     "ForceTermination",
-    "GetStatusInfo NewConnectionStatus<ConnectionStatus NewLastConnectionError<LastConnectionError NewUptime<Uptime",
+    "GetStatusInfo NewConnectionStatus<ConnectionStatus NewLastConnectionError<LastConnectionError "
+    "NewUptime<Uptime",
     "GetNATRSIPStatus NewRSIPAvailable<RSIPAvailable NewNATEnabled<NATEnabled",
     "GetGenericPortMappingEntry NewPortMappingIndex>PortMappingNumberOfEntries NewRemoteHost<RemoteHost "
     "NewExternalPort<ExternalPort NewProtocol<PortMappingProtocol NewInternalPort<InternalPort "
@@ -121,7 +135,8 @@ const std::vector<std::string> wan_ip_2_more_actions = {
     "NewInternalPort>InternalPort NewInternalClient>InternalClient NewEnabled>PortMappingEnabled "
     "NewPortMappingDescription>PortMappingDescription NewLeaseDuration>PortMappingLeaseDuration "
     "NewReservedPort<ExternalPort",
-    "DeletePortMappingRange NewStartPort>ExternalPort NewEndPort>ExternalPort NewProtocol>PortMappingProtocol "
+    "DeletePortMappingRange NewStartPort>ExternalPort NewEndPort>ExternalPort "
+    "NewProtocol>PortMappingProtocol "
     "NewManage>A_ARG_TYPE_Manage",
     "GetListOfPortMappings NewStartPort>ExternalPort NewEndPort>ExternalPort NewProtocol>PortMappingProtocol "
     "NewManage>A_ARG_TYPE_Manage NewNumberOfPorts>PortMappingNumberOfEntries "
@@ -168,9 +183,9 @@ TEST(WanIpConnectionTable, HasTheVariablesOfBothVersions) {
   EXPECT_THAT(variables_of(wan_ip_connection_1),
               ElementsAreArray(wan_ip_variables("PortMappingLeaseDuration ui4", {})));
   EXPECT_THAT(variables_of(wan_ip_connection_2),
-              ElementsAreArray(wan_ip_variables(
-                  "PortMappingLeaseDuration ui4 [0..604800] =3600",
-                  {"SystemUpdateID ui4 evented", "A_ARG_TYPE_Manage boolean", "A_ARG_TYPE_PortListing string"})));
+              ElementsAreArray(wan_ip_variables("PortMappingLeaseDuration ui4 [0..604800] =3600",
+                                                {"SystemUpdateID ui4 evented", "A_ARG_TYPE_Manage boolean",
+                                                 "A_ARG_TYPE_PortListing string"})));
 }
 
 // WIC-09, POL-OWN-09: what 401 stands for
@@ -188,15 +203,14 @@ TEST(WanIpConnectionTable, LeavesOutWhatAnAlwaysOnLinkHasNoAnswerFor) {
 // WCIC-01, WCIC-02, WCIC-03
 TEST(WanCommonInterfaceConfigTable, HasTheLinkAndTheCounters) {
   EXPECT_THAT(actions_of(wan_common_interface_config_1),
-              testing::ElementsAre(
-                  "GetCommonLinkProperties NewWANAccessType<WANAccessType "
-                  "NewLayer1UpstreamMaxBitRate<Layer1UpstreamMaxBitRate "
-                  "NewLayer1DownstreamMaxBitRate<Layer1DownstreamMaxBitRate "
-                  "NewPhysicalLinkStatus<PhysicalLinkStatus",
-                  "GetTotalBytesSent NewTotalBytesSent<TotalBytesSent",
-                  "GetTotalBytesReceived NewTotalBytesReceived<TotalBytesReceived",
-                  "GetTotalPacketsSent NewTotalPacketsSent<TotalPacketsSent",
-                  "GetTotalPacketsReceived NewTotalPacketsReceived<TotalPacketsReceived"));
+              testing::ElementsAre("GetCommonLinkProperties NewWANAccessType<WANAccessType "
+                                   "NewLayer1UpstreamMaxBitRate<Layer1UpstreamMaxBitRate "
+                                   "NewLayer1DownstreamMaxBitRate<Layer1DownstreamMaxBitRate "
+                                   "NewPhysicalLinkStatus<PhysicalLinkStatus",
+                                   "GetTotalBytesSent NewTotalBytesSent<TotalBytesSent",
+                                   "GetTotalBytesReceived NewTotalBytesReceived<TotalBytesReceived",
+                                   "GetTotalPacketsSent NewTotalPacketsSent<TotalPacketsSent",
+                                   "GetTotalPacketsReceived NewTotalPacketsReceived<TotalPacketsReceived"));
   EXPECT_THAT(variables_of(wan_common_interface_config_1),
               testing::ElementsAre("WANAccessType string {DSL|POTS|Cable|Ethernet|Other}",
                                    "Layer1UpstreamMaxBitRate ui4", "Layer1DownstreamMaxBitRate ui4",
@@ -208,9 +222,11 @@ TEST(WanCommonInterfaceConfigTable, HasTheLinkAndTheCounters) {
 // L3F-01, L3F-02, L3F-03
 TEST(Layer3ForwardingTable, HasTheDefaultConnectionService) {
   EXPECT_THAT(actions_of(layer3_forwarding_1),
-              testing::ElementsAre("SetDefaultConnectionService NewDefaultConnectionService>DefaultConnectionService",
-                                   "GetDefaultConnectionService NewDefaultConnectionService<DefaultConnectionService"));
-  EXPECT_THAT(variables_of(layer3_forwarding_1), testing::ElementsAre("DefaultConnectionService string evented"));
+              testing::ElementsAre(
+                  "SetDefaultConnectionService NewDefaultConnectionService>DefaultConnectionService",
+                  "GetDefaultConnectionService NewDefaultConnectionService<DefaultConnectionService"));
+  EXPECT_THAT(variables_of(layer3_forwarding_1),
+              testing::ElementsAre("DefaultConnectionService string evented"));
 }
 
 // 6FC-01..03, 6FC-08..11

@@ -1,4 +1,5 @@
-// What real clients send, octet by octet: vectors/CLIENT.http.
+// Requests with the habits of real clients (vectors/CLIENT.http): written from what these are known to send,
+// not captured.
 #include <gtest/gtest.h>
 
 #include <filesystem>

@@ -12,9 +12,9 @@ using namespace sallyport::upnp;
 namespace {
 
 std::size_t walk(xml::Element element, std::size_t level) {
-  if (level > xml::max_depth) std::abort();
   std::size_t seen = 0;
   for (; element; element = element.next()) {
+    if (level > xml::max_depth) std::abort();
     ++seen;
     if (element.name().empty() || element.name().size() > xml::max_name) std::abort();
     // resolving is bounded for one element, not for each of thousands
