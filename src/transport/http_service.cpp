@@ -1,6 +1,7 @@
 #include "src/transport/http_service.hpp"
 
 #include <arpa/inet.h>
+#include <linux/filter.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -238,7 +239,7 @@ class HttpService::Impl : public std::enable_shared_from_this<Impl> {
     HttpReader reader;
     http::Request request;
     bool begun = true;  ///< octets of the request have come, or it is the first one
-    TimePoint waiting_since;  ///< for a whole request
+    std::uint64_t waiting_place = 0;  ///< in the order in which they began to wait for a whole request
     TimePoint begun_at;
     TimePoint deadline = TimePoint::max();
     std::uint64_t serial = 0;  ///< of the request that is handled
@@ -262,6 +263,8 @@ class HttpService::Impl : public std::enable_shared_from_this<Impl> {
   }
 
   bool open_poll(std::string& why);
+  void keep_silent_elsewhere(bool with_v6);
+  void share_port(bool on);
   /// False when it cannot be had; `why` stays empty when that is the network's doing and the next change of it
   /// tries again.
   bool listen(const nat::PlaneInterface& interface, const Address& address, std::string& why);
@@ -308,6 +311,8 @@ class HttpService::Impl : public std::enable_shared_from_this<Impl> {
   asio::steady_timer sweep_timer_;
   asio::steady_timer pause_timer_;
   std::vector<std::unique_ptr<Listener>> listeners_;
+  Descriptor elsewhere_;  ///< takes the port everywhere else; a filter drops what comes there
+  Descriptor elsewhere_v6_;
   std::uint64_t next_listener_ = 0;
   std::vector<Address> own_;
   std::vector<std::unique_ptr<Connection>> slots_;
@@ -315,6 +320,7 @@ class HttpService::Impl : public std::enable_shared_from_this<Impl> {
   std::size_t used_ = 0;
   std::uint32_t next_generation_ = 0;
   std::uint64_t next_serial_ = 0;
+  std::uint64_t next_place_ = 0;
   std::unordered_map<Address, Device> devices_;
   std::deque<Device*> turns_;
   std::vector<Device*> paused_;  ///< above their rate until the timer rings
@@ -342,6 +348,34 @@ bool HttpService::Impl::open_poll(std::string& why) {
   return true;
 }
 
+/// A listening socket whose filter drops every segment: on interfaces that are not served not even a reset answers
+/// (POL-WHO-01). Where another program has the port on some other address, that address is not ours to silence.
+void HttpService::Impl::keep_silent_elsewhere(bool with_v6) {
+  const auto open = [&](const Address& any) {
+    Descriptor socket{
+        ::socket(any.is_v4() ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP)};
+    sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+    const sock_fprog program{1, nothing};
+    if (socket.get() < 0 ||
+        ::setsockopt(socket.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0)
+      return Descriptor{};
+    set(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+    if (!any.is_v4()) set(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    const auto [to, size] = to_sockaddr(any, options_.port, 0);
+    if (::bind(socket.get(), &to.any, size) != 0 || ::listen(socket.get(), 1) != 0) return Descriptor{};
+    return socket;
+  };
+  if (elsewhere_.get() < 0) elsewhere_ = open(Address::v4(0));
+  if (with_v6 && elsewhere_v6_.get() < 0) elsewhere_v6_ = open(Address{});
+}
+
+/// Our own sockets share the port while one of them is being bound and at no other time: whoever else has it is
+/// found, and nobody else can listen beside us.
+void HttpService::Impl::share_port(bool on) {
+  for (const auto* socket : {&elsewhere_, &elsewhere_v6_})
+    if (socket->get() >= 0) set(socket->get(), SOL_SOCKET, SO_REUSEPORT, on ? 1 : 0);
+}
+
 bool HttpService::Impl::listen(const nat::PlaneInterface& interface, const Address& address, std::string& why) {
   const auto failed = [&](std::string_view what) {
     why = "TCP port " + std::to_string(options_.port) + " of " + address.to_string() + " " + std::string{what} + ": " +
@@ -362,7 +396,14 @@ bool HttpService::Impl::listen(const nat::PlaneInterface& interface, const Addre
   set(socket.get(), IPPROTO_TCP, TCP_NODELAY, 1);
   set(socket.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, unsent_octets);
   const auto [to, size] = to_sockaddr(address, options_.port, interface.index);
-  if (::bind(socket.get(), &to.any, size) != 0 || ::listen(socket.get(), backlog) != 0) {
+  // Sharing with the sockets elsewhere, which were bound without it: while they are there the port is all ours.
+  const bool share = (address.is_v4() ? elsewhere_ : elsewhere_v6_).get() >= 0;
+  if (share) set(socket.get(), SOL_SOCKET, SO_REUSEPORT, 1);
+  const bool bound = ::bind(socket.get(), &to.any, size) == 0 && ::listen(socket.get(), backlog) == 0;
+  const int error = errno;
+  if (share) set(socket.get(), SOL_SOCKET, SO_REUSEPORT, 0);
+  errno = error;
+  if (!bound) {
     if (errno == EADDRNOTAVAIL || errno == ENODEV) return false;
     if (errno != EADDRINUSE) return failed("cannot be bound");
     why = "TCP port " + std::to_string(options_.port) + " of " + address.to_string() +
@@ -406,9 +447,17 @@ bool HttpService::Impl::serve(std::span<const nat::PlaneInterface> lan, std::spa
     if (!served) close(c);
   }
 
-  if (lan.empty()) return true;
+  if (lan.empty()) {  // nothing is spoken anywhere: the port is not ours
+    elsewhere_.reset();
+    elsewhere_v6_.reset();
+    return true;
+  }
   if (!open_poll(why)) return false;
+  keep_silent_elsewhere(std::ranges::any_of(lan, [](const nat::PlaneInterface& interface) {
+    return std::ranges::any_of(interface.addresses, [](const Address& address) { return !address.is_v4(); });
+  }));
   bool good = true;
+  share_port(true);
   for (const auto& interface : lan) {
     if (interface.index == 0) continue;
     for (const auto& address : interface.addresses) {
@@ -422,6 +471,7 @@ bool HttpService::Impl::serve(std::span<const nat::PlaneInterface> lan, std::spa
       why = std::move(reason);
     }
   }
+  share_port(false);
   return good;
 }
 
@@ -574,7 +624,7 @@ bool HttpService::Impl::make_room() {
     }
     const bool lingers = each->state == State::lingering;
     const bool other_lingers = victim->state == State::lingering;
-    if (lingers != other_lingers ? lingers : each->waiting_since < victim->waiting_since) victim = each.get();
+    if (lingers != other_lingers ? lingers : each->waiting_place < victim->waiting_place) victim = each.get();
   }
   if (victim == nullptr) return false;
   ++counts.gave_way;
@@ -620,7 +670,8 @@ void HttpService::Impl::take(Descriptor socket, const wire::Arrival& arrival, De
   c.readable = c.writable = true;
   c.peer_done = c.interim = c.awaits_turn = c.close_after = false;
   c.begun = true;
-  c.waiting_since = c.begun_at = now;
+  c.waiting_place = ++next_place_;
+  c.begun_at = now;
   c.lingered = 0;
   c.deadline = now + options_.head_time;
   start_sweeping();
@@ -891,8 +942,8 @@ void HttpService::Impl::finish_answer(Connection& c) {
   const auto sent = std::move(c.answer.sent);
   c.answer = {};
   ++counts.answers;
-  c.waiting_since = clock_.now();
-  c.deadline = c.waiting_since + options_.idle_time;
+  c.waiting_place = ++next_place_;
+  c.deadline = clock_.now() + options_.idle_time;
   c.begun = false;
   if (c.close_after) linger(c);
   if (sent) sent();
@@ -967,6 +1018,8 @@ void HttpService::Impl::close(Connection& c) {
 void HttpService::Impl::close_all() {
   closed_ = true;
   listeners_.clear();
+  elsewhere_.reset();
+  elsewhere_v6_.reset();
   for (std::size_t i = 0; i < slots_.size(); ++i)
     if (slots_[i]->state != State::free) close(*slots_[i]);
   error_code ignored;

@@ -25,7 +25,8 @@ namespace sallyport::transport {
 /// Serves HTTP/1.x on one TCP port of the LAN addresses and hands each whole request to one handler.
 ///
 /// Each address has a listening socket that is bound to its device, so nobody on another interface reaches it
-/// (HTTP-14, POL-WHO-01); who connects from no LAN prefix is hung up on. On a connection the next request is read
+/// (HTTP-14, POL-WHO-01); one more takes the port everywhere else and drops what comes, so that nothing answers
+/// there. Who connects from no LAN prefix is hung up on. On a connection the next request is read
 /// when the answer to the last one is out; devices take turns by request, however many connections each has
 /// (POL-FAIR-01). All times are looked at four times a second. Control thread only.
 class HttpService {
