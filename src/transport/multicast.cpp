@@ -1,0 +1,525 @@
+#include "src/transport/multicast.hpp"
+
+#include <arpa/inet.h>
+#include <linux/filter.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+
+namespace sallyport::transport {
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+constexpr std::size_t batch = 32;
+constexpr int batches_a_turn = 16;
+constexpr std::size_t longest_search = 2048;  // octets (POL-DSC-03)
+constexpr std::size_t control_octets = CMSG_SPACE(sizeof(in6_pktinfo));
+constexpr int receive_buffer = 4 << 20;
+constexpr int send_buffer = 1 << 20;
+
+constexpr auto group_v4 = Address::v4(0xeffffffa);
+constexpr std::array<std::uint8_t, 2> v6_scopes{2, 5};
+
+using Control = std::array<char, control_octets>;
+
+constexpr Address group_v6(std::uint8_t scope) {
+  Address::Bytes bytes{};
+  bytes[0] = std::byte{0xff};
+  bytes[1] = std::byte{scope};
+  bytes[15] = std::byte{0x0c};
+  return Address{bytes};
+}
+
+bool is_link_local(const Address& address) {
+  const auto& bytes = address.bytes();
+  return bytes[0] == std::byte{0xfe} && (bytes[1] & std::byte{0xc0}) == std::byte{0x80};
+}
+
+/// True for an address that one IPv6 host on a link can have: no ::, ::1 and other addresses below 2^32, no IPv4,
+/// no group.
+bool is_v6_host(const Address& address) {
+  const auto& bytes = address.bytes();
+  if (address.is_v4() || bytes[0] == std::byte{0xff}) return false;
+  return std::any_of(bytes.begin(), bytes.begin() + 12, [](std::byte b) { return b != std::byte{0}; });
+}
+
+/// A socket's file descriptor.
+class Descriptor {
+ public:
+  explicit Descriptor(int number = -1) noexcept : number_{number} {}
+  Descriptor(Descriptor&& other) noexcept : number_{std::exchange(other.number_, -1)} {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (number_ >= 0) ::close(number_);
+  }
+  int get() const noexcept { return number_; }
+  int release() noexcept { return std::exchange(number_, -1); }
+
+ private:
+  int number_;
+};
+
+template <class Value>
+bool set(int socket, int level, int option, const Value& value) {
+  return ::setsockopt(socket, level, option, &value, sizeof value) == 0;
+}
+
+std::string system_text(int number) { return boost::system::system_category().message(number); }
+
+bool attach(int socket, std::span<sock_filter> program) {
+  sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
+  return set(socket, SOL_SOCKET, SO_ATTACH_FILTER, filter);
+}
+
+/// Lets datagrams pass that begin like a search and are no longer than one may be. The program sees them from their
+/// UDP header on.
+bool attach_search_filter(int socket) {
+  constexpr std::uint32_t header = 8;
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+      BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, header + longest_search, 3, 0),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, header),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x4d2d5345, 0, 1),  // "M-SE"
+      BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+  };
+  return attach(socket, program);
+}
+
+union SocketAddress {
+  sockaddr any;
+  sockaddr_in v4;
+  sockaddr_in6 v6;
+};
+
+Address address_of(const in_addr& address) { return Address::v4(ntohl(address.s_addr)); }
+Address address_of(const in6_addr& address) {
+  Address::Bytes bytes;
+  std::memcpy(bytes.data(), &address, sizeof address);
+  return Address{bytes};
+}
+in6_addr to_in6(const Address& address) {
+  in6_addr result{};
+  std::memcpy(&result, address.bytes().data(), sizeof result);
+  return result;
+}
+
+socklen_t fill(SocketAddress& to, const Address& address, std::uint16_t port, std::uint32_t scope) {
+  to = {};
+  if (address.is_v4()) {
+    to.v4.sin_family = AF_INET;
+    to.v4.sin_port = htons(port);
+    to.v4.sin_addr.s_addr = htonl(address.v4_number());
+    return sizeof to.v4;
+  }
+  to.v6.sin6_family = AF_INET6;
+  to.v6.sin6_port = htons(port);
+  to.v6.sin6_addr = to_in6(address);
+  // The interface means something only where addresses are of one link.
+  const bool of_link = is_link_local(address) || address.bytes()[0] == std::byte{0xff};
+  to.v6.sin6_scope_id = of_link ? scope : 0;
+  return sizeof to.v6;
+}
+
+}  // namespace
+
+Ignored check_ssdp_arrival(const wire::Arrival& arrival, const nat::PlaneInterface& interface,
+                           std::span<const Prefix> ipv6, std::span<const Address> own) noexcept {
+  if (arrival.destination.is_v4() != arrival.source.is_v4()) return Ignored::wrong_source;
+  if (arrival.source.is_v4()) {
+    if (arrival.destination != group_v4) return check_arrival(arrival, interface, own);
+    if (interface.addresses.empty()) return Ignored::wrong_destination;  // nothing to answer from
+    auto to_us = arrival;
+    to_us.destination = interface.addresses.front();
+    return check_arrival(to_us, interface, own);
+  }
+  if (interface.index == 0 || arrival.interface != interface.index) return Ignored::wrong_interface;
+  const bool to_group = std::ranges::any_of(
+      v6_scopes, [&](std::uint8_t scope) { return arrival.destination == group_v6(scope); });
+  const auto is = [](const Address& address) {
+    return [&address](const Prefix& prefix) { return prefix.address == address; };
+  };
+  if (to_group ? ipv6.empty() : std::ranges::none_of(ipv6, is(arrival.destination)))
+    return Ignored::wrong_destination;
+  if (arrival.source_port == 0 || !is_v6_host(arrival.source)) return Ignored::wrong_source;
+  if (std::ranges::any_of(ipv6, is(arrival.source)) || std::ranges::find(own, arrival.source) != own.end())
+    return Ignored::wrong_source;
+  const bool behind = is_link_local(arrival.source) || std::ranges::any_of(ipv6, [&](const Prefix& prefix) {
+                        return prefix.contains(arrival.source);
+                      });
+  return behind ? Ignored::no : Ignored::wrong_source;
+}
+
+class MulticastService::Impl : public std::enable_shared_from_this<Impl> {
+ public:
+  Impl(asio::io_context& io, wire::DatagramCore& core, const Clock& clock, Options options,
+       std::function<void()> after_input)
+      : io_{io},
+        core_{core},
+        clock_{clock},
+        options_{options},
+        after_input_{std::move(after_input)},
+        limiter_{options.limit} {}
+
+  bool serve(std::span<const nat::PlaneInterface> lan, std::span<const Address> own,
+             std::span<const Ipv6Addresses> ipv6, std::string& why);
+  void drain();
+  void close() {
+    for (const auto& served : sockets_) served->socket.close();  // a handler that waits may still hold it
+    sockets_.clear();
+    for (auto& socket : everywhere_else_) socket = Descriptor{};
+  }
+
+  Counts counts;
+
+ private:
+  struct Served {
+    Served(asio::io_context& io, int descriptor, int family_, nat::PlaneInterface what, std::vector<Prefix> six)
+        : socket{io, descriptor}, family{family_}, interface{std::move(what)}, ipv6{std::move(six)} {}
+    asio::posix::stream_descriptor socket;
+    int family;
+    nat::PlaneInterface interface;
+    std::vector<Prefix> ipv6;
+  };
+
+  /// An empty device: the socket for all others.
+  Descriptor open(int family, const std::string& device, std::string& why) const;
+  bool join(const Served& served, std::string& why) const;
+  bool serve_family(int family, std::span<const nat::PlaneInterface> lan, std::span<const Ipv6Addresses> ipv6,
+                    std::string& why);
+  void wait(const std::shared_ptr<Served>& served);
+  void on_readable(const std::shared_ptr<Served>& served);
+  /// Reads one batch; true when there may be more.
+  bool receive(Served& served, TimePoint now);
+  void take(std::span<const std::byte> bytes, const wire::Arrival& arrival, const Served& served, TimePoint now);
+  bool send(const wire::Outgoing& datagram);
+
+  asio::io_context& io_;
+  wire::DatagramCore& core_;
+  const Clock& clock_;
+  Options options_;
+  std::function<void()> after_input_;
+  SourceLimiter limiter_;
+  std::vector<std::shared_ptr<Served>> sockets_;
+  std::array<Descriptor, 2> everywhere_else_;  ///< IPv4, IPv6
+  std::vector<Address> own_;
+  struct {
+    std::array<std::array<std::byte, longest_search>, batch> datagrams;
+    std::array<Control, batch> controls;
+    std::array<SocketAddress, batch> addresses;
+    std::array<iovec, batch> vectors;
+    std::array<mmsghdr, batch> messages;
+  } in_;
+};
+
+Descriptor MulticastService::Impl::open(int family, const std::string& device, std::string& why) const {
+  const auto port = "UDP port " + std::to_string(options_.port);
+  const auto failed = [&](const std::string& what) {
+    why = what + ": " + system_text(errno);
+    return Descriptor{};
+  };
+  Descriptor socket{::socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+  const int number = socket.get();
+  if (number < 0) return failed("no UDP socket to be had");
+  const int on = 1;
+  const int off = 0;
+  const bool six = family == AF_INET6;
+  if (six && !set(number, IPPROTO_IPV6, IPV6_V6ONLY, on)) return failed("no socket for IPv6 alone to be had");
+  // A program that has the port already must have asked for sharing in one of these two ways.
+  set(number, SOL_SOCKET, SO_REUSEADDR, on);
+  // Only groups that this very socket joined, whatever others on this machine join.
+#ifdef IPV6_MULTICAST_ALL
+  if (six) set(number, IPPROTO_IPV6, IPV6_MULTICAST_ALL, off);
+#endif
+  if (!six) set(number, IPPROTO_IP, IP_MULTICAST_ALL, off);
+  if (device.empty()) {
+    // Without SO_REUSEPORT: it would make the kernel share out unicasts between this socket, which drops all, and
+    // a program that has the port on all interfaces.
+    sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+    if (!attach(number, nothing)) return failed("a socket filter cannot be set");
+    set(number, SOL_SOCKET, SO_RCVBUF, on);
+  } else {
+    set(number, SOL_SOCKET, SO_REUSEPORT, on);
+    if (::setsockopt(number, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
+                     static_cast<socklen_t>(device.size() + 1)) != 0)
+      return failed(port + " cannot be tied to interface " + device);
+    if (!attach_search_filter(number)) return failed("a socket filter cannot be set");
+    const int loop = options_.loopback ? 1 : 0;
+    if (six) {
+      set(number, IPPROTO_IPV6, IPV6_RECVPKTINFO, on);
+      set(number, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, options_.hops);
+      set(number, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, loop);
+    } else {
+      set(number, IPPROTO_IP, IP_PKTINFO, on);
+      set(number, IPPROTO_IP, IP_MULTICAST_TTL, options_.hops);
+      set(number, IPPROTO_IP, IP_MULTICAST_LOOP, loop);
+    }
+    if (!set(number, SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer))
+      set(number, SOL_SOCKET, SO_RCVBUF, receive_buffer);
+    if (!set(number, SOL_SOCKET, SO_SNDBUFFORCE, send_buffer)) set(number, SOL_SOCKET, SO_SNDBUF, send_buffer);
+  }
+  SocketAddress any;
+  const auto size = fill(any, six ? Address{} : Address::v4(0), options_.port, 0);
+  if (::bind(number, &any.any, size) != 0) {
+    if (errno == EADDRINUSE) {
+      why = port + " is taken by another program that does not share it; stop it first";
+      return Descriptor{};
+    }
+    return failed(port + " cannot be bound");
+  }
+  return socket;
+}
+
+bool MulticastService::Impl::join(const Served& served, std::string& why) const {
+  const int socket = const_cast<Served&>(served).socket.native_handle();
+  bool good = true;
+  if (served.family == AF_INET) {
+    ip_mreqn request{};
+    request.imr_multiaddr.s_addr = htonl(group_v4.v4_number());
+    request.imr_ifindex = static_cast<int>(served.interface.index);
+    good = set(socket, IPPROTO_IP, IP_ADD_MEMBERSHIP, request) || errno == EADDRINUSE;
+  } else {
+    for (const auto scope : v6_scopes) {
+      ipv6_mreq request{};
+      request.ipv6mr_multiaddr = to_in6(group_v6(scope));
+      request.ipv6mr_interface = served.interface.index;
+      good = good && (set(socket, IPPROTO_IPV6, IPV6_JOIN_GROUP, request) || errno == EADDRINUSE);
+    }
+  }
+  if (!good) why = "the SSDP group cannot be joined on " + served.interface.name + ": " + system_text(errno);
+  return good;
+}
+
+bool MulticastService::Impl::serve(std::span<const nat::PlaneInterface> lan, std::span<const Address> own,
+                                   std::span<const Ipv6Addresses> ipv6, std::string& why) {
+  own_.assign(own.begin(), own.end());
+  for (const auto& interface : ipv6)
+    for (const auto& prefix : interface.addresses) own_.push_back(prefix.address);
+  // IPv4 first: a machine that has trouble with IPv6 serves it none the less.
+  const bool four = serve_family(AF_INET, lan, ipv6, why);
+  const bool six = serve_family(AF_INET6, lan, ipv6, why);
+  return four && six;
+}
+
+bool MulticastService::Impl::serve_family(int family, std::span<const nat::PlaneInterface> lan,
+                                          std::span<const Ipv6Addresses> ipv6, std::string& why) {
+  const auto addresses_of = [&](const nat::PlaneInterface& interface) {
+    for (const auto& each : ipv6)
+      if (each.interface == interface.index) return each.addresses;
+    return std::vector<Prefix>{};
+  };
+  const bool six = family == AF_INET6;
+  const auto wanted = [&](const nat::PlaneInterface& interface) {
+    return interface.index != 0 && (!six || !addresses_of(interface).empty());
+  };
+  std::erase_if(sockets_, [&](const std::shared_ptr<Served>& served) {
+    if (served->family != family) return false;
+    const auto still = std::ranges::find_if(lan, [&](const nat::PlaneInterface& interface) {
+      return wanted(interface) && interface.index == served->interface.index &&
+             interface.name == served->interface.name;
+    });
+    if (still != lan.end()) {
+      served->interface = *still;
+      served->ipv6 = addresses_of(*still);
+      return false;
+    }
+    served->socket.close();
+    return true;
+  });
+
+  auto& everywhere_else = everywhere_else_[six ? 1 : 0];
+  if (six ? std::ranges::none_of(lan, wanted) : lan.empty()) {  // nothing is spoken: the port is not ours
+    everywhere_else = Descriptor{};
+    return true;
+  }
+  if (everywhere_else.get() < 0) everywhere_else = open(family, {}, why);
+  if (everywhere_else.get() < 0) return false;
+
+  bool good = true;
+  for (const auto& interface : lan) {
+    if (!wanted(interface)) continue;
+    const auto there = std::ranges::find_if(sockets_, [&](const auto& served) {
+      return served->family == family && served->interface.index == interface.index;
+    });
+    std::shared_ptr<Served> served = there == sockets_.end() ? nullptr : *there;
+    std::string reason;
+    if (!served) {
+      auto socket = open(family, interface.name, reason);
+      if (socket.get() >= 0) {
+        served = std::make_shared<Served>(io_, socket.get(), family, interface, addresses_of(interface));
+        socket.release();
+        sockets_.push_back(served);
+        wait(served);
+      }
+    }
+    if (served && join(*served, reason)) continue;
+    // gone again in this very moment: the next change of the network tries again
+    if (::if_nametoindex(interface.name.c_str()) != interface.index) continue;
+    why = reason;
+    good = false;
+  }
+  return good;
+}
+
+void MulticastService::Impl::wait(const std::shared_ptr<Served>& served) {
+  served->socket.async_wait(asio::posix::stream_descriptor::wait_read,
+                            [weak = weak_from_this(), served](const error_code& error) {
+                              if (const auto self = weak.lock(); self && !error) self->on_readable(served);
+                            });
+}
+
+void MulticastService::Impl::on_readable(const std::shared_ptr<Served>& served) {
+  if (!served->socket.is_open()) return;
+  // What is above its rate costs next to nothing, so much is read at once: whoever sends little is then found behind
+  // one who sends much, instead of being lost when the kernel's queue is full.
+  for (int round = 0; round < batches_a_turn; ++round)
+    if (!receive(*served, clock_.now())) break;
+  drain();
+  if (after_input_) after_input_();
+  if (served->socket.is_open()) wait(served);
+}
+
+bool MulticastService::Impl::receive(Served& served, TimePoint now) {
+  for (std::size_t i = 0; i < batch; ++i) {
+    in_.vectors[i] = {in_.datagrams[i].data(), in_.datagrams[i].size()};
+    auto& header = in_.messages[i].msg_hdr;
+    header = {};
+    header.msg_name = &in_.addresses[i];
+    header.msg_namelen = sizeof in_.addresses[i];
+    header.msg_iov = &in_.vectors[i];
+    header.msg_iovlen = 1;
+    header.msg_control = in_.controls[i].data();
+    header.msg_controllen = in_.controls[i].size();
+  }
+  const int count =
+      ::recvmmsg(served.socket.native_handle(), in_.messages.data(), batch, MSG_DONTWAIT, nullptr);
+  // An error here is EAGAIN, or what an ICMP error left on the socket: both are over with this call.
+  if (count < 0) return errno != EAGAIN && errno != EWOULDBLOCK && errno != EBADF;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    auto& header = in_.messages[i].msg_hdr;
+    const auto& from = in_.addresses[i];
+    wire::Arrival arrival;
+    if (served.family == AF_INET) {
+      if (header.msg_namelen < sizeof from.v4 || from.v4.sin_family != AF_INET) continue;
+      arrival.source = address_of(from.v4.sin_addr);
+      arrival.source_port = ntohs(from.v4.sin_port);
+    } else {
+      if (header.msg_namelen < sizeof from.v6 || from.v6.sin6_family != AF_INET6) continue;
+      arrival.source = address_of(from.v6.sin6_addr);
+      arrival.source_port = ntohs(from.v6.sin6_port);
+    }
+    for (auto* control = CMSG_FIRSTHDR(&header); control != nullptr;
+         control = CMSG_NXTHDR(&header, control)) {
+      if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
+        in_pktinfo info{};
+        std::memcpy(&info, CMSG_DATA(control), sizeof info);
+        arrival.destination = address_of(info.ipi_addr);
+        arrival.interface = static_cast<std::uint32_t>(info.ipi_ifindex);
+      } else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
+        in6_pktinfo info{};
+        std::memcpy(&info, CMSG_DATA(control), sizeof info);
+        arrival.destination = address_of(info.ipi6_addr);
+        arrival.interface = info.ipi6_ifindex;
+      }
+    }
+    if ((header.msg_flags & MSG_TRUNC) != 0) continue;
+    take(std::span{in_.datagrams[i]}.first(in_.messages[i].msg_len), arrival, served, now);
+  }
+  return count == static_cast<int>(batch);
+}
+
+void MulticastService::Impl::take(std::span<const std::byte> bytes, const wire::Arrival& arrival,
+                                  const Served& served, TimePoint now) {
+  if (check_ssdp_arrival(arrival, served.interface, served.ipv6, own_) != Ignored::no) {
+    ++counts.not_for_us;
+    return;
+  }
+  if (limiter_.admit(arrival.source, now) != SourceLimiter::Verdict::pass) {
+    ++counts.over_rate;
+    return;
+  }
+  ++counts.received;
+  core_.handle_datagram(bytes, arrival, now);
+}
+
+void MulticastService::Impl::drain() {
+  while (const auto next = core_.poll_transmit()) {
+    // One that cannot be sent (no route, no room, the interface went away) is said again or asked for again.
+    if (send(*next))
+      ++counts.sent;
+    else
+      ++counts.send_failed;
+  }
+}
+
+bool MulticastService::Impl::send(const wire::Outgoing& datagram) {
+  const bool six = !datagram.to.is_v4();
+  if (datagram.from.is_v4() == six) return false;
+  const auto served = std::ranges::find_if(sockets_, [&](const auto& candidate) {
+    return candidate->family == (six ? AF_INET6 : AF_INET) && candidate->interface.index == datagram.interface;
+  });
+  if (served == sockets_.end()) return false;
+  SocketAddress to;
+  iovec vector{const_cast<std::byte*>(datagram.bytes.data()), datagram.bytes.size()};
+  Control controls{};
+  msghdr header{};
+  header.msg_namelen = fill(to, datagram.to, datagram.to_port, datagram.interface);
+  header.msg_name = &to;
+  header.msg_iov = &vector;
+  header.msg_iovlen = 1;
+  header.msg_control = controls.data();
+  header.msg_controllen = six ? CMSG_SPACE(sizeof(in6_pktinfo)) : CMSG_SPACE(sizeof(in_pktinfo));
+  auto* control = CMSG_FIRSTHDR(&header);
+  if (six) {
+    in6_pktinfo info{};
+    info.ipi6_addr = to_in6(datagram.from);
+    info.ipi6_ifindex = datagram.interface;
+    control->cmsg_level = IPPROTO_IPV6;
+    control->cmsg_type = IPV6_PKTINFO;
+    control->cmsg_len = CMSG_LEN(sizeof info);
+    std::memcpy(CMSG_DATA(control), &info, sizeof info);
+  } else {
+    in_pktinfo info{};
+    info.ipi_ifindex = static_cast<int>(datagram.interface);
+    info.ipi_spec_dst.s_addr = htonl(datagram.from.v4_number());
+    control->cmsg_level = IPPROTO_IP;
+    control->cmsg_type = IP_PKTINFO;
+    control->cmsg_len = CMSG_LEN(sizeof info);
+    std::memcpy(CMSG_DATA(control), &info, sizeof info);
+  }
+  const int socket = (*served)->socket.native_handle();
+  // Twice: an ICMP error that an earlier answer met is told here once, and is none of this datagram's business.
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    if (::sendmsg(socket, &header, MSG_DONTWAIT) >= 0) return true;
+    if (errno != EINTR && errno != ECONNREFUSED) return false;
+  }
+  return false;
+}
+
+MulticastService::MulticastService(asio::io_context& io, wire::DatagramCore& core, const Clock& clock,
+                                   Options options, std::function<void()> after_input)
+    : impl_{std::make_shared<Impl>(io, core, clock, options, std::move(after_input))} {}
+MulticastService::~MulticastService() { impl_->close(); }
+bool MulticastService::serve(std::span<const nat::PlaneInterface> lan, std::span<const Address> own,
+                             std::span<const Ipv6Addresses> ipv6, std::string& why) {
+  return impl_->serve(lan, own, ipv6, why);
+}
+void MulticastService::drain() { impl_->drain(); }
+const MulticastService::Counts& MulticastService::counts() const noexcept { return impl_->counts; }
+
+}  // namespace sallyport::transport
