@@ -29,6 +29,9 @@ lease::LeasePolicy Config::lease_policy() const {
   result.pcp_min = lifetimes.pcp_min;
   result.pcp_max = lifetimes.pcp_max;
   result.natpmp_max = lifetimes.natpmp_max;
+  result.upnp_max = lifetimes.upnp_max;
+  result.upnp_permanent = lifetimes.upnp_v1_permanent;
+  result.upnp_internal_ports = policy.upnp_internal_ports;
   result.description_octets = limits.description;
   result.ended_leases = filtering.ended_leases;
   result.reuse_strict = policy.reuse_strict;

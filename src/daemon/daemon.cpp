@@ -25,6 +25,7 @@
 #include "src/daemon/port_5351.hpp"
 #include "src/daemon/privileges.hpp"
 #include "src/daemon/service_manager.hpp"
+#include "src/daemon/upnp.hpp"
 #include "src/lease/lease_service.hpp"
 #include "src/lease/store/sqlite_store.hpp"
 #include "src/transport/device_names.hpp"
@@ -86,6 +87,7 @@ class Daemon {
   void on_store_news();
   void on_timer();
   void after_work();
+  void after_input();
   void arm(TimePoint now);
   void sweep(TimePoint now);
   void watch_signals();
@@ -104,6 +106,7 @@ class Daemon {
   std::unique_ptr<transport::NetworkWatcher> network_;
   transport::DeviceNames names_;
   nat::NetworkView view_;
+  std::vector<transport::NetworkState::Ipv6Address> ipv6_;
   std::unique_ptr<nat::TunPlane> plane_;
   std::atomic<bool> store_news_{false};
   std::unique_ptr<lease::Store> store_;
@@ -111,6 +114,7 @@ class Daemon {
   std::unique_ptr<LeaseLog> lease_log_;
   std::unique_ptr<Port5351> port_5351_;
   std::unique_ptr<transport::UdpService> udp_;
+  std::unique_ptr<Upnp> upnp_;
   std::unique_ptr<admin::Server> admin_;
 
   asio::steady_timer timer_{io_};
@@ -119,8 +123,10 @@ class Daemon {
   asio::signal_set signals_{io_, SIGTERM, SIGINT, SIGHUP};
   std::optional<std::chrono::microseconds> watchdog_ = watchdog_interval();
 
+  bool work_posted_ = false;  ///< after_work runs soon
   bool plane_behind_ = false;  ///< it did not take the last view
   std::string udp_problem_;    ///< why the port cannot be had somewhere; empty: it is
+  std::string upnp_problem_;
   std::string reload_problem_;
   std::set<std::string> told_warnings_;
   transport::SourceLimiter event_limit_{{10, 20, 1, 1000}};
@@ -205,8 +211,9 @@ bool Daemon::start() {
   udp.limit.burst = 2 * config_.limits.requests_per_second;
   udp_ =
       std::make_unique<transport::UdpService>(io_, *port_5351_, clock_, udp, [this] { arm(clock_.now()); });
+  upnp_ = std::make_unique<Upnp>(io_, *service_, clock_, config_, [this] { after_input(); });
   if (!serve_ports(view_, clock_.now())) {
-    log::error(udp_problem_);
+    log::error(udp_problem_.empty() ? upnp_problem_ : udp_problem_);
     return false;
   }
 
@@ -262,6 +269,7 @@ void Daemon::stop() {
   std::signal(SIGALRM, [](int) { ::_exit(0); });
   ::alarm(4);
   admin_.reset();
+  upnp_.reset();
   udp_.reset();
   io_.stop();
 }
@@ -289,6 +297,8 @@ void Daemon::reload() {
   keep(config.store.dir, config_.store.dir, "store.dir");
   keep(config.store.sync, config_.store.sync, "store.sync");
   keep(config.admin.socket, config_.admin.socket, "admin.socket");
+  keep(config.listen.http_port, config_.listen.http_port, "listen.http_port");
+  keep(config.listen.igd_version, config_.listen.igd_version, "listen.igd_version");
   config_ = std::move(config);
 
   const auto now = clock_.now();
@@ -297,6 +307,7 @@ void Daemon::reload() {
     log::warn("the data plane refused the new configuration: " + set.error().message());
   port_5351_->set_pcp_options({config_.policy.third_party});
   udp_->set_rate(config_.limits.requests_per_second, 2 * config_.limits.requests_per_second);
+  upnp_->configure(config_);
   apply_network(now);
   serve_ports(view_, now);  // what is spoken where may differ though the network does not
   service_->set_policy(config_.lease_policy(), now);
@@ -308,7 +319,12 @@ void Daemon::reload() {
 
 void Daemon::apply_network(TimePoint now) {
   auto view = transport::build_view(network_->state(), config_.network_wishes());
-  if (view == view_ && !plane_behind_) return;
+  const bool ipv6_moved = network_->state().ipv6 != ipv6_;
+  ipv6_ = network_->state().ipv6;
+  if (view == view_ && !plane_behind_) {
+    if (ipv6_moved) serve_ports(view_, now);
+    return;
+  }
   view_ = std::move(view);
   const auto set = plane_->set_network(view_, now);
   if (!set && !plane_behind_)
@@ -321,8 +337,10 @@ void Daemon::apply_network(TimePoint now) {
 
 bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
   std::vector<nat::PlaneInterface> interfaces;
+  std::vector<nat::PlaneInterface> upnp_interfaces;
   std::vector<Port5351::Spoken> spoken;
   for (const auto& interface : view.lan) {
+    if (config_.speaks(Protocol::upnp, interface.name)) upnp_interfaces.push_back(interface);
     const bool pcp = config_.speaks(Protocol::pcp, interface.name);
     const bool natpmp = config_.speaks(Protocol::natpmp, interface.name);
     if (!pcp && !natpmp) continue;
@@ -335,7 +353,10 @@ bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
   const bool good = udp_->serve(interfaces, transport::own_addresses(network_->state()), why);
   udp_problem_ = good ? std::string{} : why;
   port_5351_->set_spoken(std::move(spoken), now);
-  return good;
+  why.clear();
+  const bool upnp_good = upnp_->serve(upnp_interfaces, view, network_->state(), now, why);
+  upnp_problem_ = upnp_good ? std::string{} : why;
+  return good && upnp_good;
 }
 
 void Daemon::on_store_news() {
@@ -348,12 +369,23 @@ void Daemon::on_store_news() {
 void Daemon::after_work() {
   if (!udp_) return;
   udp_->drain();
+  upnp_->drain(clock_.now());
   arm(clock_.now());
+}
+
+/// The same from inside a handler, where more input may follow at once: one look at the end serves all of it.
+void Daemon::after_input() {
+  if (std::exchange(work_posted_, true)) return;
+  asio::post(io_, [this] {
+    work_posted_ = false;
+    after_work();
+  });
 }
 
 void Daemon::arm(TimePoint now) {
   auto next = next_sweep_;
   if (const auto deadline = port_5351_->next_deadline()) next = std::min(next, *deadline);
+  if (const auto deadline = upnp_->next_deadline()) next = std::min(next, *deadline);
   if (const auto deadline = service_->next_deadline()) next = std::min(next, *deadline);
   // one that fires too early finds nothing due: cheaper than setting it anew at each request
   if (armed_ && *armed_ <= next) return;
@@ -374,6 +406,7 @@ void Daemon::on_timer() {
   if (const auto deadline = service_->next_deadline(); deadline && *deadline <= now)
     service_->handle_timeout(now);
   port_5351_->handle_timeout(now);
+  upnp_->handle_timeout(now);
   after_work();
 }
 
@@ -389,7 +422,7 @@ void Daemon::sweep(TimePoint now) {
               " more events of the data plane were not written");
   lease_log_->handle_timeout(now);
   if (plane_behind_) apply_network(now);
-  if (!udp_problem_.empty()) serve_ports(view_, now);
+  if (!udp_problem_.empty() || !upnp_problem_.empty()) serve_ports(view_, now);
   tell_changed_warnings();
   if (watchdog_) notify_service_manager("WATCHDOG=1");
 }
@@ -412,6 +445,9 @@ std::vector<std::string> Daemon::own_warnings() const {
   if (!reload_problem_.empty()) warnings.push_back(reload_problem_);
   if (!udp_problem_.empty())
     warnings.push_back("PCP and NAT-PMP are not answered everywhere: " + udp_problem_);
+  if (!upnp_problem_.empty()) warnings.push_back("UPnP is not answered everywhere: " + upnp_problem_);
+  if (upnp_)
+    if (const auto warning = upnp_->warning()) warnings.push_back(*warning);
   return warnings;
 }
 
@@ -448,11 +484,12 @@ admin::DaemonStatus Daemon::status() const {
   };
   for (const auto& interface : view_.lan)
     add(interface, "lan",
-        config_.speaks(Protocol::pcp, interface.name) || config_.speaks(Protocol::natpmp, interface.name));
+        config_.serves(interface.name));
   for (const auto& interface : view_.wan) add(interface, "wan", false);
   status.external_addresses = view_.external;
   if (speaks(Protocol::pcp)) status.protocols.emplace_back("pcp");
   if (speaks(Protocol::natpmp)) status.protocols.emplace_back("natpmp");
+  if (speaks(Protocol::upnp)) status.protocols.emplace_back("upnp");
   status.warnings = own_warnings();
   return status;
 }

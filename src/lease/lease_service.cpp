@@ -33,6 +33,8 @@ constexpr std::string_view meta_boot = "boot", meta_epoch_boot = "epoch.boot_ns"
                            meta_epoch_wall = "epoch.wall_s", meta_external = "external",
                            meta_next_number = "next_number", meta_wall = "wall_s";
 
+const std::string meta_kept = "kept.";
+
 std::optional<std::int64_t> to_number(const std::optional<std::string>& text) {
   if (!text) return std::nullopt;
   std::int64_t value = 0;
@@ -203,6 +205,15 @@ class LeaseService::Impl {
   void unblock(std::span<const std::uint64_t> leases, TimePoint now,
                std::function<void(std::size_t, TimePoint)> done);
   ServiceStatus status() const;
+  std::optional<std::string> kept(std::string_view name) const {
+    auto value = store_.get_meta(meta_kept + std::string{name});
+    if (value) kept_.insert_or_assign(meta_kept + std::string{name}, *value);
+    return value;
+  }
+  void keep(std::string_view name, std::string value) {
+    note(meta_kept + std::string{name}, value);
+    kept_.insert_or_assign(meta_kept + std::string{name}, std::move(value));
+  }
 
   std::vector<ServiceListener*> listeners_;
 
@@ -335,6 +346,8 @@ class LeaseService::Impl {
   Index rewrite_at_ = nothing;  ///< the next lease whose stored wall time must be written anew
   TimePoint wall_check_at_{};
   TimePoint wall_note_at_{};
+
+  mutable std::map<std::string, std::string> kept_;  ///< what others keep, to be written again after a failure
 
   std::uint64_t granted_ = 0, renewed_ = 0, released_ = 0, expired_ = 0, revoked_ = 0, refused_ = 0;
   std::vector<std::string> warnings_;
@@ -746,6 +759,7 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
     note("static." + std::string{to_string(entry.mapping.transport)} + "." +
              std::to_string(entry.mapping.external.number()),
          std::to_string(entry.number));
+  for (const auto& [key, value] : kept_) note(key, value);
   auto batches = std::move(batches_);
   batches_.clear();
   for (const auto& batch : batches) {
@@ -2324,5 +2338,7 @@ void LeaseService::unblock(std::span<const std::uint64_t> leases, TimePoint now,
   impl_->unblock(leases, now, std::move(done));
 }
 ServiceStatus LeaseService::status() const { return impl_->status(); }
+std::optional<std::string> LeaseService::kept(std::string_view name) const { return impl_->kept(name); }
+void LeaseService::keep(std::string_view name, std::string value) { impl_->keep(name, std::move(value)); }
 
 }  // namespace sallyport::lease

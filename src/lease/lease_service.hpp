@@ -155,6 +155,11 @@ class LeaseService final : public MappingService, public EntryService {
   void unblock(std::span<const std::uint64_t> leases, TimePoint now, std::function<void(std::size_t lifted, TimePoint)> done);
   ServiceStatus status() const;
 
+  /// A small value kept over restarts by its name, for whoever else has something to remember. Written like a
+  /// lease, but nobody waits for it.
+  std::optional<std::string> kept(std::string_view name) const;
+  void keep(std::string_view name, std::string value);
+
  private:
   class Impl;
   std::unique_ptr<Impl> impl_;

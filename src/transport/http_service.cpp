@@ -809,7 +809,7 @@ void HttpService::Impl::dispatch(Connection& c) {
   c.old = request.minor_version == 0;
   c.close_after = http::wants_close(request);
   ++counts.requests;
-  handler_(request, [weak = weak_from_this(), handle = handle_of(c), serial = c.serial](http::Response response) {
+  handler_(std::move(request), [weak = weak_from_this(), handle = handle_of(c), serial = c.serial](http::Response response) {
     if (const auto self = weak.lock(); self && !self->closed_) {
       self->answer(handle, serial, std::move(response));
     } else if (response.sent) {

@@ -31,9 +31,9 @@ namespace sallyport::transport {
 /// (POL-FAIR-01). All times are looked at four times a second. Control thread only.
 class HttpService {
  public:
-  /// The request is valid until the handler returns. `Done` may be called at once or later, once; after the
+  /// `Done` may be called at once or later, once; after the
   /// connection or the service is gone it does nothing but call Response::sent.
-  using Handler = std::function<void(const upnp::http::Request&, upnp::http::Done)>;
+  using Handler = std::function<void(upnp::http::Request&&, upnp::http::Done)>;
 
   struct Options {
     std::uint16_t port = 5000;

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <unordered_map>
 
 #include <boost/asio/io_context.hpp>
@@ -97,6 +98,25 @@ void take_address(const nlmsghdr* message, NetworkState& state) {
   state.addresses.push_back(entry);
 }
 
+void take_ipv6(const nlmsghdr* message, NetworkState& state) {
+  const auto* info = static_cast<const ifaddrmsg*>(mnl_nlmsg_get_payload(message));
+  if (info->ifa_family != AF_INET6 || info->ifa_prefixlen > 128 || info->ifa_scope == RT_SCOPE_HOST) return;
+  NetworkState::Ipv6Address entry{.interface = info->ifa_index, .address = {Address{}, info->ifa_prefixlen}};
+  std::uint32_t flags = info->ifa_flags;
+  each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
+    const auto type = mnl_attr_get_type(attribute);
+    if (type == IFA_ADDRESS && holds(attribute, 16)) {
+      Address::Bytes bytes{};
+      std::memcpy(bytes.data(), mnl_attr_get_payload(attribute), bytes.size());
+      entry.address.address = Address{bytes};
+    } else if (type == IFA_FLAGS && holds(attribute, 4)) {
+      flags = mnl_attr_get_u32(attribute);
+    }
+  });
+  if (entry.address.address.is_unspecified() || (flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)) != 0) return;
+  state.ipv6.push_back(entry);
+}
+
 void take_route(const nlmsghdr* message, NetworkState& state) {
   const auto* info = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
   if (info->rtm_family != AF_INET || info->rtm_type != RTN_UNICAST || info->rtm_dst_len > 32) return;
@@ -177,6 +197,12 @@ Result<NetworkState> read_state(mnl_socket* socket) {
     if (!error)
       error =
           dump(socket, RTM_GETADDR, AF_INET, [&](const nlmsghdr* message) { take_address(message, state); });
+    // a kernel without IPv6 says so, and that is all there is to know
+    if (!error)
+      if (const auto six = dump(socket, RTM_GETADDR, AF_INET6,
+                                [&](const nlmsghdr* message) { take_ipv6(message, state); });
+          six == boost::system::errc::interrupted)
+        error = six;
     if (!error)
       error =
           dump(socket, RTM_GETROUTE, AF_INET, [&](const nlmsghdr* message) { take_route(message, state); });
@@ -296,7 +322,7 @@ NetworkWatcher::~NetworkWatcher() = default;
 
 Result<std::unique_ptr<NetworkWatcher>> NetworkWatcher::open(asio::io_context& io) {
   // Notices first: what changes between them and the reading is noticed.
-  auto notices = open_socket(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE);
+  auto notices = open_socket(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR);
   if (!notices) return notices.error();
   auto queries = open_socket(0);
   if (!queries) return queries.error();

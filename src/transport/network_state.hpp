@@ -8,7 +8,7 @@
 
 namespace sallyport::transport {
 
-/// What the kernel says about the network around, as far as we look at it (IPv4).
+/// What the kernel says about the network around, as far as we look at it.
 struct NetworkState {
   struct Link {
     std::uint32_t index = 0;
@@ -36,6 +36,12 @@ struct NetworkState {
   std::vector<Link> links;
   std::vector<LinkAddress> addresses;
   std::vector<Route> routes;
+  struct Ipv6Address {
+    std::uint32_t interface = 0;
+    Prefix address;  ///< with the length of the on-link prefix
+    friend bool operator==(const Ipv6Address&, const Ipv6Address&) = default;
+  };
+  std::vector<Ipv6Address> ipv6;  ///< usable ones: neither tentative nor failed
   friend bool operator==(const NetworkState&, const NetworkState&) = default;
 };
 

@@ -135,7 +135,8 @@ void Server::settle(TimePoint now) {
     changes.emplace_back("SystemUpdateID", std::to_string(update_id_));
   }
   if (!changes.empty()) events_.set(wan_ip_events_, changes, now);
-  events_.set(wan_common_events_, "PhysicalLinkStatus", std::string{link_status()}, now);
+  if (std::exchange(link_changed_, false))
+    events_.set(wan_common_events_, "PhysicalLinkStatus", std::string{link_status()}, now);
 }
 
 std::string_view Server::connection_status() const { return connected_since_ ? "Connected" : "Disconnected"; }

@@ -40,7 +40,7 @@ class Server final : public ServiceListener {
   struct Dependencies {
     MappingService& mappings;
     EntryService& entries;
-    std::function<WanLink()> wan;  ///< the WAN interface now; called for each request that asks about it
+    std::function<WanLink()> wan;  ///< the WAN interface now; called when a request asks about it
     gena::Publisher::Random random;
   };
 
@@ -57,6 +57,8 @@ class Server final : public ServiceListener {
   void set_own_addresses(std::vector<Address> own) { own_ = std::move(own); }
   void set_options(const ServerOptions& options) noexcept;  ///< all but the tree
 
+  /// The WAN interface may have come, gone, or found or lost its link.
+  void link_changed() noexcept { link_changed_ = true; }
   /// Brings the evented variables up to date.
   void settle(TimePoint now);
   gena::Publisher& events() noexcept { return events_; }
@@ -136,7 +138,7 @@ class Server final : public ServiceListener {
   gena::Publisher events_;
   std::size_t wan_ip_events_ = 0, wan_common_events_ = 0;
 
-  bool table_changed_ = false, address_changed_ = false;
+  bool table_changed_ = false, address_changed_ = false, link_changed_ = false;
   std::uint32_t update_id_ = 0;
   std::optional<TimePoint> connected_since_;
   std::map<Address, Walk> walks_;

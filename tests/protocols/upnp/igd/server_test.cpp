@@ -572,6 +572,7 @@ TEST_F(EventTest, TheLinkAndTheOtherServices) {  // WCIC-02, L3F-03, 6FC-01
   subscribe("WANCommonIFC1");
   EXPECT_EQ(value(heard(), "PhysicalLinkStatus"), "Up");
   link.up = false;
+  server->link_changed();
   EXPECT_EQ(value(heard(), "PhysicalLinkStatus"), "Down");
   subscribe("L3Forwarding1");
   EXPECT_NE(value(heard(), "DefaultConnectionService"), "(none)");
