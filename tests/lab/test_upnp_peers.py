@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.parse
 
 import lab as lab_module
 import upnp
@@ -25,11 +26,12 @@ def needs(program):
 
 
 class Lines:
-    """A program of a device that goes on: its lines as they come, by a reader of its own."""
+    """A program of a device that goes on, and its lines as they come. `prefix` is put before the command: `stdbuf` for
+    one that would keep its lines to itself as long as it writes to a pipe."""
 
-    def __init__(self, host, *command, **kw):
-        self.lines, self.changed = [], threading.Condition()
-        self.process = host.popen(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    def __init__(self, host, *command, prefix=(), **kw):
+        self.lines, self.changed, self.name = [], threading.Condition(), os.path.basename(command[0])
+        self.process = host.popen(*prefix, *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   text=True, errors="replace", **kw)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
@@ -54,7 +56,7 @@ class Lines:
                         return match
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise AssertionError(f"no line {pattern!r} from {self.process.args[4]}:\n" + "\n".join(self.lines[-40:]))
+                    raise AssertionError(f"no line {pattern!r} from {self.name}:\n" + "\n".join(self.lines[-40:]))
                 self.changed.wait(min(left, 0.2))
 
     def close(self, seconds=10):
@@ -228,9 +230,15 @@ class GssdpDiscover(UpnpCase):
         self.assertNotIn("Location", self.discovered("-t", "urn:schemas-upnp-org:device:MediaServer:1"))
 
 
-@needs("gupnp-universal-cp")
-class Gupnp(UpnpCase):
-    """Programs of the GUPnP library. Its command line tools need a display, but for the event dumper's kind."""
+@needs("gupnp-event-dumper")
+class GupnpEventDumper(UpnpCase):
+    def test_is_told_the_default_connection_L3F_03(self):
+        """The dumper subscribes to what the root device holds: Layer3Forwarding."""
+        dumper = self.lines("gupnp-event-dumper", prefix=("stdbuf", "-oL"))
+        told = dumper.wait(r"\|(uuid:[^|]+)\|urn:upnp-org:serviceId:L3Forwarding1\|DefaultConnectionService\|(.*)", seconds=20)
+        self.assertEqual(told[1], self.gateway().description.root.udn)
+        connection = self.wan().about
+        self.assertEqual(told[2], f"{connection.device.udn}:{connection.device.type.rsplit(':device:')[1]},{connection.id}")
 
 
 class LibupnpControlPoint(UpnpCase):
@@ -348,7 +356,8 @@ class Transmission(UpnpCase):
 
 @needs("qbittorrent-nox")
 class Qbittorrent(UpnpCase):
-    def test_maps_its_port_and_unmaps_it_when_it_ends(self):
+    def test_maps_its_port_and_unmaps_it_when_told_to(self):
+        """It forgets to unmap when it ends, so it is told before, by its page on loopback."""
         home, port = self.directory("qbittorrent"), self.port()
         os.makedirs(os.path.join(home, "qBittorrent", "config"), exist_ok=True)
         with open(os.path.join(home, "qBittorrent", "config", "qBittorrent.conf"), "w") as out:
@@ -371,11 +380,17 @@ WebUI\\Enabled=true
 WebUI\\Address=127.0.0.1
 WebUI\\Port=18080
 WebUI\\UseUPnP=false
+WebUI\\LocalHostAuth=false
+WebUI\\HostHeaderValidation=false
 General\\Locale=C
 """)
         program = self.lines("qbittorrent-nox", f"--profile={home}", env={**os.environ, "HOME": home, "LC_ALL": "C.UTF-8"})
         entry = wait_until("qbittorrent's port is mapped", lambda: self.mapping(port), 40)
         self.assertEqual((entry["NewInternalClient"], int(entry["NewInternalPort"])), (DEVICE1, port))
         self.lab.internet.connect((EXTERNAL, port), (FAR, 0)).close()
-        program.close(30)
+        form = b"json=" + urllib.parse.quote('{"upnp": false}').encode()
+        told = upnp.exchange(self.lab.device1, ("127.0.0.1", 18080), upnp.request(
+            "POST", "http://127.0.0.1:18080/api/v2/app/setPreferences",
+            [("Content-Type", "application/x-www-form-urlencoded"), ("Connection", "close")], form))
+        self.assertEqual(told.status, 200, program.lines)
         self.shut(port)
