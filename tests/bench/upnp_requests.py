@@ -86,7 +86,7 @@ class Phase:
         try:
             side.find()
         except RuntimeError as error:
-            self.notes.append(f"{name} was not measured by UPnP: {str(error).splitlines()[-1]}")
+            self.notes.append(f"{name} was not measured by UPnP: {str(error).splitlines()[-1].rpartition('upnp.py: ')[2]}")
             say(f"  {self.notes[-1]}")
             self.removed(side)
             return None

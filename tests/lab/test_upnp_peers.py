@@ -112,7 +112,7 @@ class UpnpCase(LabCase):
         return out
 
     def peer(self, name):
-        path = os.path.join(getattr(self.lab, "build", os.path.join(lab_module.ROOT, "build")), "tests-lab", name)
+        path = os.path.join(self.lab.build, "tests-lab", name)
         if not os.access(path, os.X_OK):
             self.skipTest(f"{path} is not built (its library was missing)")
         return path
@@ -186,7 +186,7 @@ class Upnpc(UpnpCase):
         port = self.port()
         self.wan(2).add(port)
         text = self.upnpc("-n", DEVICE1, str(port), str(port), "tcp", "300")
-        match = re.search(rf"external {re.escape(EXTERNAL)}:(\d+) TCP is redirected to internal {re.escape(DEVICE1)}:{port}", text)
+        match = re.search(rf"external {EXTERNAL}:(\d+) TCP is redirected to internal {DEVICE1}:{port}", text)
         self.assertIsNotNone(match, text)
         self.assertNotEqual(int(match[1]), port)
         self.reached(self.tcp_service(port, name=b"n:"), int(match[1]))
@@ -199,14 +199,14 @@ class Upnpc(UpnpCase):
         text = self.upnpc("-a", DEVICE1, str(port), str(port), "tcp", code=None)
         self.assertRegex(text, r"AddPortMapping\([^)]*\) failed with code 718")
         self.assertEqual(self.mapping(port)["NewInternalClient"], "192.168.50.12")
-        self.assertRegex(self.upnpc("-d", str(port), "tcp", code=None), r"UPNP_DeletePortMapping\(\) (failed with code|returned) :? ?(606|714)")
+        self.assertRegex(self.upnpc("-d", str(port), "tcp", code=None),
+                         r"UPNP_DeletePortMapping\(\) (failed with code|returned) :? ?(606|714)")
         self.assertIsNotNone(self.mapping(port))
 
-    def test_pinholes_of_an_ipv4_gateway_are_refused_in_words(self):
-        """Without IPv6 there is no firewall to open: upnpc is told so and ends by itself."""
+    def test_a_pinhole_is_refused_where_there_is_no_ipv6(self):
+        """upnpc sends AddPinhole whatever the description says: it is told no, and the gateway goes on."""
         text = self.upnpc("-A", "", "0", "2001:db8::11", str(self.port()), "6", "60", code=None)
-        self.assertNotIn("Unique ID", text.replace("UniqueID", "Unique ID") if re.search(r"UniqueID: *\d", text) else "")
-        self.assertNotRegex(text, r"(?i)segmentation")
+        self.assertRegex(text, r"AddPinhole\(.*\) failed with code -?\d+")
         self.upnpc("-D", "1", code=None)
         self.assertRegex(self.upnpc("-s"), "Status : Connected")
 
@@ -224,9 +224,10 @@ class GssdpDiscover(UpnpCase):
 
     def test_a_search_for_version_1_finds_it(self):
         for target in (upnp.ROOT_DEVICE, upnp.IGD + "1", upnp.WANIP + "1"):
-            self.assertRegex(self.discovered("-t", target), rf"(?s){re.escape(target)}.*Location:\s*http://{re.escape(LAN)}:", target)
+            self.assertRegex(self.discovered("-t", target), rf"(?s){re.escape(target)}.*Location:\s*http://{LAN}:", target)
 
     def test_nothing_is_found_for_a_kind_it_is_not(self):
+        self.assertIn("Location", self.discovered("-t", upnp.IGD + "1"))
         self.assertNotIn("Location", self.discovered("-t", "urn:schemas-upnp-org:device:MediaServer:1"))
 
 
@@ -305,14 +306,14 @@ class Libminiupnpc(UpnpCase):
         return done.stdout
 
     def test_finds_adds_lists_and_deletes(self):
-        self.assertRegex(self.program("find"), rf"^gateway http://{re.escape(LAN)}:\d+/\S* own {re.escape(DEVICE1)} external {re.escape(EXTERNAL)}$")
+        self.assertRegex(self.program("find"), rf"^gateway http://{LAN}:\d+/\S* own {DEVICE1} external {EXTERNAL}$")
         port, wanted = self.port(), self.port()
         service = self.tcp_service(port, name=b"miniupnpc:")
         self.assertIn(f"mapped {wanted}\n", self.program("add", "tcp", wanted, port, 600))
         self.mapped_to_device1(wanted, port)
         self.reached(service, wanted)
         for way in ("list", "range"):
-            match = re.search(rf"^entry tcp {wanted} {re.escape(DEVICE1)}:{port} (\d+) libminiupnpc program$", self.program(way), re.M)
+            match = re.search(rf"^entry tcp {wanted} {DEVICE1}:{port} (\d+) libminiupnpc program$", self.program(way), re.M)
             self.assertIsNotNone(match, way)
             self.assertTrue(0 < int(match[1]) <= 600)
         self.assertIn(f"deleted {wanted}\n", self.program("delete", "tcp", wanted))
@@ -356,6 +357,14 @@ class Transmission(UpnpCase):
 
 @needs("qbittorrent-nox")
 class Qbittorrent(UpnpCase):
+    def page(self, path, form=b""):
+        """What its page on loopback answers."""
+        answer = upnp.exchange(self.lab.device1, ("127.0.0.1", 18080), upnp.request(
+            "POST", f"http://127.0.0.1:18080/api/v2/{path}",
+            [("Content-Type", "application/x-www-form-urlencoded"), ("Connection", "close")], form))
+        self.assertEqual(answer.status, 200, answer)
+        return answer.body.decode()
+
     def test_maps_its_port_and_unmaps_it_when_told_to(self):
         """It forgets to unmap when it ends, so it is told before, by its page on loopback."""
         home, port = self.directory("qbittorrent"), self.port()
@@ -384,13 +393,13 @@ WebUI\\LocalHostAuth=false
 WebUI\\HostHeaderValidation=false
 General\\Locale=C
 """)
-        program = self.lines("qbittorrent-nox", f"--profile={home}", env={**os.environ, "HOME": home, "LC_ALL": "C.UTF-8"})
+        self.lines("qbittorrent-nox", f"--profile={home}", env={**os.environ, "HOME": home, "LC_ALL": "C.UTF-8"})
         entry = wait_until("qbittorrent's port is mapped", lambda: self.mapping(port), 40)
         self.assertEqual((entry["NewInternalClient"], int(entry["NewInternalPort"])), (DEVICE1, port))
         self.lab.internet.connect((EXTERNAL, port), (FAR, 0)).close()
-        form = b"json=" + urllib.parse.quote('{"upnp": false}').encode()
-        told = upnp.exchange(self.lab.device1, ("127.0.0.1", 18080), upnp.request(
-            "POST", "http://127.0.0.1:18080/api/v2/app/setPreferences",
-            [("Content-Type", "application/x-www-form-urlencoded"), ("Connection", "close")], form))
-        self.assertEqual(told.status, 200, program.lines)
+        wait_until("its UDP port is mapped", lambda: self.mapping(port, "udp"))
+        # it drops a wish to unmap that comes while it still waits for an answer of the gateway
+        wait_until("qbittorrent knows that both are", lambda: set(re.findall(
+            rf"port mapping succeeded[^}}]*(TCP|UDP)/{port}", self.page("log/main"))) == {"TCP", "UDP"})
+        self.page("app/setPreferences", b"json=" + urllib.parse.quote('{"upnp": false}').encode())
         self.shut(port)
