@@ -414,6 +414,7 @@ class Daemon:
 class Lab:
     """The four hosts. `guest` and `vpn` add those links; `wan` False leaves the WAN without an address and a route."""
 
+    build = os.path.join(ROOT, "build")
     daemon_path = os.path.join(ROOT, "build/bin/sallyportd")
     cli_path = os.path.join(ROOT, "build/bin/sallyport")
     data_plane = "tun"
