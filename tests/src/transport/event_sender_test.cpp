@@ -306,6 +306,20 @@ TEST_F(EventSenderTest, ASubscriberThatDoesNotAnswerIsGivenUp) {
   EXPECT_EQ(sender->counts().timed_out, 1u);
 }
 
+TEST_F(EventSenderTest, TheTimeForConnectingDoesNotCountWhenTheAnswerIsAwaited) {
+  EventSender::Options options;
+  options.connect_time = 100ms;
+  EXPECT_EQ(result_of(
+                [](int connection) {
+                  Subscriber::read_event(connection);
+                  std::this_thread::sleep_for(400ms);
+                  Subscriber::say(connection, "HTTP/1.1 200 OK\r\n\r\n");
+                  Subscriber::wait_for_end(connection);
+                },
+                options),
+            answered(200));
+}
+
 TEST_F(EventSenderTest, ASubscriberThatNeverReadsIsGivenUp) {
   Subscriber subscriber{nullptr};
   EventSender::Options options;
