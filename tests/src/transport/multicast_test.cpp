@@ -216,6 +216,7 @@ class MulticastTest : public testing::Test {
     for (const auto* address : {"fe80::2/64", "2001:db8::2/64"})
       stranger.ip(std::string{"addr add "} + address + " dev eth0 nodad");
     stranger.ip("route add fd00:1::/64 via 2001:db8::1");
+    ASSERT_TRUE(reaches(alice, "192.168.1.1") && reaches(guest, "192.168.2.1") && reaches(stranger, "203.0.113.1"));
     open();
   }
   void TearDown() override { close(); }
@@ -236,6 +237,15 @@ class MulticastTest : public testing::Test {
     io.stop();
     loop.join();
     watcher.reset();
+  }
+  /// Waits until a new cable carries packets both ways: what is sent before is lost, and a silence would say nothing.
+  static bool reaches(const Namespace& host, const std::string& address) {
+    HostSocket socket{host};
+    for (int attempt = 0; attempt < 100; ++attempt) {
+      socket.send("?", address, 9);  // nobody is there: an ICMP error says that it arrived
+      if (socket.receive(100)) return true;
+    }
+    return false;
   }
   /// On a thread of the gateway's namespace.
   bool serve(std::vector<std::string> lan, bool six = true) {
@@ -387,7 +397,9 @@ TEST_F(MulticastTest, WhatItSaysIsHeardOnThatInterfaceAndOnThisMachineOnly) {
   sockaddr_in from{};
   header.msg_name = &from;
   header.msg_namelen = sizeof from;
-  ASSERT_EQ(::recvmsg(there.descriptor(), &header, 0), 4);
+  pollfd waiting{there.descriptor(), POLLIN, 0};
+  ASSERT_EQ(::poll(&waiting, 1, 5000), 1) << "sent " << counts().sent << ", failed " << counts().send_failed;
+  ASSERT_EQ(::recvmsg(there.descriptor(), &header, MSG_DONTWAIT), 4);
   int ttl = 0;
   std::memcpy(&ttl, CMSG_DATA(CMSG_FIRSTHDR(&header)), sizeof ttl);
   EXPECT_EQ(ttl, 2);
@@ -472,6 +484,7 @@ TEST_F(MulticastTest, ServesInterfacesAsTheyComeAndGo) {
   gateway.ip("addr add 192.168.2.1/24 dev late0");
   guest.ip("addr add 192.168.2.2/24 dev eth1");
   guest.ip("route add default dev eth1");
+  ASSERT_TRUE(reaches(guest, "192.168.2.1"));
   EXPECT_TRUE(serve_now({"lan0", "late0"})) << why;
   expect_answer(guest, "192.168.2.1", "192.168.2.1");
   ASSERT_TRUE(gateway.ip("link del late0"));
