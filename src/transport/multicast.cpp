@@ -199,7 +199,7 @@ class MulticastService::Impl : public std::enable_shared_from_this<Impl> {
 
   /// An empty device: the socket for all others.
   Descriptor open(int family, const std::string& device, std::string& why) const;
-  bool join(const Served& served, std::string& why) const;
+  bool join(Served& served, std::string& why) const;
   bool serve_family(int family, std::span<const nat::PlaneInterface> lan, std::span<const Ipv6Addresses> ipv6,
                     std::string& why);
   void wait(const std::shared_ptr<Served>& served);
@@ -285,8 +285,8 @@ Descriptor MulticastService::Impl::open(int family, const std::string& device, s
   return socket;
 }
 
-bool MulticastService::Impl::join(const Served& served, std::string& why) const {
-  const int socket = const_cast<Served&>(served).socket.native_handle();
+bool MulticastService::Impl::join(Served& served, std::string& why) const {
+  const int socket = served.socket.native_handle();
   bool good = true;
   if (served.family == AF_INET) {
     ip_mreqn request{};
@@ -502,13 +502,7 @@ bool MulticastService::Impl::send(const wire::Outgoing& datagram) {
     control->cmsg_len = CMSG_LEN(sizeof info);
     std::memcpy(CMSG_DATA(control), &info, sizeof info);
   }
-  const int socket = (*served)->socket.native_handle();
-  // Twice: an ICMP error that an earlier answer met is told here once, and is none of this datagram's business.
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    if (::sendmsg(socket, &header, MSG_DONTWAIT) >= 0) return true;
-    if (errno != EINTR && errno != ECONNREFUSED) return false;
-  }
-  return false;
+  return ::sendmsg((*served)->socket.native_handle(), &header, MSG_DONTWAIT) >= 0;
 }
 
 MulticastService::MulticastService(asio::io_context& io, wire::DatagramCore& core, const Clock& clock,

@@ -28,6 +28,8 @@ class SearchLimit {
   enum class Verdict : std::uint8_t { pass, source_over, total_over };
 
   explicit SearchLimit(Options options) : options_{options}, total_tokens_{double(options.total_per_second)} {}
+  SearchLimit(SearchLimit&&) = default;  // a copy would point into the original
+  SearchLimit& operator=(SearchLimit&&) = default;
 
   /// `search`, `answers` and `whole_set` are octets: of the search, of what would answer it, and of the answers
   /// to a search for everything. What does not pass costs its source nothing.
