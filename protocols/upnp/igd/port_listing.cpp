@@ -15,7 +15,7 @@ constexpr std::string_view head =
     " xsi:schemaLocation=\"urn:schemas-upnp-org:gw:WANIPConnection"
     " http://www.upnp.org/schemas/gw/WANIPConnection-v2.xsd\">\n";
 constexpr std::string_view tail = "</p:PortMappingList>\n";
-constexpr std::size_t piece = 2048;
+constexpr std::size_t piece = 8192;
 /// Entries looked at for one piece, so that a list of others' entries does not hold up the rest (POL-FAIR-04).
 constexpr std::size_t most_looked_at = 2000;
 

@@ -24,7 +24,7 @@ struct ListingWish {
   std::uint32_t most = 0;       ///< 0: all
 };
 
-/// The PortMappingList document, unescaped, in pieces of some 2 KiB, each of whole characters. Empty when no
+/// The PortMappingList document in pieces of some 8 KiB; it holds no "]]>". Empty when no
 /// entry fits. `entries` outlives the source; remaining times are those at `now`.
 std::unique_ptr<http::BodySource> port_listing(const EntryService& entries, const ListingWish& wish, TimePoint now);
 

@@ -64,16 +64,17 @@ http::Response response(unsigned status, std::string body) {
   return response;
 }
 
-class EscapedText final : public http::BodySource {
+/// In a CDATA section: miniupnpc reads the document inside as it stands and decodes no references.
+class DocumentText final : public http::BodySource {
  public:
-  EscapedText(const Call& call, std::unique_ptr<http::BodySource> text)
-      : begin_{success_begin(call)}, end_{success_end(call)}, text_{std::move(text)} {}
+  DocumentText(const Call& call, std::unique_ptr<http::BodySource> text)
+      : begin_{success_begin(call) + "<![CDATA["}, end_{"]]>" + success_end(call)}, text_{std::move(text)} {}
 
   std::string next() override {
     if (!begin_.empty()) return std::exchange(begin_, {});
     if (text_) {
-      const auto piece = text_->next();
-      if (!piece.empty()) return xml::escape(piece);
+      auto piece = text_->next();
+      if (!piece.empty()) return piece;
       text_.reset();
     }
     return std::exchange(end_, {});
@@ -140,9 +141,9 @@ std::string success_end(const Call& call) {
   return out;
 }
 
-http::Response success(const Call& call, std::unique_ptr<http::BodySource> text) {
+http::Response success(const Call& call, std::unique_ptr<http::BodySource> document) {
   auto streamed = response(200, {});
-  streamed.source = std::make_shared<EscapedText>(call, std::move(text));
+  streamed.source = std::make_shared<DocumentText>(call, std::move(document));
   return streamed;
 }
 

@@ -41,9 +41,9 @@ class SuccessWriter {
 std::string success_begin(const Call& call);
 std::string success_end(const Call& call);
 
-/// Success with one `out` argument of any length. `text` yields it unescaped, each piece ending between two
-/// characters; a piece may grow sixfold by escaping, so 2 KiB is a good size.
-http::Response success(const Call& call, std::unique_ptr<http::BodySource> text);
+/// Success with one `out` argument that is itself an XML document, of any length. `document` yields it in pieces;
+/// it holds no "]]>", which a writer that escapes every ">" in its texts never makes.
+http::Response success(const Call& call, std::unique_ptr<http::BodySource> document);
 
 /// 500 with the error and what it means to the call's service (UDA-3-04).
 http::Response error(const description::ServiceTable& service, unsigned code);

@@ -109,7 +109,7 @@ class Pieces : public http::BodySource {
 };
 
 // POL-TXT-03, WIC-LST-01
-TEST(SoapResponse, StreamsALongArgumentToTheSameOctets) {
+TEST(SoapResponse, StreamsADocumentAsMiniupnpcReadsIt) {
   const auto list = call("GetListOfPortMappings", 2);
   for (const auto& pieces :
        {std::vector<std::string>{}, std::vector<std::string>{"<a>", "b&amp;c", "</a>"}}) {
@@ -122,7 +122,8 @@ TEST(SoapResponse, StreamsALongArgumentToTheSameOctets) {
     EXPECT_EQ(streamed.source->next(), "");
     std::string whole;
     for (const auto& piece : pieces) whole += piece;
-    EXPECT_EQ(body, SuccessWriter{list}.text(whole).take().body);
+    // miniupnpc decodes no references: what it gets is what stands between the marks
+    EXPECT_NE(body.find("<NewPortListing><![CDATA[" + whole + "]]></NewPortListing>"), std::string::npos) << body;
     const auto document = xml::Document::parse(body);
     ASSERT_TRUE(document.has_value());
     EXPECT_EQ(body_of(*document).first().first().text(), whole);
