@@ -939,6 +939,19 @@ TEST_F(LeaseServiceTest, ALeaseWhosePortCannotBeHadAgainIsLostAndTheEpochRestart
   EXPECT_FALSE(service->status().warnings.empty());
 }
 
+TEST_F(LeaseServiceTest, WhatOthersKeepIsThereAfterARestart) {  // UDA-2-03, UDA-1.2-11, POL-WEB-08
+  boot();
+  EXPECT_FALSE(service->kept("upnp.uuid"));
+  service->keep("upnp.uuid", "00ff");
+  service->keep("upnp.boot_id", "6");
+  service->keep("upnp.boot_id", "7");
+  EXPECT_EQ(service->kept("upnp.boot_id"), "7") << "before it is on disk too";
+  commit();
+  restart();
+  EXPECT_EQ(service->kept("upnp.uuid"), "00ff");
+  EXPECT_EQ(service->kept("upnp.boot_id"), "7");
+}
+
 TEST_F(LeaseServiceTest, NumbersAreNeverGivenTwice) {
   boot();
   std::set<std::uint64_t> numbers;

@@ -105,6 +105,37 @@ INSTANTIATE_TEST_SUITE_P(
       return name + "_" + std::to_string(row.index);
     });
 
+TEST_F(IgdTest, AKeyThatNamesNothingLawful) {  // WIC-SPEC-03, WIC-DEL-04, POL-NUM-01, POL-NUM-02, UPNP-X-17
+  boot_igd();
+  ASSERT_EQ(ask_wan("AddPortMapping", mapping()).code(), 0u);
+  struct Row {
+    const char* argument;
+    const char* value;
+    unsigned code;
+  };
+  const Row rows[] = {{"NewProtocol", "SCTP", 600},       {"NewProtocol", "", 402},      {"NewExternalPort", "70536", 601},
+                      {"NewExternalPort", "http", 402},   {"NewExternalPort", "", 402},  {"NewExternalPort", "5000x", 402},
+                      {"NewRemoteHost", "a.example", 402}, {"NewExternalPort", "0", 714}};
+  for (const auto* action : {"GetSpecificPortMappingEntry", "DeletePortMapping"}) {
+    for (const auto& row : rows)
+      EXPECT_EQ(ask_wan(action, with(entry_key(), row.argument, row.value)).code(), row.code) << action << row.value;
+    for (const auto* missing : {"NewRemoteHost", "NewExternalPort", "NewProtocol"})
+      EXPECT_EQ(ask_wan(action, without(entry_key(), missing)).code(), 402u) << action << missing;
+  }
+  EXPECT_TRUE(is_open(5000)) << "70536 is not 5000";
+}
+
+TEST_F(IgdTest, TheCallerIsWhoConnected) {  // ACL-04, WIC-ADD-04, POL-TGT-01
+  boot_igd();
+  for (const auto* field : {"X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"}) {
+    auto request = soap_request(std::string{wan_ip_type} + "2", "WANIPConn1", "AddPortMapping", mapping(camera), console);
+    request.fields.add(field, camera.to_string());
+    EXPECT_EQ(send(std::move(request))->code(), 606u) << field;
+  }
+  EXPECT_EQ(ask_wan("AddPortMapping", mapping(console), address("fe80::10")).code(), 606u) << "by IPv6 nobody is an IPv4 host";
+  EXPECT_EQ(service->entry_count(), 0u);
+}
+
 TEST_F(IgdTest, WhatIsSloppyButClear) {  // UPNP-X-04, UPNP-X-05, UDA-3-16, UDA-3-17, WIC-SPEC-05, POL-NUM-01
   boot_igd();
   EXPECT_EQ(ask_wan("AddPortMapping", with(mapping(), "NewProtocol", " tcp ")).code(), 0u);
@@ -173,6 +204,16 @@ TEST_F(IgdTest, AddAnyFindsAPort) {  // WIC-ANY-01..05, UPNP-X-12
   EXPECT_EQ(ask_wan("AddAnyPortMapping", mapping(), console, 1).code(), 401u) << "version 1 has no such action";
 }
 
+TEST_F(IgdTest, NoPortIsLeft) {  // WIC-ANY-04, WIC-ADD-21
+  policy.external_ports = {5000, 5001};
+  boot_igd();
+  for (const auto* external_port : {"5000", "5001"})
+    ASSERT_EQ(ask_wan("AddPortMapping", mapping(camera, external_port), camera).code(), 0u);
+  for (const auto* wanted : {"0", "5000", "6000"})
+    EXPECT_EQ(ask_wan("AddAnyPortMapping", mapping(console, wanted)).code(), 728u) << wanted;
+  EXPECT_EQ(service->entry_count(), 2u);
+}
+
 TEST_F(IgdTest, RemoteHostIsPartOfTheName) {  // WIC-ADD-15, WIC-ADD-16, WIC-DEL-06, POL-TGT-07
   boot_igd();
   ASSERT_EQ(ask_wan("AddPortMapping", with(mapping(), "NewRemoteHost", "198.51.100.7")).code(), 0u);
@@ -190,6 +231,29 @@ TEST_F(IgdTest, DisabledAndEnabled) {  // WIC-ADD-17, POL-TGT-09
   EXPECT_EQ(ask_wan("GetSpecificPortMappingEntry", entry_key())["NewEnabled"], "0");
   ASSERT_EQ(ask_wan("AddPortMapping", mapping()).code(), 0u);
   EXPECT_TRUE(plane.at(Transport::tcp, 5000, now())->spec.enabled);
+}
+
+TEST_F(IgdTest, AStaticMappingStandsAboveAll) {  // WIC-ADD-20, POL-OWN-05, policy.md, section 3
+  policy.statics.push_back({Transport::tcp, port(2222), {camera, port(22)}, "ssh", "test:1"});
+  boot_igd();
+  const auto shown = ask_wan("GetGenericPortMappingEntry", {{"NewPortMappingIndex", "0"}});
+  EXPECT_EQ(shown["NewExternalPort"], "2222");
+  EXPECT_EQ(shown["NewPortMappingDescription"], "ssh");
+  EXPECT_EQ(shown["NewLeaseDuration"], "0");
+  EXPECT_EQ(ask_wan("AddPortMapping", mapping(console, "2222")).code(), 718u);
+  EXPECT_EQ(ask_wan("AddPortMapping", mapping(camera, "2222"), camera).code(), 718u) << "not even for its own target";
+  EXPECT_NE(ask_wan("AddAnyPortMapping", mapping(console, "2222"))["NewReservedPort"], "2222");
+  EXPECT_EQ(ask_wan("DeletePortMapping", entry_key("2222"), camera).code(), 606u);
+  EXPECT_TRUE(is_open(2222));
+}
+
+TEST_F(IgdTest, NoLeaseIsToldBeyondAWeek) {  // WIC-V-05
+  policy.upnp_max = 2'000'000;
+  boot_igd();
+  ASSERT_EQ(ask_wan("AddPortMapping", mapping(console, "5000", "6000", "2000000"), console, 1).code(), 0u);
+  EXPECT_EQ(service->entry_at(0, now())->remaining_s, 2'000'000u);
+  EXPECT_EQ(ask_wan("GetSpecificPortMappingEntry", entry_key())["NewLeaseDuration"], "604800");
+  EXPECT_EQ(ask_wan("GetGenericPortMappingEntry", {{"NewPortMappingIndex", "0"}})["NewLeaseDuration"], "604800");
 }
 
 TEST_F(IgdTest, DescriptionsComeBackAsTheyWere) {  // UDA-3-24, WIC-ADD-19, POL-TXT-01..03, POL-XML-05
@@ -237,6 +301,15 @@ TEST_F(IgdTest, WithoutAnExternalAddress) {  // WIC-02, WIC-03, WIC-07
   EXPECT_EQ(connected["NewUptime"], "90");
   EXPECT_NE(connected.body.find("WANIPConnection:1\""), std::string::npos);  // UDA-3-12
   EXPECT_EQ(ask_wan("RequestConnection").code(), 0u);
+}
+
+TEST_F(IgdTest, AnAddressBehindAnotherNatIsToldAsItIs) {  // IGD-11
+  network.external = {address("100.64.0.7")};
+  boot_igd();
+  EXPECT_EQ(ask_wan("GetExternalIPAddress")["NewExternalIPAddress"], "100.64.0.7");
+  EXPECT_EQ(ask_wan("GetStatusInfo")["NewConnectionStatus"], "Connected");
+  EXPECT_EQ(ask_wan("AddPortMapping", mapping()).code(), 0u);
+  EXPECT_TRUE(is_open(5000));
 }
 
 // --- lists ---
@@ -475,6 +548,18 @@ TEST_F(IgdTest, DescriptionsAndPaths) {  // UDA-2-01, UDA-2-11, UDA-2-14, HTTP-0
   EXPECT_NE(welcome->body.find("203.0.113.7"), std::string::npos);
 }
 
+TEST_F(IgdTest, WhatControlPointsNoLongerSend) {  // UDA-3-20, UDA-3-21, HTTP-02
+  boot_igd();
+  auto request = soap_request(std::string{wan_ip_type} + "1", "WANIPConn1", "GetExternalIPAddress", {}, console);
+  request.method = "M-POST";
+  request.fields.add("MAN", "\"http://schemas.xmlsoap.org/soap/envelope/\"; ns=01");
+  request.fields.add("01-SOAPACTION", "\"urn:schemas-upnp-org:service:WANIPConnection:1#GetExternalIPAddress\"");
+  EXPECT_EQ(send(std::move(request))->status, 501u);
+  const auto query = send(soap_request("urn:schemas-upnp-org:control-1-0", "WANIPConn1", "QueryStateVariable",
+                                       {{"varName", "ConnectionStatus"}}, console));
+  EXPECT_EQ(query->code(), 401u);
+}
+
 TEST_F(IgdTest, ATreeOfVersion1) {  // IGD-08, UPNP-X-03
   options.tree.igd_version = 1;
   boot_igd();
@@ -550,6 +635,23 @@ TEST_F(EventTest, TheTableAndTheAddressAreTold) {  // UDA-4-13, UDA-4-16, WIC-V-
   const auto gone = heard();
   EXPECT_EQ(value(gone, "ExternalIPAddress"), "");
   EXPECT_EQ(value(gone, "ConnectionStatus"), "Disconnected");
+}
+
+TEST_F(EventTest, AnEntryThatIsWrittenAnewIsAChangeOfTheTable) {  // WIC-V-03
+  boot_igd();
+  subscribe();
+  ask_wan("AddPortMapping", mapping());
+  EXPECT_EQ(value(heard(), "SystemUpdateID"), "1");
+  const std::pair<const char*, const char*> changes[] = {
+      {"NewPortMappingDescription", "another game"}, {"NewInternalPort", "6001"}, {"NewEnabled", "0"}};
+  std::string expected = "1";
+  for (const auto& [argument, text] : changes) {
+    ++expected[0];
+    ask_wan("AddPortMapping", with(mapping(), argument, text));
+    const auto told = heard();
+    EXPECT_EQ(value(told, "SystemUpdateID"), expected) << argument;
+    EXPECT_EQ(value(told, "PortMappingNumberOfEntries"), "(none)") << argument << ": there is still one";
+  }
 }
 
 TEST_F(EventTest, ManyChangesAreFewEvents) {  // WIC-V-02
