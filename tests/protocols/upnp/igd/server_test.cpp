@@ -132,7 +132,8 @@ TEST_F(IgdTest, TheCallerIsWhoConnected) {  // ACL-04, WIC-ADD-04, POL-TGT-01
     request.fields.add(field, camera.to_string());
     EXPECT_EQ(send(std::move(request))->code(), 606u) << field;
   }
-  EXPECT_EQ(ask_wan("AddPortMapping", mapping(console), address("fe80::10")).code(), 606u) << "by IPv6 nobody is an IPv4 host";
+  EXPECT_EQ(ask_wan("AddPortMapping", mapping(console), address("fe80::10")).code(), 606u)
+      << "by IPv6 nobody is an IPv4 host";
   EXPECT_EQ(service->entry_count(), 0u);
 }
 
