@@ -180,7 +180,7 @@ class RouterTest : public testing::Test {
     if (!asked.fields.find("Host")) asked.fields.add("Host", "192.168.1.1");
     std::optional<Response> got;
     int answers = 0;
-    router.handle(asked, {}, [&](Response response) {
+    router.handle(Request{asked}, {}, [&](Response response) {
       got = std::move(response);
       ++answers;
     });
