@@ -171,7 +171,8 @@ class Upnpc(UpnpCase):
         self.mapped_to_device1(wanted, tcp)
         self.mapped_to_device1(udp, protocol="udp")
         self.reached(service, wanted)
-        self.upnpc("-d", str(wanted), "tcp", "0", str(udp), "udp")
+        self.upnpc("-d", str(wanted), "tcp")
+        self.upnpc("-d", str(udp), "udp")
         self.shut(wanted)
 
     def test_the_list_by_range_is_that_by_index(self):

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "protocols/upnp/description/text.hpp"
+#include "protocols/upnp/xml/escape.hpp"
 
 namespace sallyport::upnp::description {
 namespace {
@@ -14,7 +14,7 @@ void close(std::string& xml, std::string_view name) { xml.append("</").append(na
 
 void element(std::string& xml, std::string_view name, std::string_view text) {
   open(xml, name);
-  append_escaped(xml, text);
+  upnp::xml::append_escaped(xml, text);
   close(xml, name);
 }
 

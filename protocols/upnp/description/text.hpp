@@ -6,11 +6,6 @@
 
 namespace sallyport::upnp::description {
 
-/// Appends `text` as XML character data: the five markup characters as predefined entities, octets that are
-/// not UTF-8 and characters XML 1.0 (section 2.2) forbids as U+FFFD. Linear; any input gives well-formed
-/// output.
-void append_escaped(std::string& xml, std::string_view text);
-
 /// `text` as a field of a description may hold it: what is not UTF-8 becomes U+FFFD, control characters
 /// become blanks, blanks around it go, and it is cut between characters to at most `max_octets`. The
 /// standard's limits count characters; counting octets keeps within them and within the buffers of control

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "protocols/upnp/http/message.hpp"
+#include "protocols/upnp/xml/escape.hpp"
 #include "sallyport/values/endpoint.hpp"
 
 namespace sallyport::upnp::gena {
@@ -59,26 +60,6 @@ std::optional<Callback> decode_url(std::string_view url) {
   return callback;
 }
 
-/// Text as XML content. What XML 1.0 cannot hold at all becomes U+FFFD.
-void append_escaped(std::string& out, std::string_view text) {
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '\r': out += "&#13;"; break;  // a bare one would be read as a line feed
-      case '\t':
-      case '\n': out += c; break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          out += "\xef\xbf\xbd";
-        } else {
-          out += c;
-        }
-    }
-  }
-}
-
 }  // namespace
 
 std::optional<std::vector<Callback>> decode_callback(std::string_view field, const Address& subscriber) {
@@ -131,7 +112,7 @@ std::string encode_propertyset(std::span<const Property> properties) {
   std::string body = "<?xml version=\"1.0\"?>\n<e:propertyset xmlns:e=\"urn:schemas-upnp-org:event-1-0\">\n";
   for (const auto& [name, value] : properties) {
     body.append("<e:property><").append(name) += '>';
-    append_escaped(body, value);
+    xml::append_escaped(body, value);
     body.append("</").append(name).append("></e:property>\n");
   }
   body += "</e:propertyset>\n";

@@ -1,35 +1,13 @@
 #include "protocols/upnp/description/text.hpp"
 
+#include "protocols/upnp/xml/escape.hpp"
+
 #include <gtest/gtest.h>
 
 #include <pugixml.hpp>
 
 namespace sallyport::upnp::description {
 namespace {
-
-std::string escaped(std::string_view text) {
-  std::string xml;
-  append_escaped(xml, text);
-  return xml;
-}
-
-// UDA-2-01, POL-TXT-03
-TEST(DescriptionText, EscapesMarkupAndReplacesWhatXmlForbids) {
-  EXPECT_EQ(escaped("a<b>&\"c'"), "a&lt;b&gt;&amp;&quot;c&apos;");
-  EXPECT_EQ(escaped("]]>"), "]]&gt;");
-  EXPECT_EQ(escaped("Küche \xF0\x9F\x8F\xA0"), "Küche \xF0\x9F\x8F\xA0");
-  for (const std::string_view bad :
-       {std::string_view{"\0", 1}, std::string_view{"\x01"}, std::string_view{"\x1b"},
-        std::string_view{"\xff"}, std::string_view{"\xEF\xBF\xBE"}, std::string_view{"\xEF\xBF\xBF"},
-        std::string_view{"\x80"}, std::string_view{"\xc3"}})
-    EXPECT_EQ(escaped(bad), "\xEF\xBF\xBD") << testing::PrintToString(bad);
-  EXPECT_EQ(escaped("\xC0\xAF"), "\xEF\xBF\xBD\xEF\xBF\xBD") << "an overlong slash";
-  EXPECT_EQ(escaped("\xE0\x80\xAF").size(), 9u) << "in three octets";
-  EXPECT_EQ(escaped("\xF0\x80\x80\xAF").size(), 12u) << "in four";
-  EXPECT_EQ(escaped("\xED\xA0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD") << "a surrogate";
-  EXPECT_EQ(escaped("\xF4\x90\x80\x80").size(), 12u) << "above U+10FFFF";
-  EXPECT_EQ(escaped("\xF4\x8F\xBF\xBD"), "\xF4\x8F\xBF\xBD");
-}
 
 TEST(DescriptionText, StaysWellFormedWhateverThreeOctetsComeTogether) {
   // the octets at which UTF-8 and XML change their minds
@@ -40,10 +18,10 @@ TEST(DescriptionText, StaysWellFormedWhateverThreeOctetsComeTogether) {
     for (const auto b : edges)
       for (const auto c : edges) {
         const std::string text{static_cast<char>(a), static_cast<char>(b), static_cast<char>(c)};
-        const auto xml = "<a>" + escaped(text) + "</a>";
+        const auto element = "<a>" + xml::escape(text) + "</a>";
         pugi::xml_document document;
-        ASSERT_TRUE(document.load_string(xml.c_str())) << xml;
-        ASSERT_EQ(escaped(fit_text(text, 99)).find("&lt;") != std::string::npos,
+        ASSERT_TRUE(document.load_string(element.c_str())) << element;
+        ASSERT_EQ(xml::escape(fit_text(text, 99)).find("&lt;") != std::string::npos,
                   text.find('<') != std::string::npos);
         ASSERT_EQ(fit_text(fit_text(text, 99), 99), fit_text(text, 99)) << "once is enough";
       }

@@ -214,7 +214,7 @@ TEST(GenaPropertyset, EscapesValues) {
   const Property property{"Name", "a<b>&\"'\r\n\t]]>\x01\xc3\xa4"};
   EXPECT_EQ(encode_propertyset({&property, 1}),
             "<?xml version=\"1.0\"?>\n<e:propertyset xmlns:e=\"urn:schemas-upnp-org:event-1-0\">\n"
-            "<e:property><Name>a&lt;b&gt;&amp;\"'&#13;\n\t]]&gt;\xef\xbf\xbd\xc3\xa4</Name></e:property>\n"
+            "<e:property><Name>a&lt;b&gt;&amp;&quot;&apos;&#13;\n\t]]&gt;\xef\xbf\xbd\xc3\xa4</Name></e:property>\n"
             "</e:propertyset>\n");
 }
 
