@@ -52,6 +52,13 @@ std::string undo_file() {
          (known ? '-' + std::to_string(status.st_ino) : std::string{});
 }
 
+/// RFC 1918, and the shared space that carriers number their customers from (RFC 6598).
+bool is_private(const Address& address) {
+  static constexpr Prefix ranges[] = {Prefix::v4(0x0a000000, 8), Prefix::v4(0xac100000, 12),
+                                      Prefix::v4(0xc0a80000, 16), Prefix::v4(0x64400000, 10)};
+  return std::ranges::any_of(ranges, [&](const Prefix& range) { return range.contains(address); });
+}
+
 void make_run_directory() {
   std::error_code error;
   std::filesystem::create_directories(run_directory, error);
@@ -442,6 +449,10 @@ std::vector<std::string> Daemon::own_warnings() const {
   for (const auto& interface : view_.wan) describe(interface, "WAN");
   if (view_.external.empty())
     warnings.push_back("there is no external address: new leases are refused until the WAN has one");
+  else if (is_private(view_.external.front()))
+    warnings.push_back("the external address " + view_.external.front().to_string() +
+                       " is private: another NAT stands between this gateway and the internet, and ports opened "
+                       "here are reached only as far as it lets them be (bridge mode, or forward to this gateway)");
   if (!reload_problem_.empty()) warnings.push_back(reload_problem_);
   if (!udp_problem_.empty())
     warnings.push_back("PCP and NAT-PMP are not answered everywhere: " + udp_problem_);

@@ -242,6 +242,16 @@ class AddressChange(LabCase):
         self.assertTrue(self.daemon.running())
 
 
+class PrivateAddress(LabCase):
+    """A gateway behind another NAT."""
+    flags = ("--external-address", "100.64.3.4")
+
+    def test_a_private_external_address_is_warned_of_IGD_11(self):
+        warnings = self.cli_json("status")["warnings"]
+        self.assertTrue([w for w in warnings if "100.64.3.4 is private" in w], warnings)
+        self.assertEqual(self.client().natpmp_address().address, "100.64.3.4")
+
+
 class PinnedAddress(LabCase):
     """--external-address pins: WAN changes move nothing, and it need not be on the interface."""
     flags = ("--external-address", "203.0.114.20")

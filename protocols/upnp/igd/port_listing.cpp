@@ -95,9 +95,11 @@ class Listing final : public http::BodySource {
 
 std::string_view shown_description(const Entry& entry) noexcept {
   if (!entry.description.empty()) return entry.description;
+  // macOS and iOS map the discard port, where nobody listens, to learn their external address
+  const bool probe = entry.internal.port.number() == 9;
   switch (entry.via) {
-    case Via::pcp: return "PCP";
-    case Via::natpmp: return "NAT-PMP";
+    case Via::pcp: return probe ? "PCP (address probe)" : "PCP";
+    case Via::natpmp: return probe ? "NAT-PMP (address probe)" : "NAT-PMP";
     case Via::upnp:
     case Via::admin:
     case Via::config: break;

@@ -28,18 +28,28 @@ Result<std::unique_ptr<Server>> Server::make(Dependencies dependencies, const Se
                                              TimePoint now) {
   auto tree = make_tree(options.tree);
   if (!tree) return tree.error();
-  return std::unique_ptr<Server>{new Server{std::move(dependencies), options, std::move(*tree), now}};
+  auto old = options.tree;
+  old.igd_version = 1;
+  old.uda_minor = 0;
+  auto old_tree = make_tree(old);
+  if (!old_tree) return old_tree.error();
+  return std::unique_ptr<Server>{
+      new Server{std::move(dependencies), options, std::move(*tree), std::move(*old_tree), now}};
 }
 
-Server::Server(Dependencies dependencies, const ServerOptions& options, description::Tree tree, TimePoint now)
+Server::Server(Dependencies dependencies, const ServerOptions& options, description::Tree tree,
+               description::Tree old_tree, TimePoint now)
     : mappings_{dependencies.mappings},
       entries_{dependencies.entries},
       wan_{std::move(dependencies.wan)},
       options_{options},
       tree_{std::move(tree)},
       config_id_{description::config_id(tree_)},
+      old_tree_{std::move(old_tree)},
       documents_{description::render_all(tree_)},
+      old_documents_{description::render_all(old_tree_)},
       default_connection_{default_connection_service(tree_)},
+      old_default_connection_{default_connection_service(old_tree_)},
       events_{std::move(dependencies.random)} {
   mappings_.add_listener(*this);
   if (mappings_.external_address()) connected_since_ = now;
@@ -56,14 +66,18 @@ void Server::set_options(const ServerOptions& options) noexcept {
 }
 
 void Server::add_routes() {
-  for (const auto& document : documents_)
-    router_.add(document.path, "GET", [&document](const http::Request& request, const http::Done& done) {
+  for (const auto& document : documents_) {
+    const auto old = std::ranges::find(old_documents_, document.path, &description::Document::path);
+    const auto* for_old = old == old_documents_.end() ? &document : &*old;
+    router_.add(document.path, "GET", [&document, for_old](const http::Request& request, const http::Done& done) {
+      const auto& shown = wants_version_1(request) ? *for_old : document;
       http::Response response;
-      response.fields.add("CONTENT-TYPE", std::string{document.content_type});
+      response.fields.add("CONTENT-TYPE", std::string{shown.content_type});
       http::add_content_language(request, response);
-      response.body = document.body;
+      response.body = shown.body;
       done(std::move(response));
     });
+  }
   router_.add("/", "GET", [this](const http::Request&, const http::Done& done) { done(welcome()); });
   for (const auto* device : description::all_devices(tree_))
     for (const auto& service : device->services) {
@@ -148,6 +162,17 @@ std::string_view Server::link_status() const {
 
 // --- control ---
 
+/// Windows and the Xbox map nothing where they meet a device, service or action of version 2.
+bool Server::wants_version_1(const http::Request& request) noexcept {
+  const auto agent = request.fields.find("User-Agent");
+  if (!agent) return false;
+  const auto has = [&](std::string_view word) {
+    return std::ranges::search(*agent, word, {}, [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c; })
+               .begin() != agent->end();
+  };
+  return has("microsoft") || has("xbox");
+}
+
 const Server::Route* Server::find_route(std::string_view action) noexcept {
   static constexpr Route routes[] = {
       {"AddPortMapping", &Server::add_entry},
@@ -186,7 +211,8 @@ const Server::Route* Server::find_route(std::string_view action) noexcept {
 
 void Server::control(http::Request request, const description::ServiceTable& table, TimePoint now,
                      http::Done done) {
-  Context context{{request.interface, request.peer, 0, request.local}, now, std::move(done)};
+  Context context{{request.interface, request.peer, 0, request.local}, wants_version_1(request), now,
+                  std::move(done)};
   const auto decoded = soap::decode_request(std::move(request), table, may_be_empty);
   if (const auto* fault = std::get_if<soap::Fault>(&decoded)) return context.done(soap::response(*fault));
   if (const auto* error = std::get_if<soap::HttpError>(&decoded)) return context.done(soap::response(*error));
@@ -222,12 +248,14 @@ void Server::get_traffic(const soap::Call& call, Context& context) {
 // --- Layer3Forwarding ---
 
 void Server::get_default_connection(const soap::Call& call, Context& context) {
-  context.done(soap::SuccessWriter{call}.text(default_connection_).take());
+  context.done(soap::SuccessWriter{call}
+                   .text(context.wants_version_1 ? old_default_connection_ : default_connection_)
+                   .take());
 }
 
 void Server::set_default_connection(const soap::Call& call, Context& context) {
   const std::string_view wanted = call.argument("NewDefaultConnectionService");
-  if (wanted == default_connection_) return context.done(soap::SuccessWriter{call}.take());
+  if (wanted == default_connection_ || wanted == old_default_connection_) return context.done(soap::SuccessWriter{call}.take());
   const auto half = [](std::string_view text, bool second) {
     const auto comma = text.find(',');
     if (comma == text.npos) return second ? std::string_view{} : text;

@@ -73,6 +73,7 @@ class Server final : public ServiceListener {
   /// Where a request came from, and how to answer it.
   struct Context {
     Contact contact;
+    bool wants_version_1 = false;  ///< see wants_version_1()
     TimePoint now;
     http::Done done;
   };
@@ -89,9 +90,11 @@ class Server final : public ServiceListener {
     TimePoint at;
   };
 
-  Server(Dependencies dependencies, const ServerOptions& options, description::Tree tree, TimePoint now);
+  Server(Dependencies dependencies, const ServerOptions& options, description::Tree tree,
+         description::Tree old_tree, TimePoint now);
   void add_routes();
   void control(http::Request request, const description::ServiceTable& table, TimePoint now, http::Done done);
+  static bool wants_version_1(const http::Request& request) noexcept;
   static const Route* find_route(std::string_view action) noexcept;
 
   // WANIPConnection
@@ -130,8 +133,10 @@ class Server final : public ServiceListener {
   ServerOptions options_;
   const description::Tree tree_;
   const std::uint32_t config_id_;
-  const std::vector<description::Document> documents_;
-  const std::string default_connection_;
+  /// What clients that give up at anything of version 2 are shown: the same device as version 1.
+  const description::Tree old_tree_;
+  const std::vector<description::Document> documents_, old_documents_;
+  const std::string default_connection_, old_default_connection_;
   std::vector<Address> own_;
   http::Router router_;
   TimePoint now_{};  ///< of the request that the router is handling

@@ -561,6 +561,38 @@ TEST_F(IgdTest, WhatControlPointsNoLongerSend) {  // UDA-3-20, UDA-3-21, HTTP-02
   EXPECT_EQ(query->code(), 401u);
 }
 
+TEST_F(IgdTest, WindowsAndTheXboxSeeVersion1) {  // UPNP-X-03
+  boot_igd();
+  for (const auto* agent : {"Microsoft-Windows/10.0 UPnP/1.0 Microsoft-Windows-UPnP/1.0", "Xbox UPnP/1.0 x"}) {
+    auto ask = [&](http::Request request) {
+      request.fields.add("User-Agent", agent);
+      return *send(std::move(request));
+    };
+    const auto root = ask(plain("GET", "/rootDesc.xml"));
+    EXPECT_NE(root.body.find("InternetGatewayDevice:1<"), std::string::npos);
+    EXPECT_EQ(root.body.find(":2<"), std::string::npos);
+    const auto service_description = ask(plain("GET", "/scpd/WANIPConn1.xml"));
+    EXPECT_EQ(service_description.body.find("AddAnyPortMapping"), std::string::npos);
+    EXPECT_NE(service_description.body.find("<name>AddPortMapping<"), std::string::npos);
+    const std::string type = "urn:schemas-upnp-org:service:Layer3Forwarding:1";
+    const auto present = ask(soap_request(type, "L3Forwarding1", "GetDefaultConnectionService", {}, console))["NewDefaultConnectionService"];
+    EXPECT_NE(present.find(":WANConnectionDevice:1,"), std::string::npos) << present;
+  }
+  const auto udn = [](const std::string& body) { return body.substr(body.find("<UDN>"), 46); };
+  auto windows = plain("GET", "/rootDesc.xml");
+  windows.fields.add("User-Agent", "Microsoft-Windows/10.0");
+  EXPECT_EQ(udn(send(windows)->body), udn(send(plain("GET", "/rootDesc.xml"))->body)) << "it is the same device";
+  EXPECT_NE(send(plain("GET", "/rootDesc.xml"))->body.find("InternetGatewayDevice:2<"), std::string::npos);
+}
+
+TEST_F(IgdTest, AnAddressProbeIsLabelled) {
+  boot_igd();
+  auto probe = natpmp(console, 9);
+  granted(probe);
+  EXPECT_EQ(ask_wan("GetGenericPortMappingEntry", {{"NewPortMappingIndex", "0"}})["NewPortMappingDescription"],
+            "NAT-PMP (address probe)");
+}
+
 TEST_F(IgdTest, ATreeOfVersion1) {  // IGD-08, UPNP-X-03
   options.tree.igd_version = 1;
   boot_igd();
