@@ -87,6 +87,17 @@ def opened_by_natpmpc(host, external, internal, protocol, seconds=3600):
     return int(match[1])
 
 
+def opened_by_upnpc(host, device, internal, external, protocol):
+    """upnpc searches for the gateway, asks for the port and reads back what it got."""
+    done = host.call("upnpc", "-m", "eth0", "-a", device, str(internal), str(external), protocol)
+    match = re.search(rf"external {re.escape(EXTERNAL)}:(\d+) .*is redirected to internal {re.escape(device)}:{internal}",
+                      done.stdout)
+    if not match:
+        failures = [line for line in done.stdout.splitlines() if "failed" in line or "No IGD" in line]
+        raise Failed((failures or (done.stderr or done.stdout).strip().splitlines() or ["upnpc said nothing"])[-1])
+    return int(match[1])
+
+
 def opened_by_pcp(host, *words):
     done = host.call(PCP_MAP, LAN, *words)
     match = re.search(r"-> .*|open: .*", done.stdout)

@@ -62,12 +62,36 @@ TEST(LeaseJson, HasNullsWhereNothingIsKnownOrNothingEnds) {
   EXPECT_TRUE(row["device"]["mac"].is_null());
   EXPECT_TRUE(row["device"]["name"].is_null());
 
+  view.kind = LeaseKind::static_;
+  view.via = Via::config;
+  view.created = {};
+  out.clear();
+  append_lease(out, view, {}, at);
+  EXPECT_TRUE(json::parse(out)["created"].is_null());
+
   view.kind = LeaseKind::implicit;
   view.id.clear();
   out.clear();
   append_lease(out, view, {}, at);
   row = json::parse(out);
   for (const auto* key : {"id", "via", "created"}) EXPECT_TRUE(row[key].is_null()) << key;
+}
+
+TEST(LeaseJson, HoldsWhatOnlyUpnpCanAsk) {
+  auto view = lease();
+  view.via = Via::upnp;
+  view.state = LeaseState::disabled;
+  view.remotes = {{*Prefix::parse("198.51.100.9"), {}}};
+  view.lifetime_s.reset();
+  view.deadline.reset();
+  std::string out;
+  append_lease(out, view, {}, at);
+  const auto row = json::parse(out);
+  EXPECT_EQ(row["via"], "upnp");
+  EXPECT_EQ(row["state"], "disabled");
+  EXPECT_EQ(row["remote"], json::array({"198.51.100.9"}));
+  EXPECT_TRUE(row["lifetime_s"].is_null() && row["remaining_s"].is_null());
+  EXPECT_EQ(row["created"], "2026-03-01T00:00:00Z");
 }
 
 TEST(JsonText, IsValidWhateverADeviceWrote) {
