@@ -315,7 +315,9 @@ std::string status_text(const admin::Status& status, bool color) {
        std::to_string(status.leases) +
            (status.blocks > 0 ? ", and " + std::to_string(status.blocks) + " blocked (list --blocked)" : ""));
   line("mappings",
-       std::to_string(status.mappings) + " (" + std::to_string(status.implicit_mappings) + " implicit)");
+       std::to_string(status.mappings) + " (" +
+           (status.static_mappings > 0 ? std::to_string(status.static_mappings) + " static, " : std::string{}) +
+           std::to_string(status.implicit_mappings) + " implicit)");
   line("flows", std::to_string(status.flows) + ", " + amount(status.packets) + " packets so far");
   line("store",
        printable(status.store_state) + (status.store_reason ? ": " + printable(*status.store_reason) : ""));

@@ -2237,6 +2237,7 @@ ServiceStatus LeaseService::Impl::status() const {
   ServiceStatus status;
   status.leases = table_.size();
   status.mappings = table_.mapping_count() + statics_.size();
+  status.statics = statics_.size();
   status.blocks = blocks_.size();
   status.granted = granted_;
   status.renewed = renewed_;

@@ -127,6 +127,7 @@ TEST(StatusJson, HasEveryMemberOfTheContract) {
   lease::ServiceStatus service;
   service.leases = 2;
   service.mappings = 1;
+  service.statics = 1;
   service.store_state = "read-only: the disk is full";
   const auto status = json::parse(status_json(daemon, service, 77));
   for (const auto* key :
@@ -135,6 +136,7 @@ TEST(StatusJson, HasEveryMemberOfTheContract) {
     EXPECT_TRUE(status.contains(key)) << key;
   EXPECT_EQ(status["epoch_s"], 77);
   EXPECT_EQ(status["mappings"], 4);
+  EXPECT_EQ(status["static_mappings"], 1);
   EXPECT_EQ(status["store"]["state"], "read-only");
   EXPECT_EQ(status["store"]["reason"], "the disk is full");
   EXPECT_EQ(status["warnings"], (json{"same", "plane"}));

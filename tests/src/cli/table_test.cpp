@@ -232,6 +232,9 @@ TEST(StatusText, PutsWarningsFirst) {
             "flows        0, 0 packets so far\n"
             "store        read-only: the disk is full\n"
             "epoch        0s\n");
+  status.mappings = 3;
+  status.static_mappings = 1;
+  EXPECT_NE(status_text(status, false).find("mappings     3 (1 static, 0 implicit)\n"), std::string::npos);
   EXPECT_NE(status_text(status, true).find("\x1b[1;31mWARNING\x1b[0m"), std::string::npos);
 }
 
