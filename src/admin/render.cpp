@@ -202,7 +202,7 @@ void append_lease(std::string& out, const LeaseView& lease, const DeviceIdentity
     out += "null";
   }
   out += ",\"created\":";
-  if (implicit || lease.kind == LeaseKind::static_)  // the configuration does not say since when
+  if (implicit)
     out += "null";
   else
     append(out, lease.created);

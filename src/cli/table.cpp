@@ -354,8 +354,10 @@ std::string lease_text(const admin::Lease& lease) {
   else
     line("left", "forever");
   if (lease.created)
-    line("created", time_text(*lease.created) + ", renewed " + std::to_string(lease.renewals) +
-                        (lease.renewals == 1 ? " time" : " times"));
+    line("created", time_text(*lease.created) +
+                        (lease.kind == "static" ? std::string{}
+                                                : ", renewed " + std::to_string(lease.renewals) +
+                                                      (lease.renewals == 1 ? " time" : " times")));
   line("in", amount(lease.packets_in) + " packets, " + amount(lease.bytes_in) +
                  (lease.bytes_in < 10000 ? " B" : "B"));
   line("out", amount(lease.packets_out) + " packets, " + amount(lease.bytes_out) +

@@ -62,13 +62,6 @@ TEST(LeaseJson, HasNullsWhereNothingIsKnownOrNothingEnds) {
   EXPECT_TRUE(row["device"]["mac"].is_null());
   EXPECT_TRUE(row["device"]["name"].is_null());
 
-  view.kind = LeaseKind::static_;
-  view.via = Via::config;
-  view.created = {};
-  out.clear();
-  append_lease(out, view, {}, at);
-  EXPECT_TRUE(json::parse(out)["created"].is_null());
-
   view.kind = LeaseKind::implicit;
   view.id.clear();
   out.clear();

@@ -200,6 +200,12 @@ TEST(LeaseText, SaysWhatADisabledLeaseWithoutEndIs) {
   EXPECT_NE(text.find("left         forever\n"), text.npos) << text;
 }
 
+TEST(LeaseText, OfAStaticMappingSaysNothingOfRenewals) {
+  auto one = lease("k7f2", "192.168.1.20", {}, 443);
+  one.kind = "static";
+  EXPECT_NE(lease_text(one).find("created      2026-03-01 14:02:07 UTC\n"), std::string::npos);
+}
+
 TEST(LeaseText, BreaksALongListOfFarEnds) {
   auto one = lease("k7f2", "192.168.1.20", {}, 3075);
   for (int i = 0; i < 12; ++i) one.remote.push_back("198.51.100." + std::to_string(100 + i));
