@@ -21,11 +21,11 @@ PCP_MAP = os.path.join(ROOT, "build/bin/pcp_map")
 HOME = FAR  # where the people on the internet sit
 
 PICTURE = f"""
-   internet             gateway (sallyportd)         devices of the LAN
+   internet            gateway (sallyportd)           devices of the LAN
    {FAR} ----- {EXTERNAL} | {LAN} --+-- 192.168.50.11
-                                                   |   console 1, web, NAS
-                                                   +-- 192.168.50.12
-                                                       console 2, camera, files
+                                                    |   console 1, web, NAS
+                                                    +-- 192.168.50.12
+                                                        console 2, camera, files
 """
 
 
@@ -84,6 +84,22 @@ def opened_by_natpmpc(host, external, internal, protocol, seconds=3600):
     match = re.search(r"Mapped public port (\d+)", done.stdout)
     if done.returncode != 0 or not match:
         raise Failed((done.stdout + done.stderr).strip().splitlines()[-1])
+    return int(match[1])
+
+
+def upnpc(host, *words):
+    """What upnpc printed. It searches for the gateway each time, for 2 seconds."""
+    done = host.call("upnpc", *words)
+    if "Found valid IGD" not in done.stdout:
+        raise Failed("upnpc found no gateway: " + ((done.stdout + done.stderr).strip().splitlines() or ["no word"])[-1].strip())
+    return done.stdout
+
+
+def opened_by_upnpc(host, *words):
+    told = upnpc(host, *words)
+    match = re.search(rf"external {re.escape(EXTERNAL)}:(\d+) \w+ is redirected to internal", told)
+    if not match:
+        raise Failed(told.strip().splitlines()[-1])
     return int(match[1])
 
 
@@ -155,8 +171,8 @@ def tell(story, lab):
 
     story.chapter("The gateway starts")
     story.command("gateway", "sallyportd", "--lan", "br0", "--wan", "wan0", "--data-plane", lab.data_plane)
-    story.daemon = daemon = lab.daemon({"listen": {"lan": ["br0"], "wan": ["wan0"]}, "log": {"level": "info"}}, start=False)
-    story.step("It says `sallyportd ready`: packets flow, PCP and NAT-PMP are answered.", lambda: daemon.start(),
+    story.daemon = daemon = lab.daemon({"listen": {"protocols": ["pcp", "natpmp", "upnp"]}, "log": {"level": "info"}}, start=False)
+    story.step("It says `sallyportd ready`: packets flow, PCP, NAT-PMP, UPnP are answered.", lambda: daemon.start(),
                f"{Lab.daemon_path} --config FILE")
     def seen_outside():
         with UdpEcho(internet, 7000) as site:
@@ -194,11 +210,12 @@ def tell(story, lab):
     story.step("Console 1 reaches console 2 through the router's own address (hairpin).", hairpin)
 
     story.chapter("A camera, watched from the internet")
-    camera = Camera(two, 554)
+    camera = Camera(two, 8554)
     stack.callback(camera.close)
-    story.command("camera", PCP_MAP, LAN, "554", "--external", "8554", "--description", "camera")
-    eye = story.step(lambda port: f"The camera opened its stream at {EXTERNAL}:{port}.",
-                     lambda: opened_by_pcp(two, "554", "--external", "8554", "--description", "camera"))
+    by_upnp = ("-e", "camera", "-a", "192.168.50.12", "8554", "8554", "tcp")
+    story.command("camera", "upnpc", *by_upnp)
+    eye = story.step(lambda port: f"The camera found the gateway by UPnP and opened {EXTERNAL}:{port}.",
+                     lambda: opened_by_upnpc(two, *by_upnp), f"upnpc {' '.join(by_upnp)}")
     viewer = story.step("Someone on the internet starts to watch.", lambda: internet.connect((EXTERNAL, eye), (HOME, 0)))
     stack.callback(viewer.close)
     story.step(lambda n: f"Pictures arrive: {n} in the first second.", lambda: pictures(viewer, 8))
@@ -251,6 +268,14 @@ def tell(story, lab):
         return lab.leases(daemon)
 
     rows = story.step(lambda rows: f"{len(rows) if isinstance(rows, list) else 'All'} leases, whoever asked by whatever protocol, in one list.", listed)
+    story.command("camera", "upnpc", "-l")
+
+    def listed_by_upnp():
+        entries = re.findall(r"^ *\d+ (?:TCP|UDP) .*", upnpc(two, "-l"), re.M)
+        print("\n".join("   " + line for line in entries))
+        return len(entries) == len(rows) and entries
+
+    story.step("A device sees the same list by UPnP, the leases of other protocols too.", listed_by_upnp, "upnpc -l")
     revoked = next(row["id"] for row in rows if row["external"]["port"] == eye)
 
     story.chapter("The admin takes the camera's port back, for a day")
@@ -260,12 +285,12 @@ def tell(story, lab):
     story.step("A new viewer finds the door shut.", lambda: lab_module.tcp_shut(internet, (EXTERNAL, eye)))
 
     def asks_again():
-        done = two.call(PCP_MAP, LAN, "554", "--external", "8554", "--tries", "1")
+        done = two.call(PCP_MAP, LAN, "8554", "--external", "8554", "--tries", "1")
         if done.returncode == 0:
             raise Failed("it was given a port again: " + done.stdout)
-        return "refused" in done.stderr
+        return "code 606" in upnpc(two, *by_upnp) and "refused" in done.stderr
 
-    story.step("The camera asks again and is refused.", asks_again)
+    story.step("The camera asks again by UPnP, then tries PCP: refused both times.", asks_again)
     story.step("The others did not notice: console 2 still answers.",
                lambda: udp_ask(internet, (EXTERNAL, second), (HOME, 0))[0].startswith(b"console 2"))
 
@@ -273,7 +298,7 @@ def tell(story, lab):
     inside = [stack.enter_context(host.sniff("eth0")) for host in (one, two)]
     time.sleep(0.5)
     import wire
-    for to, port in ((EXTERNAL, 40000), (EXTERNAL, 22), ("192.168.50.11", 22), ("192.168.50.12", 554)):
+    for to, port in ((EXTERNAL, 40000), (EXTERNAL, 5000), ("192.168.50.11", 22), ("192.168.50.12", 8554)):
         packet = wire.tcp(HOME, 5555, to, port, wire.SYN)
         internet.send_frame("eth0", gateway.mac("wan0"), packet)
         internet.send_frame("eth0", gateway.mac("wan0"), wire.udp(HOME, 5555, to, port, b"let me in"))

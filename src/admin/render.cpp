@@ -294,6 +294,8 @@ std::string status_json(const DaemonStatus& daemon, const lease::ServiceStatus& 
   append(out, service.leases);
   out += ",\"mappings\":";
   append(out, service.mappings + daemon.plane.implicit_mappings);
+  out += ",\"static_mappings\":";
+  append(out, service.statics);
   out += ",\"implicit_mappings\":";
   append(out, daemon.plane.implicit_mappings);
   out += ",\"flows\":";

@@ -70,6 +70,25 @@ std::string join(const std::vector<std::string>& texts) {
   return out;
 }
 
+/// The far ends that may come in, short: "198.51.100.10", "198.51.100.10 +2".
+std::string far_text(const admin::Lease& lease) {
+  if (lease.remote.empty()) return {};
+  return printable(lease.remote.front()) +
+         (lease.remote.size() > 1 ? " +" + std::to_string(lease.remote.size() - 1) : std::string{});
+}
+
+/// What the device says of itself; for a lease that is open to some only, first to whom. Rows that differ in
+/// nothing else (UPnP's RemoteHost) are told apart by it, so it is what stays when the column is narrow.
+std::string description_text(const admin::Lease& lease, std::size_t width) {
+  const auto description = printable(lease.description);
+  const auto far = far_text(lease);
+  if (far.empty()) return cut(description, width);
+  const auto from = "from " + far;
+  if (columns(from) > width) return cut(far, width);
+  if (description.empty() || columns(from) + 4 > width) return from;
+  return cut(from + ": " + description, width);
+}
+
 constexpr std::string_view red_bold = "\x1b[1;31m", bold = "\x1b[1m", green = "\x1b[32m", dim = "\x1b[2m",
                            plain = "\x1b[0m";
 
@@ -192,7 +211,9 @@ LeaseTable::LeaseTable(const std::vector<admin::Lease>& sample, std::size_t widt
   const std::size_t fixed = id_ + 2 + 2 + 5 + 2 + external_ + 4 + internal_ + 2 + via_ + 2 + left_ + 2;
   const std::size_t rest = width > fixed ? width - fixed : 0;
   // the device is cut last: who it is matters more than what it says of itself
-  device_ = std::clamp<std::size_t>(widest_device, 6, std::max<std::size_t>(rest > 12 ? rest - 12 : 6, 6));
+  std::size_t least = 12;
+  for (const auto& lease : sample) least = std::max(least, std::min<std::size_t>(columns(far_text(lease)), 15));
+  device_ = std::clamp<std::size_t>(widest_device, 6, std::max<std::size_t>(rest > least ? rest - least : 6, 6));
   description_ = rest > device_ ? rest - device_ : 1;
 }
 
@@ -218,7 +239,7 @@ std::string LeaseTable::row(const admin::Lease& lease) const {
                                  " -> " + padded(std::to_string(lease.internal_port), internal_) + "  " +
                                  padded(lease.via ? printable(*lease.via) : "-", via_) + "  " +
                                  padded(left, std::max(left_, left.size()), true) + "  " +
-                                 cut(printable(lease.description), description_));
+                                 description_text(lease, description_));
 }
 
 std::string block_table(const std::vector<admin::Block>& blocks, std::size_t width) {
@@ -294,7 +315,9 @@ std::string status_text(const admin::Status& status, bool color) {
        std::to_string(status.leases) +
            (status.blocks > 0 ? ", and " + std::to_string(status.blocks) + " blocked (list --blocked)" : ""));
   line("mappings",
-       std::to_string(status.mappings) + " (" + std::to_string(status.implicit_mappings) + " implicit)");
+       std::to_string(status.mappings) + " (" +
+           (status.static_mappings > 0 ? std::to_string(status.static_mappings) + " static, " : std::string{}) +
+           std::to_string(status.implicit_mappings) + " implicit)");
   line("flows", std::to_string(status.flows) + ", " + amount(status.packets) + " packets so far");
   line("store",
        printable(status.store_state) + (status.store_reason ? ": " + printable(*status.store_reason) : ""));
@@ -317,9 +340,13 @@ std::string lease_text(const admin::Lease& lease) {
   line("protocol", printable(lease.protocol));
   line("external", endpoint(lease.external_address, lease.external_port));
   line("internal", endpoint(lease.internal_address, lease.internal_port));
-  line("remote", lease.remote.empty() ? "everybody" : join(lease.remote));
+  line("remote", lease.remote.empty() ? "everybody" : wrapped(join(lease.remote), 13));
   line("description", printable(lease.description));
-  line("state", printable(lease.state) + ", " + printable(lease.kind) +
+  const auto* meaning = lease.state == "disabled"  ? " (nothing comes in until its device enables it)"
+                        : lease.state == "pending" ? " (not in force yet)"
+                        : lease.state == "ending"  ? " (no longer in force)"
+                                                   : "";
+  line("state", printable(lease.state) + meaning + ", " + printable(lease.kind) +
                     (lease.via ? ", via " + printable(*lease.via) : ""));
   if (lease.remaining_s)
     line("left",
@@ -327,8 +354,10 @@ std::string lease_text(const admin::Lease& lease) {
   else
     line("left", "forever");
   if (lease.created)
-    line("created", time_text(*lease.created) + ", renewed " + std::to_string(lease.renewals) +
-                        (lease.renewals == 1 ? " time" : " times"));
+    line("created", time_text(*lease.created) +
+                        (lease.kind == "static" ? std::string{}
+                                                : ", renewed " + std::to_string(lease.renewals) +
+                                                      (lease.renewals == 1 ? " time" : " times")));
   line("in", amount(lease.packets_in) + " packets, " + amount(lease.bytes_in) +
                  (lease.bytes_in < 10000 ? " B" : "B"));
   line("out", amount(lease.packets_out) + " packets, " + amount(lease.bytes_out) +
@@ -341,14 +370,16 @@ std::string event_line(const admin::Event& event, std::string_view time, std::si
   const auto& lease = event.lease;
   std::string what = printable(event.event);
   if (event.reason != "requested") what += " (" + printable(event.reason) + ")";
+  const auto left = event.event == "ended" ? std::string{} : left_text(lease);
+  const std::size_t more = left.size() > 7 ? left.size() - 7 : 0;  // "disabled": the device gives way
   auto line = padded(lease.id.empty() ? "-" : printable(lease.id), 4) + "  " +
-              padded(device_text(lease.device), 18) + "  " + padded(printable(lease.protocol), 3) + " " +
+              padded(device_text(lease.device), 18 - more) + "  " + padded(printable(lease.protocol), 3) + " " +
               padded(std::to_string(lease.external_port), 5, true) + " -> " +
               padded(std::to_string(lease.internal_port), 5) + "  " +
-              padded(event.event == "ended" ? "" : left_text(lease), 7, true);
+              padded(left, 7 + more, true);
   const auto paint = event.event == "granted" ? green : event.event == "ended" ? red_bold : dim;
   line = padded(time, 8) + "  " + painted(padded(what, 15), paint, color) + "  " + line;
-  if (width > 90 && !lease.description.empty()) line += "  " + cut(printable(lease.description), width - 80);
+  if (width > 90) line += "  " + description_text(lease, width - 82);
   return without_trailing_blanks(std::move(line));
 }
 

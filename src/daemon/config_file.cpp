@@ -533,7 +533,8 @@ void read_policy(Section& in, Config::Policy& policy) {
 void read_limits(Section& in, Config::Limits& limits) {
   in.limit("leases_per_device", limits.leases_per_device);
   in.limit("leases_total", limits.leases_total);
-  in.limit("requests_per_second", limits.requests_per_second);
+  constexpr std::uint64_t highest_rate = 1'000'000'000;  // bursts are up to three times as many
+  in.integer("requests_per_second", limits.requests_per_second, 0, highest_rate);
   in.limit("mappings_per_device", limits.mappings_per_device);
   in.limit("flows_per_device", limits.flows_per_device);
   in.limit("flows_total", limits.flows_total);
@@ -544,7 +545,7 @@ void read_limits(Section& in, Config::Limits& limits) {
   in.limit("connections_total", limits.connections_total);
   in.limit("subscriptions_per_device", limits.subscriptions_per_device);
   in.limit("subscriptions_total", limits.subscriptions_total);
-  in.limit("searches_per_second", limits.searches_per_second);
+  in.integer("searches_per_second", limits.searches_per_second, 0, highest_rate);
   in.limit("searches_total", limits.searches_total);
   in.limit("http_head", limits.http_head);
   in.limit("http_body", limits.http_body);

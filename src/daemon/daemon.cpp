@@ -306,6 +306,11 @@ void Daemon::reload() {
   keep(config.admin.socket, config_.admin.socket, "admin.socket");
   keep(config.listen.http_port, config_.listen.http_port, "listen.http_port");
   keep(config.listen.igd_version, config_.listen.igd_version, "listen.igd_version");
+  keep(config.limits.http_head, config_.limits.http_head, "limits.http_head");
+  keep(config.limits.http_body, config_.limits.http_body, "limits.http_body");
+  keep(config.limits.http_head_timeout, config_.limits.http_head_timeout, "limits.http_head_timeout");
+  keep(config.limits.http_request_timeout, config_.limits.http_request_timeout, "limits.http_request_timeout");
+  keep(config.limits.http_idle_timeout, config_.limits.http_idle_timeout, "limits.http_idle_timeout");
   config_ = std::move(config);
 
   const auto now = clock_.now();

@@ -69,6 +69,22 @@ std::string system_token() {
   return "Linux/" + std::string{release.substr(0, end)};
 }
 
+/// Limits as configured, where 0 stands for none.
+std::size_t most(std::uint32_t limit, std::size_t none) { return limit == 0 ? none : limit; }
+std::chrono::seconds time_limit(std::uint32_t seconds) {
+  return seconds == 0 ? std::chrono::hours{24 * 365} : std::chrono::seconds{seconds};
+}
+constexpr std::size_t no_octet_limit = std::size_t{1} << 30;
+constexpr std::size_t no_count_limit = 65536;
+
+ssdp::SearchLimit::Options search_limit(const Config& config) {
+  ssdp::SearchLimit::Options limit;
+  limit.per_second = config.limits.searches_per_second;
+  limit.burst = 3 * config.limits.searches_per_second;
+  limit.total_per_second = static_cast<std::uint32_t>(most(config.limits.searches_total, 1'000'000'000));
+  return limit;
+}
+
 std::string product_token() { return std::string{"Sallyport/"} + SALLYPORT_VERSION; }
 
 ssdp::Tree ssdp_tree(const igd::Server& server) {
@@ -109,15 +125,15 @@ transport::HttpService::Options Upnp::http_options(const Config& config) const {
   transport::HttpService::Options options;
   options.port = config.listen.http_port;
   options.server = system_token() + " UPnP/1.1 " + product_token();
-  options.reader.head_octets = config.limits.http_head;
-  options.reader.body_octets = config.limits.http_body;
+  options.reader.head_octets = most(config.limits.http_head, no_octet_limit);
+  options.reader.body_octets = most(config.limits.http_body, no_octet_limit);
   options.limit.per_second = config.limits.requests_per_second;
   options.limit.burst = 2 * config.limits.requests_per_second;
   options.connections_per_device = config.limits.connections_per_device;
-  options.connections = config.limits.connections_total == 0 ? 65536 : config.limits.connections_total;
-  options.head_time = std::chrono::seconds{config.limits.http_head_timeout};
-  options.request_time = std::chrono::seconds{config.limits.http_request_timeout};
-  options.idle_time = std::chrono::seconds{config.limits.http_idle_timeout};
+  options.connections = most(config.limits.connections_total, no_count_limit);
+  options.head_time = time_limit(config.limits.http_head_timeout);
+  options.request_time = time_limit(config.limits.http_request_timeout);
+  options.idle_time = time_limit(config.limits.http_idle_timeout);
   return options;
 }
 
@@ -137,9 +153,7 @@ Upnp::Upnp(boost::asio::io_context& io, lease::LeaseService& service, const Cloc
   options.product = product_token();
   options.http_port = config.listen.http_port;
   options.description_path = igd_->tree().description_path;
-  options.limit.per_second = config.limits.searches_per_second;
-  options.limit.burst = 3 * config.limits.searches_per_second;
-  options.limit.total_per_second = config.limits.searches_total;
+  options.limit = search_limit(config);
   std::uint64_t seed = 0;
   const auto octets = random_octets();
   for (std::size_t i = 0; i < 8; ++i) seed = seed << 8 | std::to_integer<std::uint64_t>(octets[i]);
@@ -171,11 +185,11 @@ Upnp::~Upnp() {
 void Upnp::configure(const Config& config) {
   igd_->set_options(igd_options(config));
   http_->set_rate(config.limits.requests_per_second, 2 * config.limits.requests_per_second);
-  http_->set_connections(config.limits.connections_per_device,
-                         config.limits.connections_total == 0 ? 65536 : config.limits.connections_total);
+  http_->set_connections(config.limits.connections_per_device, most(config.limits.connections_total, no_count_limit));
+  ssdp_->set_limit(search_limit(config));
   gena::Publisher::Limits limits;
-  limits.per_device = config.limits.subscriptions_per_device;
-  limits.total = config.limits.subscriptions_total;
+  limits.per_device = most(config.limits.subscriptions_per_device, no_count_limit);
+  limits.total = most(config.limits.subscriptions_total, no_count_limit);
   limits.time.usual_s = config.lifetimes.subscription;
   limits.time.longest_s = config.lifetimes.subscription_max;
   igd_->events().set_limits(limits);

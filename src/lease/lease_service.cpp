@@ -54,6 +54,7 @@ struct StaticEntry {
   StaticMapping mapping;
   std::uint64_t number = 0;
   std::optional<nat::Installed> installed;
+  WallTime since;  ///< when it came into the configuration, as far as this process knows
 };
 
 /// What a renewal changed, so that a failed commit can be undone.
@@ -421,7 +422,7 @@ LeaseView LeaseService::Impl::view(const StaticEntry& entry, bool with_counters)
       .description = mapping.description,
       .lifetime_s = {},
       .deadline = {},
-      .created = {},
+      .created = entry.since,
       .renewals = 0,
       .counters = {},
       .nonce = {},
@@ -1881,7 +1882,7 @@ void LeaseService::Impl::install_statics(TimePoint now) {
                               std::to_string(wanted.external.number());
       const auto stored = to_number(store_.get_meta(key));
       statics_.push_back(
-          {wanted, stored ? static_cast<std::uint64_t>(*stored) : next_number(), std::nullopt});
+          {wanted, stored ? static_cast<std::uint64_t>(*stored) : next_number(), std::nullopt, clock_.wall()});
       if (!stored) note(key, std::to_string(statics_.back().number));
       entry = statics_.end() - 1;
     }
@@ -2237,6 +2238,7 @@ ServiceStatus LeaseService::Impl::status() const {
   ServiceStatus status;
   status.leases = table_.size();
   status.mappings = table_.mapping_count() + statics_.size();
+  status.statics = statics_.size();
   status.blocks = blocks_.size();
   status.granted = granted_;
   status.renewed = renewed_;

@@ -74,7 +74,8 @@ struct Block {
 
 struct ServiceStatus {
   std::uint64_t leases = 0;
-  std::uint64_t mappings = 0;
+  std::uint64_t mappings = 0;  ///< static ones too
+  std::uint64_t statics = 0;
   std::uint64_t blocks = 0;
   std::uint64_t granted = 0, renewed = 0, released = 0, expired = 0, revoked = 0, refused = 0;  ///< since the start
   std::string store_state;  ///< "ok", "read-only: REASON", "off"

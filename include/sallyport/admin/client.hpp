@@ -71,8 +71,8 @@ struct Status {
   };
   std::string version, data_plane, data_plane_reason, store_state;
   std::optional<std::string> store_reason;
-  std::uint64_t uptime_s = 0, epoch_s = 0, leases = 0, mappings = 0, implicit_mappings = 0, flows = 0,
-                packets = 0, blocks = 0;
+  std::uint64_t uptime_s = 0, epoch_s = 0, leases = 0, mappings = 0, static_mappings = 0, implicit_mappings = 0,
+                flows = 0, packets = 0, blocks = 0;
   std::vector<Interface> interfaces;
   std::vector<std::string> external_addresses, protocols, warnings;
 };

@@ -18,6 +18,26 @@ constexpr std::string_view may_be_empty[] = {"NewRemoteHost", "NewPortMappingDes
 /// Counts of entries and update ids change with each lease: told at most this often (UDA 1.1, section 4.3.3).
 constexpr std::chrono::milliseconds table_interval{200};
 
+/// From the end of the title to the beginning of the heading: light and dark, for a phone too. No script, nothing loaded.
+constexpr std::string_view welcome_style = R"(</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<style>
+:root{--ink:#1b2430;--soft:#566273;--page:#f2f4f7;--card:#fff;--line:#dde2e8}
+@media(prefers-color-scheme:dark){:root{--ink:#e5e9ef;--soft:#9ca8b7;--page:#11151b;--card:#1a2029;--line:#2e3743}}
+body{margin:0;padding:clamp(1rem,8vw,5rem) 1rem;background:var(--page);color:var(--ink);font:1rem/1.55 system-ui,sans-serif}
+main{max-width:34rem;margin:auto;padding:clamp(1.25rem,5vw,2.25rem);background:var(--card);border:1px solid var(--line);
+border-radius:.75rem}
+h1{margin:0 0 .25rem;font-size:1.6rem}
+p{margin:0}
+dl{display:grid;grid-template-columns:auto 1fr;gap:.4rem 1.75rem;margin:1.5rem 0;padding:1.25rem 0;
+border:solid var(--line);border-width:1px 0}
+dt,.soft{color:var(--soft)}
+dd{margin:0;font-weight:600;overflow-wrap:anywhere}
+code{font-size:.95em;color:var(--ink)}
+</style></head>
+<body><main><h1>)";
+
 std::string to_event_text(const std::optional<Address>& address) {
   return address ? address->to_string() : std::string{};
 }
@@ -310,21 +330,20 @@ void Server::pinhole(const soap::Call& call, Context& context) {
 // --- for people ---
 
 http::Response Server::welcome() const {
-  std::string page =
-      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-      "content=\"width=device-width, initial-scale=1\"><title>";
+  const auto external = mappings_.external_address();
+  std::string page = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>";
+  xml::append_escaped(page, tree_.root.friendly_name);
+  page += welcome_style;
   xml::append_escaped(page, tree_.root.friendly_name);
   page +=
-      "</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:38em;margin:3em auto;padding:0 1em}"
-      "td{padding-right:2em}</style></head><body><h1>";
-  xml::append_escaped(page, tree_.root.friendly_name);
-  page += "</h1><p>This gateway opens ports for the devices of this network that ask for them by UPnP, NAT-PMP or "
-          "PCP.</p><table>";
-  const auto external = mappings_.external_address();
-  page += "<tr><td>External address</td><td>" + (external ? external->to_string() : std::string{"none now"}) +
-          "</td></tr><tr><td>Open ports</td><td>" + std::to_string(entries_.entry_count()) +
-          "</td></tr></table><p>The administrator sees who opened what with <code>sallyport list</code> on the "
-          "gateway.</p></body></html>\n";
+      "</h1>\n<p>This gateway opens ports for the devices of this network that ask for them.</p>\n"
+      "<dl><dt>Internet</dt><dd>";
+  page += external ? "connected" : "not connected: no port can be opened now";
+  page += "</dd>\n<dt>External address</dt><dd>" + (external ? external->to_string() : std::string{"none"});
+  page += "</dd>\n<dt>Open ports</dt><dd>" + std::to_string(entries_.entry_count());
+  page +=
+      "</dd></dl>\n<p class=\"soft\">On the gateway, <code>sallyport list</code> shows who opened what, and "
+      "<code>sallyport revoke</code> closes it.</p>\n</main></body></html>\n";
   http::Response response;
   response.fields.add("CONTENT-TYPE", "text/html; charset=\"utf-8\"");
   response.fields.add("CONTENT-SECURITY-POLICY", "default-src 'none'; style-src 'unsafe-inline'");

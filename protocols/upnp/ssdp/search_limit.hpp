@@ -24,6 +24,7 @@ class SearchLimit {
     std::uint32_t burst = 30;
     std::uint32_t total_per_second = 100;
     std::size_t max_sources = 4096;
+    friend bool operator==(const Options&, const Options&) = default;
   };
   enum class Verdict : std::uint8_t { pass, source_over, total_over };
 

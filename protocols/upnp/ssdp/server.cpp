@@ -174,6 +174,12 @@ void Server::announce_soon(TimePoint now) {
   alive_due_ = now + below(longest_start_wait);
 }
 
+void Server::set_limit(const SearchLimit::Options& limit) {
+  if (options_.limit == limit) return;
+  options_.limit = limit;
+  limit_ = SearchLimit{limit};
+}
+
 void Server::stop() {
   if (stopped_) return;
   stopped_ = true;

@@ -88,6 +88,9 @@ class Server final : public wire::DatagramCore {
   /// Another tree or configuration: byebye for the old one, BOOTID rises, alive for the new one.
   void set_tree(Tree tree, TimePoint now);
 
+  /// From now on; what sources have used up is forgotten when it is another one.
+  void set_limit(const SearchLimit::Options& limit);
+
   /// Orderly end: byebye, twice because UDP loses datagrams (UDA 1.2.3); answers that wait are forgotten and nothing
   /// is heard any more. Drain poll_transmit after it.
   void stop();

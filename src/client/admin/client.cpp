@@ -230,6 +230,7 @@ Answer<Status> Client::status() {
   read(got->object, "epoch_s", status.epoch_s);
   read(got->object, "leases", status.leases);
   read(got->object, "mappings", status.mappings);
+  read(got->object, "static_mappings", status.static_mappings);
   read(got->object, "implicit_mappings", status.implicit_mappings);
   read(got->object, "flows", status.flows);
   read(got->object, "packets", status.packets);

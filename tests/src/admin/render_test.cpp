@@ -70,6 +70,23 @@ TEST(LeaseJson, HasNullsWhereNothingIsKnownOrNothingEnds) {
   for (const auto* key : {"id", "via", "created"}) EXPECT_TRUE(row[key].is_null()) << key;
 }
 
+TEST(LeaseJson, HoldsWhatOnlyUpnpCanAsk) {
+  auto view = lease();
+  view.via = Via::upnp;
+  view.state = LeaseState::disabled;
+  view.remotes = {{*Prefix::parse("198.51.100.9"), {}}};
+  view.lifetime_s.reset();
+  view.deadline.reset();
+  std::string out;
+  append_lease(out, view, {}, at);
+  const auto row = json::parse(out);
+  EXPECT_EQ(row["via"], "upnp");
+  EXPECT_EQ(row["state"], "disabled");
+  EXPECT_EQ(row["remote"], json::array({"198.51.100.9"}));
+  EXPECT_TRUE(row["lifetime_s"].is_null() && row["remaining_s"].is_null());
+  EXPECT_EQ(row["created"], "2026-03-01T00:00:00Z");
+}
+
 TEST(JsonText, IsValidWhateverADeviceWrote) {
   EXPECT_EQ(text("a\"b\\c"), R"("a\"b\\c")");
   EXPECT_EQ(text("\x1b[2J\n\x7f"), R"("\u001b[2J\u000a\u007f")");
@@ -103,6 +120,7 @@ TEST(StatusJson, HasEveryMemberOfTheContract) {
   lease::ServiceStatus service;
   service.leases = 2;
   service.mappings = 1;
+  service.statics = 1;
   service.store_state = "read-only: the disk is full";
   const auto status = json::parse(status_json(daemon, service, 77));
   for (const auto* key :
@@ -111,6 +129,7 @@ TEST(StatusJson, HasEveryMemberOfTheContract) {
     EXPECT_TRUE(status.contains(key)) << key;
   EXPECT_EQ(status["epoch_s"], 77);
   EXPECT_EQ(status["mappings"], 4);
+  EXPECT_EQ(status["static_mappings"], 1);
   EXPECT_EQ(status["store"]["state"], "read-only");
   EXPECT_EQ(status["store"]["reason"], "the disk is full");
   EXPECT_EQ(status["warnings"], (json{"same", "plane"}));

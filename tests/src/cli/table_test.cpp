@@ -65,6 +65,41 @@ TEST(LeaseTable, ReadsWellAt80Columns) {
             "-     192.168.1.22       udp    50000 -> 3074   -           45s\n");
 }
 
+/// As a device opens one port for two far ends by UPnP, and holds a third entry that is switched off.
+std::vector<admin::Lease> of_upnp(const std::string& device, std::optional<std::string> name) {
+  std::vector<admin::Lease> rows;
+  for (const auto* far : {"198.51.100.10", "198.51.100.200", ""}) {
+    auto row = lease("k7f" + std::to_string(2 + rows.size()), device, name, 8556);
+    row.protocol = "tcp";
+    row.via = "upnp";
+    row.description = "camera with quite a long name of its own";
+    if (*far != '\0')
+      row.remote = {far};
+    else
+      row.state = "disabled", row.remaining_s.reset(), row.lifetime_s.reset();
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+TEST(LeaseTable, TellsRowsApartThatDifferInWhoMayComeInOnly) {
+  EXPECT_EQ(table(of_upnp("192.168.50.12", {})),
+            "ID    DEVICE         PROTO    EXT -> INT    VIA         LEFT  DESCRIPTION\n"
+            "k7f2  192.168.50.12  tcp     8556 -> 3074   upnp         58m  from 198.51.100.10\n"
+            "k7f3  192.168.50.12  tcp     8556 -> 3074   upnp         58m  198.51.100.200\n"
+            "k7f4  192.168.50.12  tcp     8556 -> 3074   upnp    disabled  camera with quite…\n");
+
+  const auto named = table(of_upnp("192.168.100.212", "camera-of-the-garden"));
+  for (const auto* far : {"198.51.100.10\n", "198.51.100.200\n", "camera with q"})
+    EXPECT_NE(named.find(far), named.npos) << named;
+  EXPECT_LE(widest(named), 80u);
+  EXPECT_NE(table(of_upnp("192.168.50.12", {}), 110).find("from 198.51.100.10: camera with quite a long"),
+            std::string::npos);
+  auto several = of_upnp("192.168.50.12", {});
+  several.front().remote.emplace_back("198.51.100.20");
+  EXPECT_NE(table(several, 110).find("from 198.51.100.10 +1: camera"), std::string::npos);
+}
+
 TEST(LeaseTable, NeverGetsWiderThanTheTerminal) {
   auto wide = lease("k7f2", "192.168.100.200", "a-device-with-quite-a-long-name-indeed", 65535);
   wide.internal_port = 65535;
@@ -158,6 +193,25 @@ TEST(LeaseText, TellsEverything) {
             "last packet  2026-03-01 14:03:00 UTC\n");
 }
 
+TEST(LeaseText, SaysWhatADisabledLeaseWithoutEndIs) {
+  const auto text = lease_text(of_upnp("192.168.50.12", {}).back());
+  EXPECT_NE(text.find("state        disabled (nothing comes in until its device enables it), explicit, via upnp\n"),
+            text.npos) << text;
+  EXPECT_NE(text.find("left         forever\n"), text.npos) << text;
+}
+
+TEST(LeaseText, OfAStaticMappingSaysNothingOfRenewals) {
+  auto one = lease("k7f2", "192.168.1.20", {}, 443);
+  one.kind = "static";
+  EXPECT_NE(lease_text(one).find("created      2026-03-01 14:02:07 UTC\n"), std::string::npos);
+}
+
+TEST(LeaseText, BreaksALongListOfFarEnds) {
+  auto one = lease("k7f2", "192.168.1.20", {}, 3075);
+  for (int i = 0; i < 12; ++i) one.remote.push_back("198.51.100." + std::to_string(100 + i));
+  EXPECT_LE(widest(lease_text(one)), 80u);
+}
+
 TEST(StatusText, PutsWarningsFirst) {
   admin::Status status;
   status.version = "0.1.0";
@@ -184,6 +238,9 @@ TEST(StatusText, PutsWarningsFirst) {
             "flows        0, 0 packets so far\n"
             "store        read-only: the disk is full\n"
             "epoch        0s\n");
+  status.mappings = 3;
+  status.static_mappings = 1;
+  EXPECT_NE(status_text(status, false).find("mappings     3 (1 static, 0 implicit)\n"), std::string::npos);
   EXPECT_NE(status_text(status, true).find("\x1b[1;31mWARNING\x1b[0m"), std::string::npos);
 }
 
@@ -207,6 +264,10 @@ TEST(EventLine, IsAlignedAndFits) {
   event.event = "changed";
   event.reason = "address_changed";
   EXPECT_LE(columns(event_line(event, "14:02:07", 80, false)), 81u);
+  event.lease.state = "disabled";
+  EXPECT_NE(event_line(event, "14:02:07", 80, false).find("disabled\n"), std::string::npos);
+  EXPECT_LE(columns(event_line(event, "14:02:07", 80, false)), 81u);
+  event.lease.state = "active";
   event = {"ended", "revoked", event.lease};
   EXPECT_EQ(event_line(event, "14:02:07", 80, false),
             "14:02:07  ended (revoked)  k7f2  xbox 192.168.1.20   udp  3075 -> 3074\n");

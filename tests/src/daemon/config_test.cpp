@@ -163,7 +163,7 @@ const Row rows[] = {
     {"[limits]\nleases_per_device = 4294967296\n",
      "a.toml:2:21: limits.leases_per_device: found 4294967296, expected an integer from 0 to 4294967295"},
     {"[limits]\nrequests_per_second = true\n",
-     "a.toml:2:23: limits.requests_per_second: found true, expected an integer from 0 to 4294967295"},
+     "a.toml:2:23: limits.requests_per_second: found true, expected an integer from 0 to 1000000000"},
     {"[limits]\ndescription = 2000\n",
      "a.toml:2:15: limits.description: found 2000, expected an integer from 0 to 1016"},
     {"[limits]\nhttp_head = [1]\n",

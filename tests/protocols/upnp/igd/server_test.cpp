@@ -547,6 +547,9 @@ TEST_F(IgdTest, DescriptionsAndPaths) {  // UDA-2-01, UDA-2-11, UDA-2-14, HTTP-0
   const auto welcome = send(plain("GET", "/"));  // UDA-2-07
   EXPECT_EQ(welcome->status, 200u);
   EXPECT_NE(welcome->body.find("203.0.113.7"), std::string::npos);
+  EXPECT_EQ(welcome->fields.find("Content-Security-Policy"), "default-src 'none'; style-src 'unsafe-inline'");
+  for (const auto* loaded : {"<script", "src=", "href=", "url("})
+    EXPECT_EQ(welcome->body.find(loaded), std::string::npos) << loaded;
 }
 
 TEST_F(IgdTest, WhatControlPointsNoLongerSend) {  // UDA-3-20, UDA-3-21, HTTP-02

@@ -586,6 +586,21 @@ TEST_F(SsdpServer, OfOneSource30SearchesAtOnceAreAnsweredAndOthersNotTheLess) {
   EXPECT_EQ(search(search_for("upnp:rootdevice")).size(), 1U);
 }
 
+TEST_F(SsdpServer, AnotherLimitHoldsFromThenOn) {
+  settle();
+  const auto ask = [&](int searches) {
+    for (int i = 0; i < searches; ++i) server.handle_datagram(octets(search_for("upnp:rootdevice")), to_group, now);
+    return server.waiting();
+  };
+  const SearchLimit::Options strict{.per_second = 1, .burst = 3, .total_per_second = 100};
+  server.set_limit(strict);
+  EXPECT_EQ(ask(10), 3U);
+  server.set_limit(strict);  // the same one again pardons nothing
+  EXPECT_EQ(ask(10), 3U);
+  server.set_limit({.per_second = 0});
+  EXPECT_EQ(ask(20), 23U);
+}
+
 TEST_F(SsdpServer, SearchesForWhatOthersHaveCostNothing) {
   settle();
   for (int i = 0; i < 1000; ++i)
