@@ -172,6 +172,20 @@ class Host:
                     return file.read().strip()
                 file.write(str(value))
 
+    def number(self, device):
+        return self.ip_json("link", "show", device)[0]["ifindex"]
+
+    def link_local(self, device):
+        """Its IPv6 address there, which it has from now on."""
+        for key, value in (("accept_dad", 0), ("accept_ra", 0), ("disable_ipv6", 0)):
+            self.sysctl(f"net.ipv6.conf.{device}.{key}", value)
+
+        def address():
+            return next((a["local"] for a in self.ip_json("-6", "addr", "show", "dev", device)[0].get("addr_info", ())
+                         if a["scope"] == "link" and not a.get("tentative")), None)
+
+        return wait_until(f"{self.role} has a link-local address", address)
+
     def mac(self, device):
         return self.ip_json("link", "show", device)[0]["address"]
 
@@ -196,7 +210,11 @@ class Host:
         return sock
 
     def connect(self, to, source=("0.0.0.0", 0), timeout=None):
-        sock = self.socket(socket.AF_INET, socket.SOCK_STREAM)
+        """IPv6 when `to` is: (address, port, 0, number of the interface)."""
+        six = ":" in to[0]
+        if six and source == ("0.0.0.0", 0):
+            source = ("::", 0)
+        sock = self.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(source)

@@ -2,18 +2,29 @@
 
 import contextlib
 import itertools
+import os
 import socket
 import threading
 import time
 import unittest
 
 import lab as lab_module
+import upnp
 import wire
-from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, PEER, Lab, TcpEcho, UdpEcho, token, wait_until
+from lab import (DEVICE1, DEVICE2, EXTERNAL, FAR, LAN, PEER, Lab, TcpEcho, UdpEcho, tcp_ask, tcp_shut, token, wait_until)
 from wire import Client
 
 CONTROL = 1999  # a static UDP mapping to device1: what arrives there later proves that what came before was dropped
 CONTROL_HOST = "192.168.50.19"  # an address of device1 that only that mapping uses
+
+
+def sanitized(lab):
+    """Whether the daemon is a sanitizer's build, whose memory tells nothing."""
+    cache = os.path.join(getattr(lab, "build", ""), "CMakeCache.txt")
+    if not os.path.exists(cache):
+        return False
+    with open(cache) as file:
+        return any(line.startswith("SALLYPORT_SANITIZE") and line.strip().split("=")[1] for line in file)
 
 
 class LabCase(unittest.TestCase):
@@ -126,6 +137,39 @@ class LabCase(unittest.TestCase):
         found = [row for row in self.leases() if row["protocol"] == protocol and row["external"]["port"] == external]
         self.assertEqual(len(found), 1, f"leases of {protocol} {external}: {found}")
         return found[0]
+
+
+class UpnpCase(LabCase):
+    """With the gateway as each device finds it."""
+
+    config = {"listen": {"protocols": ["pcp", "natpmp", "upnp"]}}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.gateways = {}
+
+    def gateway(self, device=1):
+        if device not in self.gateways:
+            self.gateways[device] = upnp.find(self.lab.devices[device], (DEVICE1, DEVICE2)[device - 1], LAN)
+        return self.gateways[device]
+
+    def wan(self, device=1, version=None):
+        return self.gateway(device).service(upnp.WANIP, version)
+
+    def listener(self, device=1, address=None, **kw):
+        listener = upnp.Listener(self.lab.devices[device], address or (DEVICE1, DEVICE2)[device - 1], **kw)
+        self.addCleanup(listener.close)
+        return listener
+
+    def reached(self, service, external, source=FAR):
+        """By TCP from the internet, and the service sees who it was."""
+        name, own = tcp_ask(self.lab.internet, (EXTERNAL, external), (source, 0))
+        self.assertEqual(name, service.name)
+        self.assertEqual(service.peers[-1], own)
+
+    def shut(self, external, **kw):
+        self.assertTrue(tcp_shut(self.lab.internet, (EXTERNAL, external), **kw), f"tcp {external} is open")
 
 
 class Chatter:

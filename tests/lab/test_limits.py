@@ -6,7 +6,7 @@ import time
 
 import wire
 from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, UdpEcho, wait_until
-from labcase import LabCase, leaks
+from labcase import LabCase, leaks, sanitized
 
 SECONDS = 15
 
@@ -106,10 +106,7 @@ class Fairness(LabCase):
 
 class Memory(LabCase):
     def test_idle_it_stays_below_16_MiB(self):
-        cache = os.path.join(getattr(self.lab, "build", ""), "CMakeCache.txt")
-        if os.path.exists(cache):
-            with open(cache) as file:
-                if any(line.startswith("SALLYPORT_SANITIZE") and line.strip().split("=")[1] for line in file):
-                    self.skipTest("a sanitizer's build needs more memory")
+        if sanitized(self.lab):
+            self.skipTest("a sanitizer's build needs more memory")
         time.sleep(1)
         self.assertLessEqual(self.daemon.rss_kib(), 16 * 1024)

@@ -14,9 +14,9 @@ import unittest
 import urllib.parse
 
 import lab as lab_module
+import labcase
 import upnp
-from lab import DEVICE1, EXTERNAL, FAR, LAN, tcp_ask, tcp_shut, wait_until
-from labcase import LabCase
+from lab import DEVICE1, EXTERNAL, FAR, LAN, wait_until
 
 SECONDS = 60  # the runner begins with what takes longest
 
@@ -66,21 +66,8 @@ class Lines:
         self.process.stdout.close()
 
 
-class UpnpCase(LabCase):
+class UpnpCase(labcase.UpnpCase):
     config = {"listen": {"protocols": ["upnp"]}}
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.gateways = {}
-
-    def gateway(self, device=1):
-        if device not in self.gateways:
-            self.gateways[device] = upnp.find(self.lab.devices[device], f"192.168.50.1{device}", LAN)
-        return self.gateways[device]
-
-    def wan(self, device=1, version=None):
-        return self.gateway(device).service(upnp.WANIP, version)
 
     def mapping(self, external, protocol="tcp"):
         return self.wan().mapping(external, protocol)
@@ -91,15 +78,9 @@ class UpnpCase(LabCase):
                          (DEVICE1, external if internal is None else internal, "1"))
         return entry
 
-    def reached(self, service, external):
-        """From the internet, and the service sees who it was."""
-        name, own = tcp_ask(self.lab.internet, (EXTERNAL, external), (FAR, 0))
-        self.assertEqual(name, service.name)
-        self.assertEqual(service.peers[-1], own)
-
     def shut(self, external, protocol="tcp"):
         wait_until(f"{protocol} {external} is no longer mapped", lambda: self.mapping(external, protocol) is None)
-        self.assertTrue(tcp_shut(self.lab.internet, (EXTERNAL, external)))
+        super().shut(external)
 
     def directory(self, name):
         path = os.path.join(self.lab.directory, name)

@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 from lab import LAN, PATIENCE
 
 GROUP = ("239.255.255.250", 1900)
+GROUP6 = ("ff02::c", 1900)
 DEVICE_NS = "urn:schemas-upnp-org:device-1-0"
 SERVICE_NS = "urn:schemas-upnp-org:service-1-0"
 CONTROL_NS = "urn:schemas-upnp-org:control-1-0"
@@ -182,6 +183,15 @@ def search(host, address, st, mx=1, to=GROUP, seconds=None, enough=None, **kw):
         return heard(sock, (float(mx) + 0.5) if seconds is None else seconds, enough)
 
 
+def search6(host, device, st, mx=1, to=GROUP6[0], seconds=None, enough=None):
+    """The same by IPv6, out of a device."""
+    number = host.number(device)
+    with host.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, number)
+        sock.sendto(msearch(st, mx, host="[FF02::C]:1900"), (to, 1900, 0, number))
+        return heard(sock, (float(mx or 1) + 0.5) if seconds is None else seconds, enough)
+
+
 def notify_socket(host, address):
     """Hears the advertisements of the group on the link of this own address."""
     sock = host.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -194,11 +204,15 @@ def notify_socket(host, address):
 # -- HTTP
 
 class Url:
-    def __init__(self, text):
+    """`scope` is the number of the interface that a link-local IPv6 address is on."""
+
+    def __init__(self, text, scope=0):
         parts = urllib.parse.urlsplit(text)
         self.text, self.host, self.port = text, parts.hostname, parts.port or 80
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self.to, self.authority = (self.host, self.port), f"{self.host}:{self.port}"
+        six = ":" in self.host
+        self.to = (self.host, self.port, 0, scope) if six else (self.host, self.port)
+        self.authority = f"[{self.host}]:{self.port}" if six else f"{self.host}:{self.port}"
 
 
 def exchange(host, to, data, address="0.0.0.0", bodiless=False, timeout=None):
@@ -216,8 +230,8 @@ def request(method, url, pairs=(), body=b"", version="1.1", host_field=True, len
     return f"{method} {url.target} HTTP/{version}\r\n{fields([*own, *pairs])}\r\n".encode() + body
 
 
-def get(host, url, address="0.0.0.0", pairs=(), method="GET", **kw):
-    url = Url(url)
+def get(host, url, address="0.0.0.0", pairs=(), method="GET", scope=0, **kw):
+    url = Url(url, scope)
     return exchange(host, url.to, request(method, url, [("Connection", "close"), *pairs], **kw), address, method == "HEAD")
 
 
@@ -331,10 +345,10 @@ def parse_soap(answer, action=None, service_type=None):
 class Service:
     """One service of a gateway, as a device of the lab sees it."""
 
-    def __init__(self, host, address, service, version=None):
+    def __init__(self, host, address, service, version=None, scope=0):
         self.host, self.address, self.about = host, address, service
         self.type = service.type if version is None else service.type.rpartition(":")[0] + f":{version}"
-        self.control, self.events = Url(service.control), Url(service.events)
+        self.control, self.events = Url(service.control, scope), Url(service.events, scope)
 
     def send(self, data, timeout=None):
         return exchange(self.host, self.control.to, data, self.address, timeout=timeout)
@@ -505,9 +519,9 @@ def parse_event(message):
 # -- a gateway, found the way a stranger finds it
 
 class Gateway:
-    def __init__(self, host, address, location):
-        self.host, self.address, self.location = host, address, location
-        answer = get(host, location, address)
+    def __init__(self, host, address, location, scope=0):
+        self.host, self.address, self.location, self.scope = host, address, location, scope
+        answer = get(host, location, address, scope=scope)
         assert answer is not None and answer.status == 200, f"{location}: {answer}"
         self.answer, self.description = answer, parse_description(answer.body, location)
         self.services = [s for d in all_devices(self.description.root) for s in d.services]
@@ -516,10 +530,10 @@ class Gateway:
         """The first service whose type begins so, asked as `version` of it."""
         found = [s for s in self.services if s.type.startswith(prefix)]
         assert found, f"no {prefix} among {[s.type for s in self.services]}"
-        return Service(self.host, self.address, found[0], version)
+        return Service(self.host, self.address, found[0], version, self.scope)
 
     def scpd(self, service):
-        answer = get(self.host, service.scpd, self.address)
+        answer = get(self.host, service.scpd, self.address, scope=self.scope)
         assert answer is not None and answer.status == 200, f"{service.scpd}: {answer}"
         return parse_scpd(answer.body)
 
