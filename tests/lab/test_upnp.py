@@ -1,6 +1,7 @@
 """The UPnP gateway with sockets: how it is found, what it says it is, doors that open and shut, what it tells."""
 
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -864,6 +865,47 @@ class NotServed(UpnpCase):
         wait_until("the guests have PCP", lambda: guest.ask(wire.pcp_header(wire.ANNOUNCE, 0, "192.168.60.11"), tries=1, timeout=0.5))
         self.assertEqual([vars(p) for p in self.silent()], [])
         self.assertIsNotNone(wan.mapping(port))
+
+
+class FullDisk(UpnpCase):
+    """A store that cannot be written, from the first start on."""
+
+    starts = False
+
+    def test_nothing_is_promised_that_could_not_be_kept_and_it_is_the_same_device_later_POL_STO_04(self):
+        disk = os.path.join(self.lab.directory, "disk")
+        filler = os.path.join(disk, "filler")
+        os.mkdir(disk)
+        lab_module.run("mount", "-t", "tmpfs", "-o", "size=640k,mode=755", "none", disk)
+        self.lab.later(lab_module.run, "umount", "-l", disk)
+        with contextlib.suppress(OSError), open(filler, "ab", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        type(self).daemon = self.lab.daemon(start=False, state=os.path.join(disk, "state"))
+        type(self).start(self.config)
+        wan, port = self.wan(), self.port()
+        self.assertEqual(wan.call("GetExternalIPAddress"), {"NewExternalIPAddress": EXTERNAL})
+        for action in ("AddPortMapping", "AddAnyPortMapping"):
+            self.assertEqual(wan.error(action, wan.mapping_args(port)), 501)
+        self.assertIsNone(wan.mapping(port))
+        os.unlink(filler)
+        wait_until("entries are granted again", lambda: wan.error("AddPortMapping", wan.mapping_args(port)) is None, 60)
+        before = identity(self.gateway())
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertEqual(identity(upnp.find(self.lab.device1, DEVICE1, LAN)), before)
+        self.assertIsNotNone(wan.mapping(port))
+        with contextlib.suppress(OSError), open(filler, "ab", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        for n in range(2000):  # what the journal still has room for
+            if wan.error("AddPortMapping", wan.mapping_args(port, description=f"{n}" * 50)) == 501:
+                break
+        self.assertEqual(wan.error("DeletePortMapping", wan.key(port)), 501)
+        self.assertIsNotNone(wan.mapping(port))
+        os.unlink(filler)
+        wait_until("it is deleted in the end", lambda: wan.error("DeletePortMapping", wan.key(port)) in (None, 714), 60)
+        self.assertIsNone(wan.mapping(port))
 
 
 class BigTable(UpnpCase):
