@@ -207,6 +207,8 @@ class LeaseService::Impl {
                std::function<void(std::size_t, TimePoint)> done);
   ServiceStatus status() const;
   std::optional<std::string> kept(std::string_view name) const {
+    // what could not be written yet counts too: who asks twice must not make it up twice
+    if (const auto known = kept_.find(meta_kept + std::string{name}); known != kept_.end()) return known->second;
     auto value = store_.get_meta(meta_kept + std::string{name});
     if (value) kept_.insert_or_assign(meta_kept + std::string{name}, *value);
     return value;

@@ -43,8 +43,10 @@ constexpr std::size_t kept_capacity = 4096;
 constexpr std::size_t kept_connections = 64;
 constexpr int events_at_once = 128;
 constexpr int accepts_at_once = 64;
-/// Requests and pieces of long answers between two turns of other work.
+/// Requests and pieces of long answers between two turns of other work, and after how long there are no more: a
+/// request may cost a hundred times what another does, and who asks for port 5351 waits behind all of them.
 constexpr int slice = 64;
+constexpr std::chrono::milliseconds slice_time{2};
 constexpr int pieces_at_once = 4;
 /// Unsent octets in the kernel beyond which it takes no more: clients that never read cost it little.
 constexpr int unsent_octets = 64 * 1024;
@@ -757,7 +759,8 @@ void HttpService::Impl::schedule_turn() {
 
 /// One request, or some pieces of a long answer, of one device after the other.
 void HttpService::Impl::turn() {
-  for (int i = 0; i < slice && !turns_.empty(); ++i) {
+  const auto until = clock_.now() + slice_time;
+  for (int i = 0; i < slice && !turns_.empty() && (i == 0 || clock_.now() < until); ++i) {
     auto& device = *turns_.front();
     turns_.pop_front();
     if (!device.ready.empty()) {

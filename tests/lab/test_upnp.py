@@ -1,8 +1,10 @@
 """The UPnP gateway with sockets: how it is found, what it says it is, doors that open and shut, what it tells."""
 
 import contextlib
+import os
 import re
 import shutil
+import socket
 import time
 import unittest
 
@@ -66,6 +68,10 @@ class Announcements(LabCase):
     config = {"listen": {"protocols": ["pcp", "natpmp", "upnp"]}}
     PORTS = 11  # messages of one set: 3 of the root, 2 of each of two devices in it, 1 of each of four services
 
+    def tearDown(self):
+        if self.daemon is not None and self.daemon.running():
+            self.daemon.kill()
+
     def heard(self, sock, nts, count):
         """The next `count` NOTIFYs, which must all be of that kind."""
         out = [m for m, sender in upnp.heard(sock, lab_module.PATIENCE, count) if sender[0] == LAN]
@@ -117,6 +123,22 @@ class Announcements(LabCase):
         self.assertGreater(len(said), 100)
         self.assertEqual({(p.source, p.destination, p.ttl) for p in said}, {(LAN, upnp.GROUP[0], 2)})  # UDA-1.2-13
         self.assertEqual([vars(p) for p in outside.all(lambda p: 1900 in (p.sport, p.dport) or p.destination == upnp.GROUP[0])], [])
+
+
+    def test_another_address_of_the_LAN_is_announced_as_an_update_UDA_1_2_10_11(self):
+        with upnp.notify_socket(self.lab.device1, DEVICE1) as sock:
+            type(self).start(self.config)
+            _, boot_id = self.begins(sock)
+            self.lab.gateway.ip("addr", "add", "192.168.51.1/24", "dev", "br0")
+            try:
+                updates = self.heard(sock, "ssdp:update", self.PORTS)
+                self.assertEqual({(m["bootid.upnp.org"], m["nextbootid.upnp.org"]) for m in updates}, {(str(boot_id), str(boot_id + 1))})
+                alives = [m for m, sender in upnp.heard(sock, lab_module.PATIENCE, 6 * self.PORTS) if m["nts"] == "ssdp:alive"]
+                self.assertEqual(len(alives), 6 * self.PORTS)
+                self.assertEqual({m["bootid.upnp.org"] for m in alives}, {str(boot_id + 1)})
+                self.assertEqual({upnp.Url(m["location"]).host for m in alives}, {LAN, "192.168.51.1"})
+            finally:
+                self.lab.gateway.ip("addr", "del", "192.168.51.1/24", "dev", "br0")
 
 
 class Discovery(UpnpCase):
@@ -321,6 +343,25 @@ class Discovery(UpnpCase):
         self.assertEqual(wall.call("GetFirewallStatus"), {"FirewallEnabled": "1", "InboundPinholeAllowed": "0"})
         self.assertEqual(wall.error("AddPinhole", [("RemoteHost", ""), ("RemotePort", 0), ("InternalClient", self.own6),
                                                    ("InternalPort", 80), ("Protocol", 6), ("LeaseTime", 60)]), 703)
+
+    def test_events_go_to_link_local_IPv6_too(self):
+        scope = self.lab.device1.number("eth0")
+        with self.lab.device1.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind((self.own6, 0, 0, scope))
+            sock.listen(8)
+            sock.settimeout(lab_module.PATIENCE)
+            six = self.gateway6().service()
+            answer = six.subscribe(None, "Second-60", callback=f"<http://[{self.own6}]:{sock.getsockname()[1]}/six>")
+            self.assertEqual(answer.status, 200)
+            conn, peer = sock.accept()
+            with conn:
+                event = upnp.parse_event(upnp.Reader(conn).message(request=True))
+                conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            self.assertEqual((event.sid, event.seq, event.values["ExternalIPAddress"]), (answer["sid"], 0, EXTERNAL))
+            self.assertEqual((peer[0].split("%")[0], event.message.start), (self.lan6, "NOTIFY /six HTTP/1.1"))
+            self.assertEqual(six.unsubscribe(answer["sid"]).status, 200)
+            for callback in (f"<http://{DEVICE1}:7/>", f"<http://[{self.lan6}]:7/>", f"<http://[{self.own6}%eth0]:7/>", "<http://[ff02::1]/>"):
+                self.assertEqual(six.subscribe(None, callback=callback).status, 412, callback)
 
     def test_the_other_services_answer_WCIC_L3F(self):
         common = self.gateway().service(upnp.WAN_COMMON)
@@ -678,8 +719,11 @@ class Changes(UpnpCase):
         wan.add(gone, "UDP")
         wan.delete(gone, "UDP")
         before, ids = self.entries(), sorted((r["id"], r["lifetime_s"]) for r in self.leases())
+        listener = self.listener()
+        sid = wan.subscribe(listener)["sid"]
         self.daemon.kill()
         self.daemon.start()
+        self.assertEqual(wan.renew(sid).status, 412)  # a subscriber learns that it is to begin anew
         self.assertEqual(self.entries(), before)
         self.assertEqual(sorted((r["id"], r["lifetime_s"]) for r in self.leases()), ids)
         self.assertEqual(one.mapping(permanent, "UDP")["NewLeaseDuration"], "0")
@@ -751,6 +795,44 @@ class Changes(UpnpCase):
         self.arrives(service, port)
 
 
+class Configured(UpnpCase):
+    """Version 1 for old clients, lists of one's own, quotas, no permanent entries."""
+
+    config = {"listen": {"protocols": ["pcp", "upnp"], "igd_version": 1, "http_port": 5555}, "policy": {"list": "own"},
+              "limits": {"leases_per_device": 3}, "lifetimes": {"upnp_v1_permanent": False, "upnp_max": 7200}}
+
+    def test_the_whole_tree_is_version_1_IGD_08(self):
+        gateway = self.gateway()
+        self.assertEqual(upnp.Url(gateway.location).port, 5555)
+        kinds = [d.type for d in upnp.all_devices(gateway.description.root)] + [s.type for s in gateway.services]
+        self.assertEqual({kind.rpartition(":")[2] for kind in kinds}, {"1"})
+        actions = gateway.scpd(next(s for s in gateway.services if s.type.startswith(upnp.WANIP))).actions
+        self.assertFalse({"AddAnyPortMapping", "DeletePortMappingRange", "GetListOfPortMappings"} & set(actions))
+        self.assertEqual(self.wan().error("AddAnyPortMapping", self.wan().mapping_args(self.port())), 401)
+        self.assertEqual(self.wan(version=2).error("GetExternalIPAddress"), 401)
+        with upnp.ssdp_socket(self.lab.device1, DEVICE1) as sock:
+            for st in (upnp.IGD + "2", upnp.WANIP + "2", upnp.IGD + "1"):
+                sock.sendto(upnp.msearch(st, mx=None), (LAN, 1900))
+            self.assertEqual([a["st"] for a, _ in upnp.heard(sock, 1)], [upnp.IGD + "1"])
+
+    def test_a_device_sees_its_own_entries_and_has_so_many_WIC_GEN_04_POL_QTA_01(self):
+        mine, theirs = self.wan(1), self.wan(2)
+        a, b, c, d = (self.port() for _ in range(4))
+        theirs.add(d)
+        for n, port in enumerate((a, b, c)):
+            mine.add(port, lease=0 if n == 0 else 60)
+        self.assertTrue(7190 < int(mine.mapping(a)["NewLeaseDuration"]) <= 7200)
+        self.assertEqual([int(e["NewExternalPort"]) for e in mine.mappings()], [a, b, c])
+        self.assertEqual([int(e["NewExternalPort"]) for e in theirs.mappings()], [d])
+        self.assertEqual(mine.call("GetGenericPortMappingEntry", [("NewPortMappingIndex", 2)])["NewExternalPort"], str(c))
+        self.assertIsNone(mine.mapping(d))
+        self.assertEqual(mine.error("AddPortMapping", mine.mapping_args(self.port())), 501)
+        mine.add(b, lease=90)  # what is there goes on
+        mine.delete(c)
+        mine.add(self.port())
+        theirs.add(self.port())
+
+
 class NotServed(UpnpCase):
     """LANs that are translated and have no UPnP: not even a refusal says that there is one."""
 
@@ -783,6 +865,47 @@ class NotServed(UpnpCase):
         wait_until("the guests have PCP", lambda: guest.ask(wire.pcp_header(wire.ANNOUNCE, 0, "192.168.60.11"), tries=1, timeout=0.5))
         self.assertEqual([vars(p) for p in self.silent()], [])
         self.assertIsNotNone(wan.mapping(port))
+
+
+class FullDisk(UpnpCase):
+    """A store that cannot be written, from the first start on."""
+
+    starts = False
+
+    def test_nothing_is_promised_that_could_not_be_kept_and_it_is_the_same_device_later_POL_STO_04(self):
+        disk = os.path.join(self.lab.directory, "disk")
+        filler = os.path.join(disk, "filler")
+        os.mkdir(disk)
+        lab_module.run("mount", "-t", "tmpfs", "-o", "size=640k,mode=755", "none", disk)
+        self.lab.later(lab_module.run, "umount", "-l", disk)
+        with contextlib.suppress(OSError), open(filler, "ab", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        type(self).daemon = self.lab.daemon(start=False, state=os.path.join(disk, "state"))
+        type(self).start(self.config)
+        wan, port = self.wan(), self.port()
+        self.assertEqual(wan.call("GetExternalIPAddress"), {"NewExternalIPAddress": EXTERNAL})
+        for action in ("AddPortMapping", "AddAnyPortMapping"):
+            self.assertEqual(wan.error(action, wan.mapping_args(port)), 501)
+        self.assertIsNone(wan.mapping(port))
+        os.unlink(filler)
+        wait_until("entries are granted again", lambda: wan.error("AddPortMapping", wan.mapping_args(port)) is None, 60)
+        before = identity(self.gateway())
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertEqual(identity(upnp.find(self.lab.device1, DEVICE1, LAN)), before)
+        self.assertIsNotNone(wan.mapping(port))
+        with contextlib.suppress(OSError), open(filler, "ab", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        for n in range(2000):  # what the journal still has room for
+            if wan.error("AddPortMapping", wan.mapping_args(port, description=f"{n}" * 50)) == 501:
+                break
+        self.assertEqual(wan.error("DeletePortMapping", wan.key(port)), 501)
+        self.assertIsNotNone(wan.mapping(port))
+        os.unlink(filler)
+        wait_until("it is deleted in the end", lambda: wan.error("DeletePortMapping", wan.key(port)) in (None, 714), 60)
+        self.assertIsNone(wan.mapping(port))
 
 
 class BigTable(UpnpCase):

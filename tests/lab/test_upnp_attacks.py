@@ -492,6 +492,17 @@ class Events(AttackCase):
             self.assertEqual((answer.status, answer.get("timeout")), (200, f"Second-{granted}"), asked)
             self.assertEqual(wan.unsubscribe(answer["sid"]).status, 200)
 
+    def test_a_subscription_that_ran_out_is_told_nothing_UDA_4_23(self):
+        wan, short, long = self.wan(), self.listener(), self.listener()
+        sid, other = wan.subscribe(short, "Second-5")["sid"], wan.subscribe(long)["sid"]
+        for listener in (short, long):
+            listener.wait("the first event")
+        wait_until("it is over", lambda: wan.renew(other).status == 200 and time.monotonic() > short.events()[0].at + 5.1)
+        wan.add(self.port())
+        long.wait("a new entry", lambda e: e.seq == 1)
+        self.assertEqual((len(short.events()), wan.renew(sid).status), (1, 412))
+        wan.unsubscribe(other)
+
     def test_a_device_has_eight_subscriptions_and_others_theirs_POL_QTA_09(self):
         mine, theirs, listener, other = self.wan(1), self.wan(2), self.listener(1), self.listener(2)
         sids = [mine.subscribe(listener, "Second-60")["sid"] for _ in range(8)]
@@ -700,6 +711,20 @@ class Connections(AttackCase):
             socks[1].sendall(b"")
         self.is_well()
 
+    def test_half_open_connections_leave_the_port_to_others_POL_FAIR_02(self):
+        mac, sent = self.lab.gateway.mac("br0"), 0
+        raw = self.lab.device2.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        with raw:
+            raw.bind(("eth0", 0))
+            head = lab_module.mac_bytes(mac) + lab_module.mac_bytes(self.lab.device2.mac("eth0")) + b"\x08\x00"
+            for n in range(3000):  # of hosts that are not there
+                raw.send(head + wire.tcp(f"192.168.50.{60 + n % 30}", 1024 + n, LAN, 5000, wire.SYN, seq=n))
+                sent += 1
+                if n % 500 == 499:
+                    self.asks(3)
+        self.assertEqual(sent, 3000)
+        self.asks(10)
+
     def test_one_device_cannot_have_all_turns_POL_FAIR_01(self):
         theirs, stop, answered = self.wan(2), threading.Event(), [0]
         request = upnp.soap_request(theirs.control, theirs.type, "GetExternalIPAddress",
@@ -789,6 +814,18 @@ class Searches(AttackCase):
         answers = len(sniffer.all(lambda p: p.destination == DEVICE2 and p.sport == 1900))
         self.assertLess(answers, count, "more answers than searches")
         self.assertEqual(len(upnp.search(self.lab.device1, DEVICE1, upnp.ROOT_DEVICE, enough=1)), 1)
+
+    def test_a_burst_is_answered_with_less_than_ten_times_its_octets_POL_DSC_01(self):
+        source, = self.addresses(2, 95, 1)
+        sniffer = self.sniff(self.lab.gateway, "br0")
+        with upnp.ssdp_socket(self.lab.device2, source) as sock:
+            for _ in range(30):
+                sock.sendto(upnp.msearch("ssdp:all"), (LAN, 1900))
+            time.sleep(0.5)
+        octets = lambda wanted: sum(len(raw) for _, raw in sniffer.packets() if (p := wire.parse(raw)) and p.protocol == wire.UDP and wanted(p))
+        asked, told = octets(lambda p: p.source == source), octets(lambda p: p.destination == source)
+        self.assertGreater(told, asked)
+        self.assertLess(told, 10 * asked)
 
     def test_one_search_is_one_set_and_one_answer_is_1024_octets_at_most_POL_WHO_05_POL_DSC_03(self):
         for st in ("ssdp:all", upnp.ROOT_DEVICE):

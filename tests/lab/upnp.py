@@ -125,17 +125,17 @@ class Reader:
         if bodiless or out.status in (204, 304) or (out.status and out.status < 200):
             pass
         elif "chunked" in (out.get("transfer-encoding") or "").lower():
+            parts, lines = [], [head]  # joined at the end: lists may be long
             while True:
-                line = self._line()
-                size = int(line.split(b";")[0], 16)
-                raw += line
+                lines.append(self._line())
+                size = int(lines[-1].split(b";")[0], 16)
                 if size == 0:
-                    while (line := self._line()).strip():
-                        raw += line
-                    raw += line
+                    while lines.append(self._line()) or lines[-1].strip():
+                        pass
                     break
-                chunk = self._exactly(size + 2)
-                body, raw = body + chunk[:-2], raw + chunk
+                lines.append(self._exactly(size + 2))
+                parts.append(lines[-1][:-2])
+            body, raw = b"".join(parts), b"".join(lines)
         elif "content-length" in out:
             body = self._exactly(int(out["content-length"]))
             raw += body

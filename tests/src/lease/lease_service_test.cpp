@@ -661,6 +661,15 @@ TEST_F(LeaseServiceTest, ASlowDiskDoesNotShortenALease) {  // PCP-15-02: the cli
 // --- a store that cannot be written
 // ---------------------------------------------------------------------------
 
+TEST_F(LeaseServiceTest, WhatIsKeptIsKnownBeforeItCanBeWritten) {  // or who asks twice makes it up twice
+  boot();
+  store->fail("disk full");
+  service->commit_results(now());
+  EXPECT_EQ(service->kept("upnp.uuid"), std::nullopt);
+  service->keep("upnp.uuid", "abc");
+  EXPECT_EQ(service->kept("upnp.uuid"), "abc");
+}
+
 TEST_F(LeaseServiceTest, AFailedCommitTakesBackEverythingNewestFirst) {  // POL-STO-04
   boot();
   granted(suggesting(pcp(console, 1, 1000), 5001));

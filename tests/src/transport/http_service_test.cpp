@@ -263,6 +263,10 @@ class HttpServiceTest : public testing::Test {
 
   virtual void handle(const Request& request, Done done) {
     if (request.target == "/late") return late.push_back(std::move(done));
+    if (request.target == "/slow") {
+      clock.advance(10ms);
+      if (slow++ == 0) boost::asio::post(io, [this] { slow_before_others = slow; });
+    }
     Response response;
     if (request.target == "/list") {
       response.source = std::make_shared<Pieces>(3, 1000);
@@ -292,6 +296,8 @@ class HttpServiceTest : public testing::Test {
   Request last;
   std::atomic<int> sent{0};
   std::atomic<int> pieces{0};
+  int slow = 0;
+  int slow_before_others = 0;
   std::string why;
   std::thread loop;
 };
@@ -683,6 +689,19 @@ TEST_F(HttpServiceTest, LetsDevicesTakeTurns) {
     const auto at = std::ranges::find(order, Address::v4(0xc0a80103)) - order.begin();
     EXPECT_LE(at, 1) << "second at the latest, although eight came before it";
     EXPECT_EQ(order.size(), 17u);
+  });
+}
+
+// POL-FAIR-01: port 5351 is served by the same thread, and waits for no row of requests that each take long
+TEST_F(HttpServiceTest, LeavesTheThreadToOthersBetweenLongRequests) {
+  Client busy{alice, "192.168.1.1"};
+  std::string requests;
+  for (int i = 0; i < 20; ++i) requests += get("/slow");
+  busy.send(requests);
+  for (int i = 0; i < 20; ++i) EXPECT_FALSE(busy.answer().empty());
+  control([&] {
+    EXPECT_EQ(slow, 20);
+    EXPECT_LE(slow_before_others, 2);
   });
 }
 
