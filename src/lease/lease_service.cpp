@@ -183,6 +183,7 @@ class LeaseService::Impl {
   std::size_t entry_count() const { return statics_.size() + table_.entries.size(); }
   std::optional<Entry> entry_at(std::size_t index, TimePoint now) const;
   std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const;
+  std::vector<Entry> entries_on(Transport transport, Port external, TimePoint now) const;
   std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const;
 
   Result<Address> external_address() const {
@@ -1329,6 +1330,16 @@ std::optional<Entry> LeaseService::Impl::entry_after(std::uint64_t position, Tim
   return entry_of(lease, now);
 }
 
+std::vector<Entry> LeaseService::Impl::entries_on(Transport transport, Port external, TimePoint now) const {
+  std::vector<Entry> found;
+  if (const auto* entry = static_at(transport, external))
+    found.push_back(entry_of(static_cast<std::size_t>(entry - statics_.data())));
+  if (const Index mapping = table_.find_external(transport, external); mapping != nothing)
+    for (Index i = table_.mappings[mapping].first_lease; i != nothing; i = table_.leases[i].next_on_mapping)
+      if (table_.leases[i].entry != 0) found.push_back(entry_of(i, now));
+  return found;
+}
+
 std::optional<Entry> LeaseService::Impl::find_entry(const EntryKey& key, TimePoint now) const {
   if (!key.remote)
     if (const auto* entry = static_at(key.transport, key.external))
@@ -2307,6 +2318,9 @@ std::optional<Entry> LeaseService::entry_at(std::size_t index, TimePoint now) co
 }
 std::optional<Entry> LeaseService::entry_after(std::uint64_t position, TimePoint now) const {
   return impl_->entry_after(position, now);
+}
+std::vector<Entry> LeaseService::entries_on(Transport transport, Port external, TimePoint now) const {
+  return impl_->entries_on(transport, external, now);
 }
 std::optional<Entry> LeaseService::find_entry(const EntryKey& key, TimePoint now) const {
   return impl_->find_entry(key, now);

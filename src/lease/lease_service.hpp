@@ -131,6 +131,7 @@ class LeaseService final : public MappingService, public EntryService {
   std::size_t entry_count() const override;
   std::optional<Entry> entry_at(std::size_t index, TimePoint now) const override;
   std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const override;
+  std::vector<Entry> entries_on(Transport transport, Port external, TimePoint now) const override;
   std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const override;
 
   // For the admin

@@ -74,6 +74,8 @@ class EntryService {
   virtual std::optional<Entry> entry_at(std::size_t index, TimePoint now) const = 0;
   /// The first entry behind this position; empty at the end. Position 0 is before all.
   virtual std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const = 0;
+  /// Every entry at one external port: several when they differ in remote host. Costs one look-up.
+  virtual std::vector<Entry> entries_on(Transport transport, Port external, TimePoint now) const = 0;
   virtual std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const = 0;
 };
 

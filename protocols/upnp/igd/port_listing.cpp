@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "protocols/upnp/xml/escape.hpp"
 
@@ -16,8 +17,8 @@ constexpr std::string_view head =
     " http://www.upnp.org/schemas/gw/WANIPConnection-v2.xsd\">\n";
 constexpr std::string_view tail = "</p:PortMappingList>\n";
 constexpr std::size_t piece = 8192;
-/// Entries looked at for one piece, so that a list of others' entries does not hold up the rest (POL-FAIR-04).
-constexpr std::size_t most_looked_at = 2000;
+/// Ports looked at for one piece, so that a range of others' entries does not hold up the rest (POL-FAIR-04).
+constexpr std::size_t most_looked_at = 8192;
 
 void append(std::string& out, const Entry& entry) {
   const auto element = [&](std::string_view name, std::string_view text) {
@@ -37,13 +38,14 @@ void append(std::string& out, const Entry& entry) {
   out += "</p:PortMappingEntry>\n";
 }
 
+/// By external port: what comes and goes meanwhile moves nothing else, and a narrow range costs what it is wide.
 class Listing final : public http::BodySource {
  public:
   Listing(const EntryService& entries, const ListingWish& wish, TimePoint now)
-      : entries_{entries}, wish_{wish}, now_{now} {
-    found_ = find(~std::size_t{0});
+      : entries_{entries}, wish_{wish}, now_{now}, port_{std::max<std::uint32_t>(wish.external.first, 1)} {
+    find(65536);
   }
-  bool any() const { return found_.has_value(); }
+  bool any() const { return !found_.empty(); }
 
   std::string next() override {
     std::string out;
@@ -52,43 +54,41 @@ class Listing final : public http::BodySource {
     begun_ = true;
     std::size_t budget = most_looked_at;
     while (out.size() < piece) {
-      if (!found_) found_ = find(budget);
-      if (!found_) {
-        if (!at_end_) return out.empty() ? std::string{"\n"} : out;
+      if (found_.empty()) budget = find(budget);
+      if (found_.empty()) {
+        if (port_ <= wish_.external.last) return out.empty() ? std::string{"\n"} : out;
         out += tail;
         done_ = true;
         return out;
       }
-      append(out, *found_);
-      found_.reset();
-      if (wish_.most != 0 && ++given_ == wish_.most) at_end_ = true;
+      append(out, found_.back());
+      found_.pop_back();
+      if (wish_.most != 0 && ++given_ == wish_.most) {
+        found_.clear();
+        port_ = 65536;
+      }
     }
     return out;
   }
 
  private:
-  std::optional<Entry> find(std::size_t budget) {
-    for (; !at_end_ && budget > 0; --budget) {
-      auto entry = entries_.entry_after(position_, now_);
-      if (!entry) {
-        at_end_ = true;
-        break;
-      }
-      position_ = entry->position;
-      if (entry->key.transport == wish_.transport && wish_.external.contains(entry->key.external) &&
-          (!wish_.owner || entry->internal.address == *wish_.owner))
-        return entry;
+  /// Looks at up to `budget` ports for the next that has something; gives what is left of the budget.
+  std::size_t find(std::size_t budget) {
+    for (; found_.empty() && budget > 0 && port_ <= wish_.external.last; --budget, ++port_) {
+      found_ = entries_.entries_on(wish_.transport, *Port::from(port_), now_);
+      if (wish_.owner)
+        std::erase_if(found_, [&](const Entry& entry) { return entry.internal.address != *wish_.owner; });
     }
-    return std::nullopt;
+    return budget;
   }
 
   const EntryService& entries_;
   const ListingWish wish_;
   const TimePoint now_;
-  std::optional<Entry> found_;
-  std::uint64_t position_ = 0;
+  std::vector<Entry> found_;  ///< at the last port, taken from the back
+  std::uint32_t port_;        ///< the next to look at
   std::uint32_t given_ = 0;
-  bool begun_ = false, at_end_ = false, done_ = false;
+  bool begun_ = false, done_ = false;
 };
 
 }  // namespace
