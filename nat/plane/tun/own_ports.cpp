@@ -15,6 +15,13 @@ namespace sallyport::nat::tun {
 namespace {
 
 constexpr auto freshness = std::chrono::milliseconds{250};
+/// Packets of a connection that is not yet known here are asked about one by one (expects()).
+constexpr auto connections_freshness = std::chrono::seconds{30};
+
+constexpr unsigned time_wait = 6, listening = 10;  // TCP_TIME_WAIT, TCP_LISTEN
+constexpr std::uint32_t all_states = ~0u, listeners = 1u << listening;
+/// Connections that are over wait a minute each, and a busy HTTP port has them by the ten thousand.
+constexpr std::uint32_t connections = ~(1u << listening | 1u << time_wait);
 
 boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
 
@@ -110,9 +117,10 @@ void KernelOwnPorts::watch(std::vector<Address> external, std::vector<std::uint3
   lan_ = std::move(lan);
   wan_ = std::move(wan);
   refreshed_.reset();
+  connections_refreshed_.reset();
 }
 
-Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, Words& words,
+Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, std::uint32_t states, Words& words,
                                   std::set<std::uint16_t>& bound) const {
   const Socket socket = open_diagnostics();
   if (!socket) return system_error(errno);
@@ -125,7 +133,7 @@ Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, Word
   auto* query = static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(head, sizeof(inet_diag_req_v2)));
   query->sdiag_family = family;
   query->sdiag_protocol = static_cast<std::uint8_t>(transport);
-  query->idiag_states = ~0u;
+  query->idiag_states = states;
   if (mnl_socket_sendto(raw, head, head->nlmsg_len) < 0) return system_error(errno);
 
   alignas(nlmsghdr) std::array<char, 32768> answer;
@@ -164,14 +172,29 @@ Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, Word
 
 Result<void> KernelOwnPorts::refresh(TimePoint now) {
   if (refreshed_ && now >= *refreshed_ && now - *refreshed_ < freshness) return {};
-  for (const Transport transport : {Transport::tcp, Transport::udp}) {
-    Words words{};
-    std::set<std::uint16_t> bound;
+  const auto dump_both = [&](Transport transport, std::uint32_t states, Words& words,
+                             std::set<std::uint16_t>& bound) -> Result<void> {
     for (const std::uint8_t family : {AF_INET, AF_INET6}) {
-      const auto result = dump(transport, family, words, bound);
+      const auto result = dump(transport, family, states, words, bound);
       if (!result && !(family == AF_INET6 && result.error().value() == ENOENT))
         return result;  // no IPv6 here
     }
+    return {};
+  };
+  if (!connections_refreshed_ || now < *connections_refreshed_ ||
+      now - *connections_refreshed_ >= connections_freshness) {
+    Words words{};
+    std::set<std::uint16_t> bound;
+    if (const auto result = dump_both(Transport::tcp, connections, words, bound); !result) return result;
+    connections_ = words;
+    connections_to_wan_ = std::move(bound);
+    connections_refreshed_ = now;
+  }
+  for (const Transport transport : {Transport::tcp, Transport::udp}) {
+    const bool tcp = transport == Transport::tcp;
+    Words words = tcp ? connections_ : Words{};
+    std::set<std::uint16_t> bound = tcp ? connections_to_wan_ : std::set<std::uint16_t>{};
+    if (const auto result = dump_both(transport, tcp ? listeners : all_states, words, bound); !result) return result;
     bound_[transport].assign(bound.begin(), bound.end());
     auto& bits = bits_[transport == Transport::udp];
     for (std::size_t i = 0; i < words.size(); ++i) bits[i].store(words[i], std::memory_order_relaxed);

@@ -20,7 +20,8 @@ class KernelOwnPorts final : public OwnPorts {
   KernelOwnPorts();
   ~KernelOwnPorts() override;
 
-  /// Sockets in every state, as the last refresh found them. Any thread may ask.
+  /// Sockets as the last refresh found them: those that listen, all of UDP's, and TCP connections of some time ago.
+  /// Any thread may ask.
   bool in_use(Transport transport, std::uint16_t port) const override {
     return bits_[transport == Transport::udp][port / 64].load(std::memory_order_relaxed) >> port % 64 & 1;
   }
@@ -38,15 +39,15 @@ class KernelOwnPorts final : public OwnPorts {
   void watch(std::vector<Address> external, std::vector<std::uint32_t> lan, std::vector<std::uint32_t> wan);
   /// Ports of sockets that are bound to one of the `wan` interfaces, ascending.
   const std::map<Transport, std::vector<std::uint16_t>>& bound_to_wan() const noexcept { return bound_; }
-  /// Asks the kernel for all sockets, unless it was asked less than 250 ms ago. On failure the old answers
-  /// stay.
+  /// Asks the kernel for the sockets that take in what is new, unless it was asked less than 250 ms ago; for TCP
+  /// connections, which it takes milliseconds to walk through, every 30 s. On failure the old answers stay.
   Result<void> refresh(TimePoint now);
 
  private:
   using Words = std::array<std::uint64_t, 65536 / 64>;
   /// Whether the kernel has a socket for that packet now.
   bool asks(const Unclaimed& packet) const;
-  Result<void> dump(Transport transport, std::uint8_t family, Words& words,
+  Result<void> dump(Transport transport, std::uint8_t family, std::uint32_t states, Words& words,
                     std::set<std::uint16_t>& bound) const;
 
   std::array<std::array<std::atomic<std::uint64_t>, 65536 / 64>, 2> bits_{};
@@ -54,7 +55,9 @@ class KernelOwnPorts final : public OwnPorts {
   std::vector<std::uint32_t> lan_;
   std::vector<std::uint32_t> wan_;
   std::map<Transport, std::vector<std::uint16_t>> bound_;
-  std::optional<TimePoint> refreshed_;
+  std::optional<TimePoint> refreshed_, connections_refreshed_;
+  Words connections_{};  ///< TCP ports of connections, listening or not
+  std::set<std::uint16_t> connections_to_wan_;
 
   struct Live;
   std::unique_ptr<Live> live_;  // of expects()
