@@ -28,6 +28,7 @@
 
 #include "protocols/upnp/http/admission.hpp"
 #include "src/transport/arrival_check.hpp"
+#include "src/transport/socket_tools.hpp"
 
 namespace sallyport::transport {
 namespace {
@@ -53,31 +54,6 @@ constexpr int unsent_octets = 64 * 1024;
 constexpr std::chrono::milliseconds sweep_time{250};
 constexpr std::chrono::milliseconds pause_time{20};
 constexpr std::uint64_t listener_mark = std::uint64_t{1} << 63;
-
-/// A socket's file descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int number = -1) noexcept : number_{number} {}
-  Descriptor(Descriptor&& other) noexcept : number_{std::exchange(other.number_, -1)} {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    if (this != &other) {
-      reset();
-      number_ = std::exchange(other.number_, -1);
-    }
-    return *this;
-  }
-  ~Descriptor() { reset(); }
-  int get() const noexcept { return number_; }
-  int release() noexcept { return std::exchange(number_, -1); }
-  void reset() noexcept {
-    if (number_ >= 0) ::close(std::exchange(number_, -1));
-  }
-
- private:
-  int number_;
-};
-
-void set(int socket, int level, int option, int value) { ::setsockopt(socket, level, option, &value, sizeof value); }
 
 union SocketAddress {
   sockaddr any;
@@ -108,10 +84,6 @@ std::pair<Address, std::uint16_t> from_sockaddr(const SocketAddress& from) {
   return {Address{bytes}, ntohs(from.six.sin6_port)};
 }
 
-bool is_link_local_v6(const Address& address) noexcept {
-  return address.bytes()[0] == std::byte{0xfe} && (address.bytes()[1] & std::byte{0xc0}) == std::byte{0x80};
-}
-
 /// POL-WHO-02 and 03 for either family.
 bool counts_here(const wire::Arrival& arrival, const nat::PlaneInterface& interface, std::span<const Address> own) {
   if (arrival.destination.is_v4()) return check_arrival(arrival, interface, own) == Ignored::no;
@@ -121,7 +93,7 @@ bool counts_here(const wire::Arrival& arrival, const nat::PlaneInterface& interf
   if (std::ranges::find(own, source) != own.end() ||
       std::ranges::find(interface.addresses, source) != interface.addresses.end())
     return false;
-  if (is_link_local_v6(source)) return is_link_local_v6(arrival.destination);
+  if (is_link_local(source)) return is_link_local(arrival.destination);
   return std::ranges::any_of(interface.prefixes, [&](const Prefix& prefix) { return prefix.contains(source); });
 }
 

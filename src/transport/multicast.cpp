@@ -1,4 +1,5 @@
 #include "src/transport/multicast.hpp"
+#include "src/transport/socket_tools.hpp"
 
 #include <arpa/inet.h>
 #include <linux/filter.h>
@@ -42,48 +43,12 @@ constexpr Address group_v6(std::uint8_t scope) {
   return Address{bytes};
 }
 
-bool is_link_local(const Address& address) {
-  const auto& bytes = address.bytes();
-  return bytes[0] == std::byte{0xfe} && (bytes[1] & std::byte{0xc0}) == std::byte{0x80};
-}
-
 /// True for an address that one IPv6 host on a link can have: no ::, ::1 and other addresses below 2^32, no IPv4,
 /// no group.
 bool is_v6_host(const Address& address) {
   const auto& bytes = address.bytes();
   if (address.is_v4() || bytes[0] == std::byte{0xff}) return false;
   return std::any_of(bytes.begin(), bytes.begin() + 12, [](std::byte b) { return b != std::byte{0}; });
-}
-
-/// A socket's file descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int number = -1) noexcept : number_{number} {}
-  Descriptor(Descriptor&& other) noexcept : number_{std::exchange(other.number_, -1)} {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  int get() const noexcept { return number_; }
-  int release() noexcept { return std::exchange(number_, -1); }
-
- private:
-  int number_;
-};
-
-template <class Value>
-bool set(int socket, int level, int option, const Value& value) {
-  return ::setsockopt(socket, level, option, &value, sizeof value) == 0;
-}
-
-std::string system_text(int number) { return boost::system::system_category().message(number); }
-
-bool attach(int socket, std::span<sock_filter> program) {
-  sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
-  return set(socket, SOL_SOCKET, SO_ATTACH_FILTER, filter);
 }
 
 /// Lets datagrams pass that begin like a search and are no longer than one may be. The program sees them from their
@@ -107,12 +72,6 @@ union SocketAddress {
   sockaddr_in6 v6;
 };
 
-Address address_of(const in_addr& address) { return Address::v4(ntohl(address.s_addr)); }
-Address address_of(const in6_addr& address) {
-  Address::Bytes bytes;
-  std::memcpy(bytes.data(), &address, sizeof address);
-  return Address{bytes};
-}
 in6_addr to_in6(const Address& address) {
   in6_addr result{};
   std::memcpy(&result, address.bytes().data(), sizeof result);

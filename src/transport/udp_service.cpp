@@ -20,6 +20,7 @@
 
 #include "src/transport/arrival_check.hpp"
 #include "src/transport/fair_queue.hpp"
+#include "src/transport/socket_tools.hpp"
 
 namespace sallyport::transport {
 namespace {
@@ -40,38 +41,6 @@ constexpr std::chrono::milliseconds stop_time{100};
 
 using Control = std::array<char, control_octets>;
 
-/// A socket's file descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int number = -1) noexcept : number_{number} {}
-  Descriptor(Descriptor&& other) noexcept : number_{std::exchange(other.number_, -1)} {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  int get() const noexcept { return number_; }
-  int release() noexcept { return std::exchange(number_, -1); }
-
- private:
-  int number_;
-};
-
-template <class Value>
-bool set(int socket, int level, int option, const Value& value) {
-  return ::setsockopt(socket, level, option, &value, sizeof value) == 0;
-}
-
-std::string system_text(int number) { return boost::system::system_category().message(number); }
-
-bool attach(int socket, std::span<sock_filter> program) {
-  sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
-  return set(socket, SOL_SOCKET, SO_ATTACH_FILTER, filter);
-}
-
-Address address_of(const in_addr& address) { return Address::v4(ntohl(address.s_addr)); }
 
 sockaddr_in to_sockaddr(const Address& address, std::uint16_t port) {
   sockaddr_in to{};
