@@ -198,7 +198,7 @@ void Upnp::configure(const Config& config) {
 bool Upnp::serve(std::span<const nat::PlaneInterface> lan, const nat::NetworkView& view,
                  const transport::NetworkState& state, TimePoint now, std::string& why) {
   wan_ = view.wan.empty() ? nat::PlaneInterface{} : view.wan.front();
-  igd_->link_changed();
+  igd_->link_changed(now);
 
   auto own = transport::own_addresses(state);
   for (const auto& each : state.ipv6) own.push_back(each.address.address);

@@ -57,6 +57,14 @@ struct StaticEntry {
   WallTime since;  ///< when it came into the configuration, as far as this process knows
 };
 
+/// What is stored of a static mapping, by what the configuration names it: its number, and since when it is known.
+std::string static_key(const StaticMapping& mapping) {
+  return "static." + std::string{to_string(mapping.transport)} + "." + std::to_string(mapping.external.number());
+}
+std::string static_text(const StaticEntry& entry) {
+  return std::to_string(entry.number) + " " + std::to_string(entry.since.time_since_epoch().count());
+}
+
 /// What a renewal changed, so that a failed commit can be undone.
 struct Undo {
   TimePoint deadline, asked;
@@ -759,10 +767,7 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
   note(meta_next_number, std::to_string(numbers_until_));
   write_epoch();
   if (external_) note(meta_external, external_->to_string());
-  for (const auto& entry : statics_)
-    note("static." + std::string{to_string(entry.mapping.transport)} + "." +
-             std::to_string(entry.mapping.external.number()),
-         std::to_string(entry.number));
+  for (const auto& entry : statics_) note(static_key(entry.mapping), static_text(entry));
   for (const auto& [key, value] : kept_) note(key, value);
   auto batches = std::move(batches_);
   batches_.clear();
@@ -1394,6 +1399,11 @@ void LeaseService::Impl::grant_entry(EntryRequest request, TimePoint now, EntryD
       // an endpoint that another protocol opened keeps its port (POL-OWN-04); one of ours may have several
       const bool ours = table_.find_on(own, Via::upnp) != nothing;
       if (!ours || !request.port_given) mapping = own;
+      // Asked again for a port it did not get the first time, it gets what it got then (POL-OWN-07).
+      if (ours && request.port_given &&
+          (!port_allowed || foreign || plane_.held_until(transport, request.key.external, now)))
+        for (Index on = own; on != nothing && mapping == nothing; on = table_.mappings[on].next_on_endpoint)
+          if (table_.find_upnp(on, request.key.remote) != nothing) mapping = on;
     }
   }
   Index lease = table_.find_upnp(mapping, remote);
@@ -1891,12 +1901,13 @@ void LeaseService::Impl::install_statics(TimePoint now) {
     });
     const bool added = entry == statics_.end();
     if (added) {
-      const std::string key = "static." + std::string{to_string(wanted.transport)} + "." +
-                              std::to_string(wanted.external.number());
-      const auto stored = to_number(store_.get_meta(key));
-      statics_.push_back(
-          {wanted, stored ? static_cast<std::uint64_t>(*stored) : next_number(), std::nullopt, clock_.wall()});
-      if (!stored) note(key, std::to_string(statics_.back().number));
+      const auto stored = store_.get_meta(static_key(wanted));
+      const auto space = stored ? stored->find(' ') : std::string::npos;
+      const auto number = stored ? to_number(stored->substr(0, space)) : std::nullopt;
+      const auto since = space != std::string::npos ? to_number(stored->substr(space + 1)) : std::nullopt;
+      statics_.push_back({wanted, number ? static_cast<std::uint64_t>(*number) : next_number(), std::nullopt,
+                          since ? WallTime{seconds{*since}} : clock_.wall()});
+      if (!number || !since) note(static_key(wanted), static_text(statics_.back()));
       entry = statics_.end() - 1;
     }
     entry->mapping = wanted;

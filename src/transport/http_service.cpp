@@ -840,8 +840,6 @@ void HttpService::Impl::write_head(Connection& c) {
   }
   if (c.close_after) {
     append_field(out, "CONNECTION", "close");
-  } else if (c.old) {
-    append_field(out, "CONNECTION", "keep-alive");
   }
   out += "\r\n";
 }

@@ -362,6 +362,7 @@ Session\\LSDEnabled=false
 Session\\PeXEnabled=false
 Session\\Interface=eth0
 Session\\InterfaceName=eth0
+Session\\InterfaceAddress={DEVICE1}
 
 [Network]
 PortForwardingEnabled=true

@@ -96,7 +96,8 @@ std::optional<Target> parse_target(std::string_view target) noexcept {
 
 std::optional<Response> refuse(const Request& request, std::span<const Address> own) {
   // told apart before the target is looked at: theirs may have any form
-  if (request.method == "CONNECT" || request.method == "TRACE") return error_response(501);
+  if (request.method == "CONNECT" || request.method == "TRACE" || request.method == "OPTIONS")
+    return error_response(501);
   const auto target = parse_target(request.target);
   if (!target) return error_response(400, "no target of this form");
 
@@ -116,8 +117,7 @@ std::optional<Response> refuse(const Request& request, std::span<const Address> 
 }
 
 bool wants_close(const Request& request) noexcept {
-  if (list_has(request.fields, "Connection", "close")) return true;
-  return request.minor_version == 0 && !list_has(request.fields, "Connection", "keep-alive");
+  return request.minor_version == 0 || list_has(request.fields, "Connection", "close");
 }
 
 bool is_head(const Request& request) noexcept { return request.method == "HEAD"; }

@@ -38,7 +38,7 @@ std::optional<Target> parse_target(std::string_view target) noexcept;
 
 /// Why a request is not let in at all, as the answer to give; empty when it is.
 ///
-/// 501 for CONNECT and TRACE; 400 for targets of other forms, for HTTP/1.1 without a Host and for two of them;
+/// 501 for CONNECT, TRACE and OPTIONS; 400 for targets of other forms, for HTTP/1.1 without a Host and for two of them;
 /// 403 when Host, or instead of it the authority of an absolute target, is not an IP literal of this device (any
 /// port counts; HTTP/1.0 may go without), so that no page whose name was rebound to us reads anything
 /// (POL-WEB-05); 403 when a browser sends anything but GET and HEAD for a page: it then says Origin, or a
@@ -48,7 +48,7 @@ std::optional<Target> parse_target(std::string_view target) noexcept;
 std::optional<Response> refuse(const Request& request, std::span<const Address> own);
 
 /// Whether the connection is to end after the answer, as far as the client says (RFC 9112, section 9.3): an
-/// HTTP/1.1 one stays unless CONNECTION has "close", an HTTP/1.0 one ends unless it has "keep-alive".
+/// HTTP/1.1 one stays unless CONNECTION has "close", an HTTP/1.0 one always ends (HTTP-03).
 bool wants_close(const Request& request) noexcept;
 
 /// True for a request whose answer has the fields of GET's and no body (RFC 9110, section 9.3.2). Handlers treat

@@ -38,6 +38,16 @@ code{font-size:.95em;color:var(--ink)}
 </style></head>
 <body><main><h1>)";
 
+/// 6FC-14: the internal client is an IPv6 address, the remote host one or nothing.
+bool are_ipv6(const soap::Call& call) {
+  const auto is_ipv6 = [](std::string_view text) {
+    const auto address = Address::parse(text);
+    return address && !address->is_v4();
+  };
+  const auto remote = soap::trimmed(call.argument("RemoteHost"));
+  return is_ipv6(soap::trimmed(call.argument("InternalClient"))) && (remote.empty() || is_ipv6(remote));
+}
+
 std::string to_event_text(const std::optional<Address>& address) {
   return address ? address->to_string() : std::string{};
 }
@@ -72,7 +82,8 @@ Server::Server(Dependencies dependencies, const ServerOptions& options, descript
       old_default_connection_{default_connection_service(old_tree_)},
       events_{std::move(dependencies.random)} {
   mappings_.add_listener(*this);
-  if (mappings_.external_address()) connected_since_ = now;
+  link_up_ = wan_().up;
+  update_connection(now);
   add_routes();
 }
 
@@ -148,8 +159,16 @@ void Server::on_lease(const LeaseEvent& event, TimePoint) {
   table_changed_ = true;
 }
 
-void Server::on_external_address(const std::optional<Address>& address, TimePoint now) {
-  if (!address)
+void Server::on_external_address(const std::optional<Address>&, TimePoint now) { update_connection(now); }
+
+void Server::link_changed(TimePoint now) {
+  link_up_ = wan_().up;
+  link_changed_ = true;
+  update_connection(now);
+}
+
+void Server::update_connection(TimePoint now) {
+  if (!link_up_ || !mappings_.external_address())
     connected_since_.reset();
   else if (!connected_since_)
     connected_since_ = now;
@@ -299,6 +318,7 @@ void Server::get_outbound_timeout(const soap::Call& call, Context& context) {
   const auto remote = soap::parse_ui2(call.argument("RemotePort"));
   for (const auto* number : {&protocol, &internal, &remote})
     if (!*number) return context.done(soap::error(*call.service, static_cast<unsigned>(number->error().value())));
+  if (!are_ipv6(call)) return context.done(soap::error(*call.service, soap::UpnpErrc::invalid_args));
   if (*protocol == 65535) return context.done(soap::error(*call.service, 707));
   if (*protocol != 6 && *protocol != 17) return context.done(soap::error(*call.service, 705));
   if (*internal == 0) return context.done(soap::error(*call.service, 706));
@@ -324,6 +344,8 @@ void Server::pinhole(const soap::Call& call, Context& context) {
     if (*lease < 1 || *lease > 86400)
       return context.done(soap::error(*call.service, soap::UpnpErrc::value_out_of_range));  // 6FC-06
   }
+  if (takes("InternalClient") && !are_ipv6(call))
+    return context.done(soap::error(*call.service, soap::UpnpErrc::invalid_args));
   context.done(soap::error(*call.service, 703));  // InboundPinholeNotAllowed
 }
 

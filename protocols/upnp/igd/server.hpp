@@ -58,7 +58,7 @@ class Server final : public ServiceListener {
   void set_options(const ServerOptions& options) noexcept;  ///< all but the tree
 
   /// The WAN interface may have come, gone, or found or lost its link.
-  void link_changed() noexcept { link_changed_ = true; }
+  void link_changed(TimePoint now);
   /// Brings the evented variables up to date.
   void settle(TimePoint now);
   gena::Publisher& events() noexcept { return events_; }
@@ -123,6 +123,7 @@ class Server final : public ServiceListener {
   void pinhole(const soap::Call&, Context&);
 
   std::optional<Entry> entry_by_index(const Address& requester, std::uint32_t index, TimePoint now);
+  void update_connection(TimePoint now);
   std::string_view connection_status() const;
   std::string_view link_status() const;
   http::Response welcome() const;
@@ -145,7 +146,8 @@ class Server final : public ServiceListener {
 
   bool table_changed_ = false, address_changed_ = false, link_changed_ = false;
   std::uint32_t update_id_ = 0;
-  std::optional<TimePoint> connected_since_;
+  bool link_up_ = true;
+  std::optional<TimePoint> connected_since_;  ///< with an external address and a link
   std::map<Address, Walk> walks_;
 };
 

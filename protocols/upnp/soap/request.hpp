@@ -48,7 +48,7 @@ using Decoded = std::variant<Call, Fault, HttpError>;
 ///
 /// In this order: HttpError 400 for a SOAPACTION that is missing, repeated or broken; Fault 401 for one that
 /// names another service type, a version above the table's or an unknown action; HttpError 413 or 400 for a
-/// body that is too long, no XML or no SOAP 1.1 envelope with one Body; Fault 402 for a Body with no or
+/// body that is too long, has a DOCTYPE or is no SOAP 1.1 envelope with one Body; Fault 402 for one that is no XML; Fault 402 for a Body with no or
 /// several elements; Fault 401 when its element is not the action and service type (version too) of
 /// SOAPACTION; Fault 402 for an argument that is missing, stands twice, has child elements, or is blank and
 /// not one of `may_be_empty`.

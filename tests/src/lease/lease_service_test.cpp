@@ -544,7 +544,12 @@ TEST_F(LeaseServiceTest, ARequestForAStaticMappingIsToldItsPort) {  // PCP-11.3-
   EXPECT_EQ(port_of(granted(natpmp(console, 8443))), 443);
   EXPECT_EQ(listed(), 1u) << "no lease is made of it";
   EXPECT_EQ(service->list({}, now()).at(0).kind, LeaseKind::static_);
-  EXPECT_NE(service->list({}, now()).at(0).created, WallTime{}) << "not 1970";
+  const auto created = service->list({}, now()).at(0).created;
+  EXPECT_NE(created, WallTime{}) << "not 1970";
+  commit();
+  pass(5s);
+  restart();
+  EXPECT_EQ(service->list({}, now()).at(0).created, created) << "nor the last start";
   EXPECT_EQ(drop(pcp(console, 8443))->error(), MappingErrc::not_owned_here);
   EXPECT_EQ(drop(natpmp(console, 8443))->error(), MappingErrc::not_owned_here);
   EXPECT_EQ(granted(suggesting(pcp(camera, 80), 443, true))->error(), MappingErrc::insisted_port_forbidden);

@@ -118,7 +118,7 @@ TEST(Refuse, CountsTheAuthorityOfAnAbsoluteTargetInsteadOfHost) {
 TEST(Refuse, IsNoProxyAndEchoesNothing) {
   EXPECT_EQ(status_of(request("CONNECT", "192.168.1.1:443", {{"Host", "192.168.1.1"}})), 501u);
   EXPECT_EQ(status_of(request("TRACE", "/", {{"Host", "192.168.1.1"}})), 501u);
-  EXPECT_EQ(status_of(request("OPTIONS", "*", {{"Host", "192.168.1.1"}})), 400u);
+  EXPECT_EQ(status_of(request("OPTIONS", "*", {{"Host", "192.168.1.1"}})), 501u);
   const auto refusal = refuse(request("GET", "/<script>", {{"Host", "<script>alert(1)</script>"}}), {});
   ASSERT_TRUE(refusal);
   EXPECT_EQ(refusal->body.find("script"), std::string::npos);
@@ -156,7 +156,7 @@ TEST(WantsClose, IsWhatTheClientSaid) {
   EXPECT_TRUE(with(1, {{"Connection", "keep-alive"}, {"Connection", "close"}}));
   EXPECT_FALSE(with(1, {{"Connection", "closed"}}));
   EXPECT_TRUE(with(0, {}));
-  EXPECT_FALSE(with(0, {{"Connection", "Keep-Alive"}}));
+  EXPECT_TRUE(with(0, {{"Connection", "Keep-Alive"}})) << "as the row has it";
   EXPECT_TRUE(with(0, {{"Connection", "Keep-Alive, close"}}));
 }
 

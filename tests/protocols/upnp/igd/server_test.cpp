@@ -313,6 +313,32 @@ TEST_F(IgdTest, AnAddressBehindAnotherNatIsToldAsItIs) {  // IGD-11
   EXPECT_TRUE(is_open(5000));
 }
 
+TEST_F(IgdTest, WithoutALinkThereIsNoConnection) {  // WIC-03, WIC-V-04
+  boot_igd();
+  pass(10s);
+  EXPECT_EQ(ask_wan("GetStatusInfo")["NewUptime"], "10");
+  link.up = false;
+  server->link_changed(now());
+  EXPECT_EQ(ask_wan("GetStatusInfo")["NewConnectionStatus"], "Disconnected");
+  EXPECT_EQ(ask_wan("GetStatusInfo")["NewUptime"], "0");
+  link.up = true;
+  server->link_changed(now());
+  pass(5s);
+  EXPECT_EQ(ask_wan("GetStatusInfo")["NewConnectionStatus"], "Connected");
+  EXPECT_EQ(ask_wan("GetStatusInfo")["NewUptime"], "5");
+}
+
+TEST_F(IgdTest, AddAnyAskedManyTimesIsOneLease) {  // POL-OWN-07, WIC-ANY-03
+  boot_igd();
+  ASSERT_EQ(ask_wan("AddPortMapping", mapping(console, "5000", "6000")).code(), 0u);
+  for (const auto* wanted : {"5000", "80"}) {  // another's; forbidden
+    const auto first = ask_wan("AddAnyPortMapping", mapping(camera, wanted, "6000"), camera)["NewReservedPort"];
+    for (int i = 0; i < 3; ++i)
+      EXPECT_EQ(ask_wan("AddAnyPortMapping", mapping(camera, wanted, "6000"), camera)["NewReservedPort"], first);
+  }
+  EXPECT_EQ(service->entry_count(), 2u);
+}
+
 // --- lists ---
 
 TEST_F(IgdTest, WalkingByIndexMeetsEachOnce) {  // WIC-GEN-01..03, WIC-DEL-05
@@ -511,6 +537,10 @@ TEST_F(IgdTest, NoPinholesYet) {  // 6FC-01, 6FC-02, 6FC-06, 6FC-12
                        {"InternalPort", "6000"}, {"Protocol", "17"}, {"LeaseTime", "60"}};
   EXPECT_EQ(firewall("AddPinhole", hole).code(), 703u);
   EXPECT_EQ(firewall("AddPinhole", with(hole, "LeaseTime", "0")).code(), 601u);
+  for (const auto* client : {"nonsense", "192.168.1.10", "::ffff:192.168.1.10"})  // 6FC-14
+    for (const auto* action : {"AddPinhole", "GetOutboundPinholeTimeout"})
+      EXPECT_EQ(firewall(action, with(hole, "InternalClient", client)).code(), 402u) << action << client;
+  EXPECT_EQ(firewall("AddPinhole", with(hole, "RemoteHost", "example.com")).code(), 402u);
   EXPECT_EQ(firewall("AddPinhole", with(hole, "InternalPort", "x")).code(), 402u);
   EXPECT_EQ(firewall("AddPinhole", without(hole, "Protocol")).code(), 402u);
   EXPECT_EQ(firewall("DeletePinhole", {{"UniqueID", "1"}}).code(), 703u);
@@ -710,7 +740,7 @@ TEST_F(EventTest, TheLinkAndTheOtherServices) {  // WCIC-02, L3F-03, 6FC-01
   subscribe("WANCommonIFC1");
   EXPECT_EQ(value(heard(), "PhysicalLinkStatus"), "Up");
   link.up = false;
-  server->link_changed();
+  server->link_changed(now());
   EXPECT_EQ(value(heard(), "PhysicalLinkStatus"), "Down");
   subscribe("L3Forwarding1");
   EXPECT_NE(value(heard(), "DefaultConnectionService"), "(none)");

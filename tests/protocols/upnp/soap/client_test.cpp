@@ -94,9 +94,9 @@ TEST(SoapClients, AreRefusedAtEveryShorterLength) {
       auto cut = whole;
       cut.body.resize(n);
       const auto decoded = decode_request(std::move(cut), test::wan_table, test::may_be_empty);
-      const auto* const error = std::get_if<HttpError>(&decoded);
-      ASSERT_TRUE(error) << client << n;
-      EXPECT_EQ(error->status, 400u) << client << n;
+      const auto* const refused = std::get_if<Fault>(&decoded);
+      ASSERT_TRUE(refused) << client << n;
+      EXPECT_EQ(refused->code, 402u) << client << n;
     }
   }
 }

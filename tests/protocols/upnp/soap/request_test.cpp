@@ -271,17 +271,37 @@ TEST(SoapRequest, NeedsNoArgumentsWhereThereAreNone) {
 }
 
 // UDA-3-18, POL-XML-01, POL-XML-02, POL-XML-06
-TEST(SoapRequest, IsWellFormedXmlWithinTheLimitsOrGets400) {
+TEST(SoapRequest, IsWellFormedXmlWithinTheLimitsOrGets402) {
   const auto good = Asked{}.body;
   for (const std::string& bad :
-       {""s, "x"s, good.substr(1), good + "x", good + "\0"s, "<!DOCTYPE a>" + good,
+       {""s, "x"s, good.substr(1), good + "x", good + "\0"s,
         "<?xml version='1.0' encoding='ISO-8859-1'?>" + good,
         body(action("DeletePortMapping", good_arguments + "<a>&#1;</a>")),
         body(action("DeletePortMapping", good_arguments + "<a>&x;</a>")),
         body(action("DeletePortMapping", good_arguments + "<" + std::string(257, 'a') + "/>"))})
-    EXPECT_EQ(outcome(decode({.body = bad})), "http 400") << bad;
+    EXPECT_EQ(outcome(decode({.body = bad})), "fault 402") << bad;
+  EXPECT_EQ(outcome(decode({.body = "<!DOCTYPE a>" + good})), "http 400");
   EXPECT_EQ(outcome(decode({.body = good + std::string(65536 - good.size(), ' ')})), "call");
   EXPECT_EQ(outcome(decode({.body = good + std::string(65537 - good.size(), ' ')})), "http 413");
+}
+
+// Descriptions go out as they were given to it: upnpc -e "R&B". What cannot be read is told by a fault, since it takes
+// every other answer for success.
+TEST(SoapRequest, MiniupnpcWritesAmpersandsBare) {
+  const auto read = [](const std::string& written) -> std::string {
+    auto decoded = decode({.body = body(action("DeletePortMapping", "<NewRemoteHost>" + written +
+                                                                        "</NewRemoteHost><NewExternalPort>1</NewExternalPort>"
+                                                                        "<NewProtocol>TCP</NewProtocol>"))});
+    const auto* call = std::get_if<Call>(&decoded);
+    return call ? call->arguments[0] : outcome(decoded);
+  };
+  EXPECT_EQ(read("R&B"), "R&B");
+  EXPECT_EQ(read("a & b &c&"), "a & b &c&");
+  EXPECT_EQ(read("&amp;&lt;&#65;&#x42; & &gt"), "&<AB & &gt");
+  EXPECT_EQ(read("a?x=1&y=2;z"), "a?x=1&y=2;z");
+  EXPECT_EQ(read("&copy; 2026"), "fault 402") << "a reference to nothing we know";
+  EXPECT_EQ(read("<![CDATA[R&B]]>"), "R&B");
+  EXPECT_EQ(read("a < b"), "fault 402");
 }
 
 // UDA-3-22
