@@ -59,16 +59,16 @@ xml::Element find_body(const xml::Document& document) noexcept {
   return body;
 }
 
-/// "&" and what makes it a reference: a name or a number, and ";".
+/// "&" and what makes it a reference: a number, or a name and ";".
 bool begins_reference(std::string_view text) noexcept {
   const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
   const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  if (text.starts_with("&#")) return true;  // nobody means that as text
   constexpr std::size_t longest = 32;
   text = text.substr(0, longest);
   const auto end = text.find(';');
   if (end == text.npos || end < 2) return false;
   const auto inside = text.substr(1, end - 1);
-  if (inside.front() == '#') return inside.size() > 1 && (is_digit(inside[1]) || inside[1] == 'x');
   return is_letter(inside.front()) &&
          std::ranges::all_of(inside, [&](char c) { return is_letter(c) || is_digit(c); });
 }
