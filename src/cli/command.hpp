@@ -1,14 +1,10 @@
 #pragma once
 
-#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "sallyport/admin/client.hpp"
-
-namespace CLI {
-class App;
-}
 
 /// What the commands of `sallyport` share.
 namespace sallyport::cli {
@@ -35,14 +31,23 @@ struct Options {
   std::size_t width = 80;  ///< of the terminal; 80 where there is none
 };
 
-/// One command: its words are parsed, then `run` is called. Each file adds its own to `app`.
-using Run = std::function<int()>;
-void add_status(CLI::App& app, const Options& options, Run& run);
-void add_list(CLI::App& app, const Options& options, Run& run);
-void add_show(CLI::App& app, const Options& options, Run& run);
-void add_revoke(CLI::App& app, const Options& options, Run& run);
-void add_unblock(CLI::App& app, const Options& options, Run& run);
-void add_watch(CLI::App& app, const Options& options, Run& run);
+struct ListWords {
+  std::vector<std::string> filters;
+  bool all = false, blocked = false;
+};
+struct RevokeWords {
+  std::vector<std::string> what;
+  std::optional<std::string> block;
+  bool dry_run = false, yes = false;
+};
+
+/// The commands, each in its own file; the exit code. What their words look like is main.cpp's.
+int status(const Options& options);
+int list(const Options& options, const ListWords& words);
+int show(const Options& options, const std::string& id);
+int revoke(const Options& options, const RevokeWords& words);
+int unblock(const Options& options, const std::vector<std::string>& what);
+int watch(const Options& options);
 
 /// "sallyport: TEXT" on stderr; the text is made printable.
 void complain(std::string_view text);

@@ -1,15 +1,8 @@
-#include <CLI/CLI.hpp>
-
 #include "src/cli/command.hpp"
 #include "src/cli/table.hpp"
 
 namespace sallyport::cli {
 namespace {
-
-struct Words {
-  std::vector<std::string> filters;
-  bool all = false, blocked = false;
-};
 
 bool fits(const admin::Filter& filter, const admin::Block& block) {
   if (filter.impossible) return false;
@@ -21,7 +14,7 @@ bool fits(const admin::Filter& filter, const admin::Block& block) {
          (block.device.name && admin::same_name(*block.device.name, *filter.device));
 }
 
-int list_blocked(const Options& options, const Words& words) {
+int list_blocked(const Options& options, const ListWords& words) {
   admin::Filter filter;
   if (const int wrong = to_filter(words.filters, "list", filter)) return wrong;
   if (filter.via || filter.kind || filter.state || filter.external)
@@ -44,7 +37,7 @@ int list_blocked(const Options& options, const Words& words) {
   return ok;
 }
 
-int list(const Options& options, const Words& words) {
+int list_leases(const Options& options, const ListWords& words) {
   admin::Filter filter;
   if (const int wrong = to_filter(words.filters, "list", filter)) return wrong;
   admin::Client client{options.socket};
@@ -82,21 +75,9 @@ int list(const Options& options, const Words& words) {
 
 }  // namespace
 
-void add_list(CLI::App& app, const Options& options, Run& run) {
-  auto* command = app.add_subcommand("list", "Show who opened what, and until when");
-  auto words = std::make_shared<Words>();
-  command->add_option("FILTER", words->filters,
-                      "device=ADDR|NAME protocol=tcp|udp via=pcp|natpmp|upnp|admin|config "
-                      "kind=explicit|static|implicit external=PORT[-PORT] internal=PORT "
-                      "state=active|disabled|pending|ending; all must hold");
-  command->add_flag("--all", words->all, "Implicit mappings too, made by outbound traffic");
-  command->add_flag("--blocked", words->blocked, "What revoke --block refuses now");
-  command->callback([&options, &run, words] {
-    run = [&options, words] {
-      if (words->all && words->blocked) return wrong_use("--all and --blocked do not go together", "list");
-      return words->blocked ? list_blocked(options, *words) : list(options, *words);
-    };
-  });
+int list(const Options& options, const ListWords& words) {
+  if (words.all && words.blocked) return wrong_use("--all and --blocked do not go together", "list");
+  return words.blocked ? list_blocked(options, words) : list_leases(options, words);
 }
 
 }  // namespace sallyport::cli

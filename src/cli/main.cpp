@@ -1,6 +1,7 @@
 #include <clocale>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -9,10 +10,68 @@
 
 #include "src/cli/command.hpp"
 
+namespace sallyport::cli {
+namespace {
+
+/// What the command line asks for: its words are parsed, then `run` is called.
+class Commands {
+ public:
+  Commands(CLI::App& app, const Options& options) {
+    auto* command = app.add_subcommand("status", "Show the state of the gateway; warnings come first");
+    command->callback([&] { run = [&options] { return status(options); }; });
+
+    command = app.add_subcommand("list", "Show who opened what, and until when");
+    command->add_option("FILTER", list_.filters,
+                        "device=ADDR|NAME protocol=tcp|udp via=pcp|natpmp|upnp|admin|config "
+                        "kind=explicit|static|implicit external=PORT[-PORT] internal=PORT "
+                        "state=active|disabled|pending|ending; all must hold");
+    command->add_flag("--all", list_.all, "Implicit mappings too, made by outbound traffic");
+    command->add_flag("--blocked", list_.blocked, "What revoke --block refuses now");
+    command->callback([&] { run = [&] { return list(options, list_); }; });
+
+    command = app.add_subcommand("show", "Show everything about one lease");
+    command->add_option("ID", id_, "An id of the list, or as much of it as is unique")->required();
+    command->callback([&] { run = [&] { return show(options, id_); }; });
+
+    command = app.add_subcommand("revoke", "Close doors for good: mapping, flows, and the client is told");
+    command->add_option("ID|FILTER", revoke_.what, "Ids, or filters as in list");
+    const auto* block = command
+                            ->add_option("--block", block_,
+                                         "Refuse the device, protocol and internal port from now on: 90s, "
+                                         "15m, 24h, 7d, forever")
+                            ->type_name("TIME");
+    command->add_flag("--dry-run", revoke_.dry_run, "Show what would go; change nothing");
+    command->add_flag("-y,--yes", revoke_.yes, "Do not ask, also for more than one");
+    command->callback([&, block] {
+      if (block->count() > 0) revoke_.block = block_;
+      run = [&] { return revoke(options, revoke_); };
+    });
+
+    command = app.add_subcommand("unblock", "Lift what revoke --block set");
+    command->add_option("ID|FILTER", unblock_, "Ids of 'list --blocked', or device=, protocol=, internal=");
+    command->callback([&] { run = [&] { return unblock(options, unblock_); }; });
+
+    command = app.add_subcommand("watch", "Show leases as they come, change and go, one line each");
+    command->callback([&] { run = [&options] { return watch(options); }; });
+  }
+  Commands(const Commands&) = delete;
+  Commands& operator=(const Commands&) = delete;
+
+  std::function<int()> run;
+
+ private:
+  ListWords list_;
+  RevokeWords revoke_;
+  std::string id_, block_;
+  std::vector<std::string> unblock_;
+};
+
+}  // namespace
+}  // namespace sallyport::cli
+
 int main(int argc, char** argv) {
   using namespace sallyport::cli;
   Options options;
-  Run run;
   CLI::App app{"Who opened which port of this gateway, until when, and how to take it back."};
   app.name("sallyport");
   app.option_defaults()->always_capture_default(false);
@@ -27,12 +86,7 @@ int main(int argc, char** argv) {
       "Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 not permitted, 5 daemon unreachable, 6 "
       "conflict, "
       "7 partly done.");
-  add_status(app, options, run);
-  add_list(app, options, run);
-  add_show(app, options, run);
-  add_revoke(app, options, run);
-  add_unblock(app, options, run);
-  add_watch(app, options, run);
+  const Commands commands{app, options};
 
   try {
     app.parse(argc, argv);
@@ -66,7 +120,7 @@ int main(int argc, char** argv) {
   if (terminal && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 80)
     options.width = size.ws_col;
 
-  const int code = run();
+  const int code = commands.run();
   if (std::fflush(stdout) != 0) {
     complain("the output cannot be written.");
     return failed;

@@ -3,20 +3,12 @@
 
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
-
 #include "src/cli/command.hpp"
 #include "src/cli/json_text.hpp"
 #include "src/cli/table.hpp"
 
 namespace sallyport::cli {
 namespace {
-
-struct Words {
-  std::vector<std::string> what;
-  std::string block;
-  bool dry_run = false, yes = false;
-};
 
 void show_leases(const Options& options, const std::vector<admin::Lease>& leases) {
   const LeaseTable table{leases, options.width};
@@ -39,7 +31,7 @@ std::vector<admin::Lease> look_up(admin::Client& client, const admin::Filter& fi
   return leases;
 }
 
-int tell(const Options& options, const admin::RevokeAnswer& answer, const Words& words) {
+int tell(const Options& options, const admin::RevokeAnswer& answer, const RevokeWords& words) {
   if (options.json) {
     std::string out =
         "{\"revoked\":" + json_list(answer.revoked) + ",\"failed\":" + json_list(answer.failed) +
@@ -59,14 +51,18 @@ int tell(const Options& options, const admin::RevokeAnswer& answer, const Words&
   return judge(answer.revoked, answer.failed);
 }
 
-int revoke(const Options& options, const Words& words) {
+}  // namespace
+
+int revoke(const Options& options, const RevokeWords& words) {
   admin::RevokeRequest request;
   if (const int wrong = to_selection(words.what, "revoke", request.ids, request.filter)) return wrong;
-  if (!words.block.empty()) {
-    if (words.block != "forever" && !admin::parse_duration(words.block))
-      return wrong_use("'" + words.block + "' is no time to block for; say 90s, 15m, 24h, 7d or forever",
+  if (words.block) {
+    if (words.block->empty())
+      return wrong_use("--block needs a time: 90s, 15m, 24h, 7d or forever", "revoke");
+    if (*words.block != "forever" && !admin::parse_duration(*words.block))
+      return wrong_use("'" + *words.block + "' is no time to block for; say 90s, 15m, 24h, 7d or forever",
                        "revoke");
-    request.block = words.block;
+    request.block = *words.block;
   }
   admin::Client client{options.socket};
   const bool may_ask = ::isatty(STDIN_FILENO) == 1;
@@ -110,28 +106,6 @@ int revoke(const Options& options, const Words& words) {
   const auto answer = client.revoke(request);
   if (!answer) return fail(options, answer.error());
   return tell(options, *answer, words);
-}
-
-}  // namespace
-
-void add_revoke(CLI::App& app, const Options& options, Run& run) {
-  auto* command =
-      app.add_subcommand("revoke", "Close doors for good: mapping, flows, and the client is told");
-  auto words = std::make_shared<Words>();
-  command->add_option("ID|FILTER", words->what, "Ids, or filters as in list");
-  command
-      ->add_option("--block", words->block,
-                   "Refuse the device, protocol and internal port from now on: 90s, 15m, 24h, 7d, forever")
-      ->type_name("TIME");
-  command->add_flag("--dry-run", words->dry_run, "Show what would go; change nothing");
-  command->add_flag("-y,--yes", words->yes, "Do not ask, also for more than one");
-  command->callback([&options, &run, words, command] {
-    const bool empty_block = command->count("--block") > 0 && words->block.empty();
-    run = [&options, words, empty_block] {
-      if (empty_block) return wrong_use("--block needs a time: 90s, 15m, 24h, 7d or forever", "revoke");
-      return revoke(options, *words);
-    };
-  });
 }
 
 }  // namespace sallyport::cli

@@ -1,16 +1,13 @@
-#include <CLI/CLI.hpp>
-
 #include "src/cli/command.hpp"
 #include "src/cli/json_text.hpp"
 #include "src/cli/table.hpp"
 
 namespace sallyport::cli {
-namespace {
 
-int unblock(const Options& options, const std::vector<std::string>& words) {
+int unblock(const Options& options, const std::vector<std::string>& what) {
   std::vector<std::string> ids;
   admin::Filter filter;
-  if (const int wrong = to_selection(words, "unblock", ids, filter)) return wrong;
+  if (const int wrong = to_selection(what, "unblock", ids, filter)) return wrong;
   if (filter.via || filter.kind || filter.state || filter.external)
     return wrong_use("blocks are chosen by device, protocol and internal only", "unblock");
   admin::Client client{options.socket};
@@ -26,16 +23,6 @@ int unblock(const Options& options, const std::vector<std::string>& words) {
     return not_found;
   }
   return judge(answer->unblocked, answer->failed);
-}
-
-}  // namespace
-
-void add_unblock(CLI::App& app, const Options& options, Run& run) {
-  auto* command = app.add_subcommand("unblock", "Lift what revoke --block set");
-  auto words = std::make_shared<std::vector<std::string>>();
-  command->add_option("ID|FILTER", *words, "Ids of 'list --blocked', or device=, protocol=, internal=");
-  command->callback(
-      [&options, &run, words] { run = [&options, words] { return unblock(options, *words); }; });
 }
 
 }  // namespace sallyport::cli

@@ -1,8 +1,6 @@
 #include <cstdio>
 #include <ctime>
 
-#include <CLI/CLI.hpp>
-
 #include "src/cli/command.hpp"
 #include "src/cli/table.hpp"
 
@@ -18,6 +16,8 @@ std::string time_of_day() {
   return text;
 }
 
+}  // namespace
+
 int watch(const Options& options) {
   admin::Client client{options.socket};
   const auto done = client.watch(
@@ -31,13 +31,6 @@ int watch(const Options& options) {
         return true;
       });
   return done ? static_cast<int>(ok) : fail(options, done.error());
-}
-
-}  // namespace
-
-void add_watch(CLI::App& app, const Options& options, Run& run) {
-  auto* command = app.add_subcommand("watch", "Show leases as they come, change and go, one line each");
-  command->callback([&options, &run] { run = [&options] { return watch(options); }; });
 }
 
 }  // namespace sallyport::cli

@@ -27,12 +27,12 @@ class Process {
           const std::filesystem::path& output, const std::vector<std::string>& environment = {})
       : out_{output.string() + ".out"}, err_{output.string() + ".err"} {
     const auto start = [&] {
-      // what an earlier process of this name said must not be read as this one's
-      for (const auto& file : {out_, err_}) std::filesystem::remove(file);
+      // what an earlier process of this name said must not be read as this one's; the files stay the same ones
+      for (const auto& file : {out_, err_}) std::ofstream{file, std::ios::trunc};
       process_ = ::fork();
       if (process_ != 0) return;
-      const int out = ::open(out_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-      const int err = ::open(err_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+      const int out = ::open(out_.c_str(), O_WRONLY);
+      const int err = ::open(err_.c_str(), O_WRONLY);
       ::dup2(out, 1);
       ::dup2(err, 2);
       std::vector<char*> words;
