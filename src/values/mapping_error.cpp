@@ -3,6 +3,7 @@
 namespace sallyport {
 namespace {
 
+#pragma GCC diagnostic ignored "-Wnon-virtual-dtor"  // Boost's categories are never deleted by their base
 struct MappingCategory final : boost::system::error_category {
   const char* name() const noexcept override { return "sallyport.mapping"; }
   std::string message(int value) const override {

@@ -41,9 +41,9 @@ class Cli : public AdminTest {
     pid_t child = 0;
     EXPECT_EQ(posix_spawn(&child, SALLYPORT_CLI, &actions, nullptr, argv.data(), environ), 0);
     posix_spawn_file_actions_destroy(&actions);
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, slurp(out), slurp(err)};
+    int ended = 0;
+    ::waitpid(child, &ended, 0);
+    return {WIFEXITED(ended) ? WEXITSTATUS(ended) : -1, slurp(out), slurp(err)};
   }
   static std::string slurp(const std::string& path) {
     std::string text;
@@ -225,8 +225,8 @@ TEST_F(Cli, NoPermissionSaysWhichGroupToJoin) {
   std::filesystem::permissions(dir, std::filesystem::perms::owner_all | std::filesystem::perms::others_all);
   const auto command = "setpriv --reuid=65534 --regid=65534 --clear-groups " + std::string{SALLYPORT_CLI} +
                        " --socket " + options.socket + " list 2>" + (dir / "err").string();
-  const int status = std::system(command.c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 4) << "is the build directory readable for everybody?";
+  const int ended = std::system(command.c_str());
+  EXPECT_EQ(WEXITSTATUS(ended), 4) << "is the build directory readable for everybody?";
   EXPECT_THAT(slurp((dir / "err").string()), HasSubstr("usermod -aG sallyport"));
 }
 

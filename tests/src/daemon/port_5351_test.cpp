@@ -21,8 +21,8 @@ class Service final : public MappingService {
 
 class Port5351Test : public testing::Test {
  protected:
-  void speak(bool pcp, bool natpmp) {
-    port.set_spoken({{3, pcp, natpmp, {}}}, clock.now());
+  void speak(bool with_pcp, bool with_natpmp) {
+    port.set_spoken({{3, with_pcp, with_natpmp, {}}}, clock.now());
     while (port.poll_transmit()) {
     }
   }

@@ -403,9 +403,9 @@ TEST_F(HttpServiceTest, StreamsLongBodies) {
 
 // POL-WEB-02, POL-FAIR-05: who does not read holds one piece, others are answered, and after 30 s it is over
 TEST_F(HttpServiceTest, IsNotHeldUpByClientsThatNeverRead) {
-  Client slow{alice, "192.168.1.1", "192.168.1.2", 4096};
+  Client deaf{alice, "192.168.1.1", "192.168.1.2", 4096};
   Client big{alice, "192.168.1.1", "192.168.1.2", 4096};
-  slow.send(get("/long"));
+  deaf.send(get("/long"));
   big.send(get("/big"));
   ASSERT_TRUE(comes_true([&] { return counts().requests == 2; }));
   EXPECT_TRUE(ask(alice, "192.168.1.3").ends_with("GET /echo "));

@@ -50,7 +50,7 @@ class EchoCore final : public wire::DatagramCore {
 class UdpServiceTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (const auto why = test::no_namespaces()) GTEST_SKIP() << *why;
+    if (const auto lacking = test::no_namespaces()) GTEST_SKIP() << *lacking;
     ASSERT_TRUE(gateway.connect("lan0", alice, "eth0"));
     ASSERT_TRUE(gateway.connect("lan1", guest, "eth0"));
     ASSERT_TRUE(gateway.connect("wan0", stranger, "eth0"));

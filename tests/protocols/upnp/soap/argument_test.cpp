@@ -37,7 +37,7 @@ TEST(SoapArgument, NeverTakesANumberBeyondTheTypeModuloIt) {
 
 // POL-NUM-01, POL-NUM-03
 TEST(SoapArgument, TakesNothingElseForANumber) {
-  for (const std::string text : {""s,
+  for (const std::string& text : {""s,
                                  " "s,
                                  "+80"s,
                                  "-1"s,
@@ -73,7 +73,7 @@ TEST(SoapArgument, ReadsSixWordsAsBooleans) {
     EXPECT_EQ(parse_boolean(text).value(), true) << text;
   for (const std::string text : {"0", "false", "False", "no", "No", " 0\n"})
     EXPECT_EQ(parse_boolean(text).value(), false) << text;
-  for (const std::string text :
+  for (const std::string& text :
        {""s, " "s, "2"s, "-1"s, "00"s, "01"s, "on"s, "off"s, "t"s, "y"s, "truex"s, "true\0"s, "1 0"s})
     EXPECT_EQ(parse_boolean(text).error(), UpnpErrc::invalid_args) << text;
 }
@@ -84,7 +84,7 @@ TEST(SoapArgument, ReadsTcpAndUdpInAnyCaseAndNoOtherProtocol) {
     EXPECT_EQ(parse_transport(text).value(), Transport::tcp) << text;
   for (const std::string text : {"UDP", "udp", "uDp", "\tudp "})
     EXPECT_EQ(parse_transport(text).value(), Transport::udp) << text;
-  for (const std::string text :
+  for (const std::string& text :
        {"ICMP"s, "TCPUDP"s, "TCP/UDP"s, "TCP,UDP"s, "6"s, "17"s, "T CP"s, "tcp\0"s, "both"s})
     EXPECT_EQ(parse_transport(text).error(), UpnpErrc::value_invalid) << text;
   for (const std::string text : {"", " \t"})
