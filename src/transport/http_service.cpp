@@ -55,35 +55,6 @@ constexpr std::chrono::milliseconds sweep_time{250};
 constexpr std::chrono::milliseconds pause_time{20};
 constexpr std::uint64_t listener_mark = std::uint64_t{1} << 63;
 
-union SocketAddress {
-  sockaddr any;
-  sockaddr_in four;
-  sockaddr_in6 six;
-};
-
-std::pair<SocketAddress, socklen_t> to_sockaddr(const Address& address, std::uint16_t port, std::uint32_t interface) {
-  SocketAddress to{};
-  if (address.is_v4()) {
-    to.four.sin_family = AF_INET;
-    to.four.sin_port = htons(port);
-    to.four.sin_addr.s_addr = htonl(address.v4_number());
-    return {to, sizeof to.four};
-  }
-  to.six.sin6_family = AF_INET6;
-  to.six.sin6_port = htons(port);
-  std::memcpy(&to.six.sin6_addr, address.bytes().data(), 16);
-  if (IN6_IS_ADDR_LINKLOCAL(&to.six.sin6_addr)) to.six.sin6_scope_id = interface;
-  return {to, sizeof to.six};
-}
-
-std::pair<Address, std::uint16_t> from_sockaddr(const SocketAddress& from) {
-  if (from.any.sa_family == AF_INET)
-    return {Address::v4(ntohl(from.four.sin_addr.s_addr)), ntohs(from.four.sin_port)};
-  Address::Bytes bytes{};
-  std::memcpy(bytes.data(), &from.six.sin6_addr, 16);
-  return {Address{bytes}, ntohs(from.six.sin6_port)};
-}
-
 /// POL-WHO-02 and 03 for either family.
 bool counts_here(const wire::Arrival& arrival, const nat::PlaneInterface& interface, std::span<const Address> own) {
   if (arrival.destination.is_v4()) return check_arrival(arrival, interface, own) == Ignored::no;
@@ -95,32 +66,6 @@ bool counts_here(const wire::Arrival& arrival, const nat::PlaneInterface& interf
     return false;
   if (is_link_local(source)) return is_link_local(arrival.destination);
   return std::ranges::any_of(interface.prefixes, [&](const Prefix& prefix) { return prefix.contains(source); });
-}
-
-void append_two(std::string& out, unsigned number) {
-  out += static_cast<char>('0' + number / 10 % 10);
-  out += static_cast<char>('0' + number % 10);
-}
-
-/// IMF-fixdate (RFC 9110, section 5.6.7).
-std::string date_text(WallTime time) {
-  static constexpr std::string_view days = "SunMonTueWedThuFriSat";
-  static constexpr std::string_view months = "JanFebMarAprMayJunJulAugSepOctNovDec";
-  const auto day = std::chrono::floor<std::chrono::days>(time);
-  const std::chrono::year_month_day date{day};
-  const std::chrono::hh_mm_ss clock{time - day};
-  std::string text{days.substr(std::chrono::weekday{day}.c_encoding() * 3, 3)};
-  text += ", ";
-  append_two(text, static_cast<unsigned>(date.day()));
-  text += ' ';
-  text += months.substr((static_cast<unsigned>(date.month()) - 1) * 3, 3);
-  text += ' ' + std::to_string(static_cast<int>(date.year())) + ' ';
-  append_two(text, static_cast<unsigned>(clock.hours().count()));
-  text += ':';
-  append_two(text, static_cast<unsigned>(clock.minutes().count()));
-  text += ':';
-  append_two(text, static_cast<unsigned>(clock.seconds().count()));
-  return text + " GMT";
 }
 
 /// Names in capitals, as UPnP writes them; no value can end its line.
@@ -821,7 +766,7 @@ void HttpService::Impl::begin_answer(Connection& c, http::Response response) {
 void HttpService::Impl::write_head(Connection& c) {
   const auto wall = clock_.wall();
   if (date_.empty() || wall != date_of_) {
-    date_ = date_text(wall);
+    date_ = http::http_date(wall);
     date_of_ = wall;
   }
   auto& out = c.out;

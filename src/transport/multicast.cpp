@@ -1,5 +1,4 @@
 #include "src/transport/multicast.hpp"
-#include "src/transport/socket_tools.hpp"
 
 #include <arpa/inet.h>
 #include <linux/filter.h>
@@ -17,6 +16,9 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 
+#include "src/transport/datagrams.hpp"
+#include "src/transport/socket_tools.hpp"
+
 namespace sallyport::transport {
 namespace {
 
@@ -26,14 +28,11 @@ using boost::system::error_code;
 constexpr std::size_t batch = 32;
 constexpr int batches_a_turn = 16;
 constexpr std::size_t longest_search = 2048;  // octets (POL-DSC-03)
-constexpr std::size_t control_octets = CMSG_SPACE(sizeof(in6_pktinfo));
 constexpr int receive_buffer = 4 << 20;
 constexpr int send_buffer = 1 << 20;
 
 constexpr auto group_v4 = Address::v4(0xeffffffa);
 constexpr std::array<std::uint8_t, 2> v6_scopes{2, 5};
-
-using Control = std::array<char, control_octets>;
 
 constexpr Address group_v6(std::uint8_t scope) {
   Address::Bytes bytes{};
@@ -64,35 +63,6 @@ bool attach_search_filter(int socket) {
       BPF_STMT(BPF_RET | BPF_K, 0),
   };
   return attach(socket, program);
-}
-
-union SocketAddress {
-  sockaddr any;
-  sockaddr_in v4;
-  sockaddr_in6 v6;
-};
-
-in6_addr to_in6(const Address& address) {
-  in6_addr result{};
-  std::memcpy(&result, address.bytes().data(), sizeof result);
-  return result;
-}
-
-socklen_t fill(SocketAddress& to, const Address& address, std::uint16_t port, std::uint32_t scope) {
-  to = {};
-  if (address.is_v4()) {
-    to.v4.sin_family = AF_INET;
-    to.v4.sin_port = htons(port);
-    to.v4.sin_addr.s_addr = htonl(address.v4_number());
-    return sizeof to.v4;
-  }
-  to.v6.sin6_family = AF_INET6;
-  to.v6.sin6_port = htons(port);
-  to.v6.sin6_addr = to_in6(address);
-  // The interface means something only where addresses are of one link.
-  const bool of_link = is_link_local(address) || address.bytes()[0] == std::byte{0xff};
-  to.v6.sin6_scope_id = of_link ? scope : 0;
-  return sizeof to.v6;
 }
 
 }  // namespace
@@ -163,10 +133,7 @@ class MulticastService::Impl : public std::enable_shared_from_this<Impl> {
                     std::string& why);
   void wait(const std::shared_ptr<Served>& served);
   void on_readable(const std::shared_ptr<Served>& served);
-  /// Reads one batch; true when there may be more.
-  bool receive(Served& served, TimePoint now);
   void take(std::span<const std::byte> bytes, const wire::Arrival& arrival, const Served& served, TimePoint now);
-  bool send(const wire::Outgoing& datagram);
 
   asio::io_context& io_;
   wire::DatagramCore& core_;
@@ -177,13 +144,8 @@ class MulticastService::Impl : public std::enable_shared_from_this<Impl> {
   std::vector<std::shared_ptr<Served>> sockets_;
   std::array<Descriptor, 2> everywhere_else_;  ///< IPv4, IPv6
   std::vector<Address> own_;
-  struct {
-    std::array<std::array<std::byte, longest_search>, batch> datagrams;
-    std::array<Control, batch> controls;
-    std::array<SocketAddress, batch> addresses;
-    std::array<iovec, batch> vectors;
-    std::array<mmsghdr, batch> messages;
-  } in_;
+  DatagramReader in_{batch, longest_search};
+  DatagramWriter out_{batch};
 };
 
 Descriptor MulticastService::Impl::open(int family, const std::string& device, std::string& why) const {
@@ -232,8 +194,7 @@ Descriptor MulticastService::Impl::open(int family, const std::string& device, s
       set(number, SOL_SOCKET, SO_RCVBUF, receive_buffer);
     if (!set(number, SOL_SOCKET, SO_SNDBUFFORCE, send_buffer)) set(number, SOL_SOCKET, SO_SNDBUF, send_buffer);
   }
-  SocketAddress any;
-  const auto size = fill(any, six ? Address{} : Address::v4(0), options_.port, 0);
+  const auto [any, size] = to_sockaddr(six ? Address{} : Address::v4(0), options_.port, 0);
   if (::bind(number, &any.any, size) != 0) {
     if (errno == EADDRINUSE) {
       why = port + " is taken by another program that does not share it; stop it first";
@@ -255,7 +216,7 @@ bool MulticastService::Impl::join(Served& served, std::string& why) const {
   } else {
     for (const auto scope : v6_scopes) {
       ipv6_mreq request{};
-      request.ipv6mr_multiaddr = to_in6(group_v6(scope));
+      request.ipv6mr_multiaddr = in6_of(group_v6(scope));
       request.ipv6mr_interface = served.interface.index;
       good = good && (set(socket, IPPROTO_IPV6, IPV6_JOIN_GROUP, request) || errno == EADDRINUSE);
     }
@@ -346,60 +307,15 @@ void MulticastService::Impl::on_readable(const std::shared_ptr<Served>& served) 
   if (!served->socket.is_open()) return;
   // What is above its rate costs next to nothing, so much is read at once: whoever sends little is then found behind
   // one who sends much, instead of being lost when the kernel's queue is full.
+  const auto now = clock_.now();
   for (int round = 0; round < batches_a_turn; ++round)
-    if (!receive(*served, clock_.now())) break;
+    if (!in_.read(served->socket.native_handle(), [&](const DatagramReader::Datagram& datagram) {
+          if (!datagram.cut) take(datagram.bytes, datagram.arrival, *served, now);
+        }))
+      break;
   drain();
   if (after_input_) after_input_();
   if (served->socket.is_open()) wait(served);
-}
-
-bool MulticastService::Impl::receive(Served& served, TimePoint now) {
-  for (std::size_t i = 0; i < batch; ++i) {
-    in_.vectors[i] = {in_.datagrams[i].data(), in_.datagrams[i].size()};
-    auto& header = in_.messages[i].msg_hdr;
-    header = {};
-    header.msg_name = &in_.addresses[i];
-    header.msg_namelen = sizeof in_.addresses[i];
-    header.msg_iov = &in_.vectors[i];
-    header.msg_iovlen = 1;
-    header.msg_control = in_.controls[i].data();
-    header.msg_controllen = in_.controls[i].size();
-  }
-  const int count =
-      ::recvmmsg(served.socket.native_handle(), in_.messages.data(), batch, MSG_DONTWAIT, nullptr);
-  // An error here is EAGAIN, or what an ICMP error left on the socket: both are over with this call.
-  if (count < 0) return errno != EAGAIN && errno != EWOULDBLOCK && errno != EBADF;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
-    auto& header = in_.messages[i].msg_hdr;
-    const auto& from = in_.addresses[i];
-    wire::Arrival arrival;
-    if (served.family == AF_INET) {
-      if (header.msg_namelen < sizeof from.v4 || from.v4.sin_family != AF_INET) continue;
-      arrival.source = address_of(from.v4.sin_addr);
-      arrival.source_port = ntohs(from.v4.sin_port);
-    } else {
-      if (header.msg_namelen < sizeof from.v6 || from.v6.sin6_family != AF_INET6) continue;
-      arrival.source = address_of(from.v6.sin6_addr);
-      arrival.source_port = ntohs(from.v6.sin6_port);
-    }
-    for (auto* control = CMSG_FIRSTHDR(&header); control != nullptr;
-         control = CMSG_NXTHDR(&header, control)) {
-      if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
-        in_pktinfo info{};
-        std::memcpy(&info, CMSG_DATA(control), sizeof info);
-        arrival.destination = address_of(info.ipi_addr);
-        arrival.interface = static_cast<std::uint32_t>(info.ipi_ifindex);
-      } else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
-        in6_pktinfo info{};
-        std::memcpy(&info, CMSG_DATA(control), sizeof info);
-        arrival.destination = address_of(info.ipi6_addr);
-        arrival.interface = info.ipi6_ifindex;
-      }
-    }
-    if ((header.msg_flags & MSG_TRUNC) != 0) continue;
-    take(std::span{in_.datagrams[i]}.first(in_.messages[i].msg_len), arrival, served, now);
-  }
-  return count == static_cast<int>(batch);
 }
 
 void MulticastService::Impl::take(std::span<const std::byte> bytes, const wire::Arrival& arrival,
@@ -417,51 +333,20 @@ void MulticastService::Impl::take(std::span<const std::byte> bytes, const wire::
 }
 
 void MulticastService::Impl::drain() {
-  while (const auto next = core_.poll_transmit()) {
-    // One that cannot be sent (no route, no room, the interface went away) is said again or asked for again.
-    if (send(*next))
-      ++counts.sent;
+  while (auto next = core_.poll_transmit()) {
+    const auto served = std::ranges::find_if(sockets_, [&](const auto& candidate) {
+      return candidate->family == (next->to.is_v4() ? AF_INET : AF_INET6) &&
+             candidate->interface.index == next->interface;
+    });
+    if (served == sockets_.end())
+      ++counts.send_failed;  // the interface went away meanwhile
     else
-      ++counts.send_failed;
+      out_.add((*served)->socket.native_handle(), std::move(*next));
   }
-}
-
-bool MulticastService::Impl::send(const wire::Outgoing& datagram) {
-  const bool six = !datagram.to.is_v4();
-  if (datagram.from.is_v4() == six) return false;
-  const auto served = std::ranges::find_if(sockets_, [&](const auto& candidate) {
-    return candidate->family == (six ? AF_INET6 : AF_INET) && candidate->interface.index == datagram.interface;
-  });
-  if (served == sockets_.end()) return false;
-  SocketAddress to;
-  iovec vector{const_cast<std::byte*>(datagram.bytes.data()), datagram.bytes.size()};
-  Control controls{};
-  msghdr header{};
-  header.msg_namelen = fill(to, datagram.to, datagram.to_port, datagram.interface);
-  header.msg_name = &to;
-  header.msg_iov = &vector;
-  header.msg_iovlen = 1;
-  header.msg_control = controls.data();
-  header.msg_controllen = six ? CMSG_SPACE(sizeof(in6_pktinfo)) : CMSG_SPACE(sizeof(in_pktinfo));
-  auto* control = CMSG_FIRSTHDR(&header);
-  if (six) {
-    in6_pktinfo info{};
-    info.ipi6_addr = to_in6(datagram.from);
-    info.ipi6_ifindex = datagram.interface;
-    control->cmsg_level = IPPROTO_IPV6;
-    control->cmsg_type = IPV6_PKTINFO;
-    control->cmsg_len = CMSG_LEN(sizeof info);
-    std::memcpy(CMSG_DATA(control), &info, sizeof info);
-  } else {
-    in_pktinfo info{};
-    info.ipi_ifindex = static_cast<int>(datagram.interface);
-    info.ipi_spec_dst.s_addr = htonl(datagram.from.v4_number());
-    control->cmsg_level = IPPROTO_IP;
-    control->cmsg_type = IP_PKTINFO;
-    control->cmsg_len = CMSG_LEN(sizeof info);
-    std::memcpy(CMSG_DATA(control), &info, sizeof info);
-  }
-  return ::sendmsg((*served)->socket.native_handle(), &header, MSG_DONTWAIT) >= 0;
+  out_.flush();
+  counts.sent += std::exchange(out_.sent, 0);
+  // One that cannot be sent (no route, no room) is said again or asked for again.
+  counts.send_failed += std::exchange(out_.failed, 0);
 }
 
 MulticastService::MulticastService(asio::io_context& io, wire::DatagramCore& core, const Clock& clock,

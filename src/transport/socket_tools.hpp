@@ -60,9 +60,43 @@ inline Address address_of(const in6_addr& address) {
   return Address{bytes};
 }
 
+inline in6_addr in6_of(const Address& address) {
+  in6_addr result{};
+  std::memcpy(&result, address.bytes().data(), sizeof result);
+  return result;
+}
+
+union SocketAddress {
+  sockaddr any;
+  sockaddr_in v4;
+  sockaddr_in6 v6;
+};
+
 /// fe80::/10.
 inline bool is_link_local(const Address& address) noexcept {
   return address.bytes()[0] == std::byte{0xfe} && (address.bytes()[1] & std::byte{0xc0}) == std::byte{0x80};
+}
+
+/// The address as the kernel wants it, and how long that is. `interface` counts where addresses are of one link.
+inline std::pair<SocketAddress, socklen_t> to_sockaddr(const Address& address, std::uint16_t port,
+                                                       std::uint32_t interface) {
+  SocketAddress to{};
+  if (address.is_v4()) {
+    to.v4.sin_family = AF_INET;
+    to.v4.sin_port = htons(port);
+    to.v4.sin_addr.s_addr = htonl(address.v4_number());
+    return {to, sizeof to.v4};
+  }
+  to.v6.sin6_family = AF_INET6;
+  to.v6.sin6_port = htons(port);
+  to.v6.sin6_addr = in6_of(address);
+  const bool of_link = is_link_local(address) || address.bytes()[0] == std::byte{0xff};
+  to.v6.sin6_scope_id = of_link ? interface : 0;
+  return {to, sizeof to.v6};
+}
+inline std::pair<Address, std::uint16_t> from_sockaddr(const SocketAddress& from) {
+  if (from.any.sa_family == AF_INET) return {address_of(from.v4.sin_addr), ntohs(from.v4.sin_port)};
+  return {address_of(from.v6.sin6_addr), ntohs(from.v6.sin6_port)};
 }
 
 }  // namespace sallyport::transport

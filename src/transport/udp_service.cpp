@@ -19,6 +19,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include "src/transport/arrival_check.hpp"
+#include "src/transport/datagrams.hpp"
 #include "src/transport/fair_queue.hpp"
 #include "src/transport/socket_tools.hpp"
 
@@ -31,24 +32,12 @@ using boost::system::error_code;
 constexpr std::size_t batch = 64;
 // One octet more than any protocol here accepts tells a long datagram from the longest good one.
 constexpr std::size_t datagram_octets = 1200;
-constexpr std::size_t control_octets = CMSG_SPACE(sizeof(in_pktinfo));
 constexpr int receive_buffer = 4 << 20;
 constexpr int send_buffer = 1 << 20;
 constexpr std::size_t max_waiting = 16384;
 constexpr std::size_t max_waiting_octets = 2 << 20;
 constexpr std::size_t max_stopped = 64;
 constexpr std::chrono::milliseconds stop_time{100};
-
-using Control = std::array<char, control_octets>;
-
-
-sockaddr_in to_sockaddr(const Address& address, std::uint16_t port) {
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(port);
-  to.sin_addr.s_addr = htonl(address.v4_number());
-  return to;
-}
 
 }  // namespace
 
@@ -80,19 +69,9 @@ class UdpService::Impl : public std::enable_shared_from_this<Impl> {
  private:
   struct Served {
     Served(asio::io_context& io, int descriptor, nat::PlaneInterface what)
-        : socket{io, descriptor}, interface {
-      std::move(what)
-    } {
-    }
+        : socket{io, descriptor}, interface{std::move(what)} {}
     asio::posix::stream_descriptor socket;
     nat::PlaneInterface interface;
-  };
-  struct Buffers {
-    std::array<std::array<std::byte, datagram_octets>, batch> datagrams;
-    std::array<Control, batch> controls;
-    std::array<sockaddr_in, batch> addresses;
-    std::array<iovec, batch> vectors;
-    std::array<mmsghdr, batch> messages;
   };
 
   Descriptor open(const std::string& device,
@@ -100,14 +79,11 @@ class UdpService::Impl : public std::enable_shared_from_this<Impl> {
   void share_port(bool on);
   void wait(const std::shared_ptr<Served>& served);
   void on_readable(const std::shared_ptr<Served>& served);
-  /// Reads one batch; true when there may be more.
-  bool receive(Served& served, TimePoint now);
   void take(std::span<const std::byte> bytes, const wire::Arrival& arrival, Served& served, TimePoint now);
   void turn();
   void stop_in_kernel(const Address& source, TimePoint now);
   void release_later();
   void update_filters();
-  void send_batch(int socket, std::size_t count);
 
   asio::io_context& io_;
   wire::DatagramCore& core_;
@@ -123,14 +99,9 @@ class UdpService::Impl : public std::enable_shared_from_this<Impl> {
   asio::steady_timer release_timer_;
   bool turn_posted_ = false;
   bool closed_ = false;
-  Buffers in_;
-  struct {
-    std::array<wire::Outgoing, batch> datagrams;
-    std::array<Control, batch> controls;
-    std::array<sockaddr_in, batch> addresses;
-    std::array<iovec, batch> vectors;
-    std::array<mmsghdr, batch> messages;
-  } out_;
+  DatagramReader in_{batch, datagram_octets};
+  DatagramWriter out_{batch};
+
 };
 
 Descriptor UdpService::Impl::open(const std::string& device, std::string& why) {
@@ -163,8 +134,8 @@ Descriptor UdpService::Impl::open(const std::string& device, std::string& why) {
   // set.
   const int shared = device.empty() ? 0 : 1;
   set(socket.get(), SOL_SOCKET, SO_REUSEADDR, shared);
-  const auto any = to_sockaddr(Address::v4(0), options_.port);
-  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any) != 0) {
+  const auto [any, size] = to_sockaddr(Address::v4(0), options_.port, 0);
+  if (::bind(socket.get(), &any.any, size) != 0) {
     if (errno == EADDRINUSE) {
       why = "UDP port " + std::to_string(options_.port) +
             " is taken by another program (another port-mapping server?); stop it first";
@@ -242,48 +213,14 @@ void UdpService::Impl::on_readable(const std::shared_ptr<Served>& served) {
   if (!served->socket.is_open()) return;
   // Reading is far cheaper than answering, so a few batches are read at once: whoever sends little is then
   // found behind one who sends much, instead of waiting in the kernel's queue.
+  const auto now = clock_.now();
   for (int round = 0; round < 32; ++round)
-    if (!receive(*served, clock_.now())) break;
+    if (!in_.read(served->socket.native_handle(), [&](const DatagramReader::Datagram& datagram) {
+          take(datagram.bytes, datagram.arrival, *served, now);
+        }))
+      break;
   turn();
   if (served->socket.is_open()) wait(served);
-}
-
-bool UdpService::Impl::receive(Served& served, TimePoint now) {
-  for (std::size_t i = 0; i < batch; ++i) {
-    in_.vectors[i] = {in_.datagrams[i].data(), in_.datagrams[i].size()};
-    auto& header = in_.messages[i].msg_hdr;
-    header = {};
-    header.msg_name = &in_.addresses[i];
-    header.msg_namelen = sizeof in_.addresses[i];
-    header.msg_iov = &in_.vectors[i];
-    header.msg_iovlen = 1;
-    header.msg_control = in_.controls[i].data();
-    header.msg_controllen = in_.controls[i].size();
-  }
-  const int count =
-      ::recvmmsg(served.socket.native_handle(), in_.messages.data(), batch, MSG_DONTWAIT, nullptr);
-  // An error here is EAGAIN, or what an ICMP error left on the socket: both are over with this call.
-  if (count < 0) return errno != EAGAIN && errno != EWOULDBLOCK && errno != EBADF;
-  for (int i = 0; i < count; ++i) {
-    auto& header = in_.messages[static_cast<std::size_t>(i)].msg_hdr;
-    const auto& address = in_.addresses[static_cast<std::size_t>(i)];
-    if (header.msg_namelen < sizeof address || address.sin_family != AF_INET) continue;
-    wire::Arrival arrival;
-    arrival.source = address_of(address.sin_addr);
-    arrival.source_port = ntohs(address.sin_port);
-    for (auto* control = CMSG_FIRSTHDR(&header); control != nullptr;
-         control = CMSG_NXTHDR(&header, control)) {
-      if (control->cmsg_level != IPPROTO_IP || control->cmsg_type != IP_PKTINFO) continue;
-      in_pktinfo info{};
-      std::memcpy(&info, CMSG_DATA(control), sizeof info);
-      arrival.destination = address_of(info.ipi_addr);
-      arrival.interface = static_cast<std::uint32_t>(info.ipi_ifindex);
-    }
-    take(std::span{in_.datagrams[static_cast<std::size_t>(i)]}.first(
-             in_.messages[static_cast<std::size_t>(i)].msg_len),
-         arrival, served, now);
-  }
-  return count == static_cast<int>(batch);
 }
 
 void UdpService::Impl::take(std::span<const std::byte> bytes, const wire::Arrival& arrival, Served& served,
@@ -365,62 +302,17 @@ void UdpService::Impl::update_filters() {
 }
 
 void UdpService::Impl::drain() {
-  std::size_t count = 0;
-  int socket = -1;
-  const auto flush = [&] {
-    if (count != 0) send_batch(socket, count);
-    count = 0;
-  };
   while (auto next = core_.poll_transmit()) {
     const auto served = std::ranges::find_if(
         sockets_, [&](const auto& candidate) { return candidate->interface.index == next->interface; });
-    if (served == sockets_.end() || !next->to.is_v4()) {
+    if (served == sockets_.end() || !next->to.is_v4())
       ++counts.send_failed;  // the interface went away meanwhile
-      continue;
-    }
-    const int its_socket = (*served)->socket.native_handle();
-    if (its_socket != socket || count == batch) flush();
-    socket = its_socket;
-    out_.datagrams[count] = std::move(*next);
-    auto& datagram = out_.datagrams[count];
-    out_.addresses[count] = to_sockaddr(datagram.to, datagram.to_port);
-    out_.vectors[count] = {datagram.bytes.data(), datagram.bytes.size()};
-    auto& header = out_.messages[count].msg_hdr;
-    header = {};
-    header.msg_name = &out_.addresses[count];
-    header.msg_namelen = sizeof out_.addresses[count];
-    header.msg_iov = &out_.vectors[count];
-    header.msg_iovlen = 1;
-    header.msg_control = out_.controls[count].data();
-    header.msg_controllen = out_.controls[count].size();
-    auto* control = CMSG_FIRSTHDR(&header);
-    control->cmsg_level = IPPROTO_IP;
-    control->cmsg_type = IP_PKTINFO;
-    control->cmsg_len = CMSG_LEN(sizeof(in_pktinfo));
-    in_pktinfo info{};
-    info.ipi_ifindex = static_cast<int>(datagram.interface);
-    info.ipi_spec_dst.s_addr = htonl(datagram.from.v4_number());
-    std::memcpy(CMSG_DATA(control), &info, sizeof info);
-    ++count;
+    else
+      out_.add((*served)->socket.native_handle(), std::move(*next));
   }
-  flush();
-}
-
-void UdpService::Impl::send_batch(int socket, std::size_t count) {
-  for (std::size_t sent = 0; sent < count;) {
-    const int result =
-        ::sendmmsg(socket, out_.messages.data() + sent, static_cast<unsigned>(count - sent), MSG_DONTWAIT);
-    if (result > 0) {
-      sent += static_cast<std::size_t>(result);
-      counts.sent += static_cast<std::uint64_t>(result);
-      continue;
-    }
-    if (errno == EINTR) continue;
-    // This one cannot be sent (no route, no room): clients ask again, and those behind it must not suffer.
-    ++counts.send_failed;
-    ++sent;
-  }
-  for (std::size_t i = 0; i < count; ++i) out_.datagrams[i] = {};
+  out_.flush();
+  counts.sent += std::exchange(out_.sent, 0);
+  counts.send_failed += std::exchange(out_.failed, 0);
 }
 
 UdpService::UdpService(asio::io_context& io, wire::DatagramCore& core, const Clock& clock, Options options,

@@ -1,6 +1,8 @@
 #include "protocols/upnp/http/message.hpp"
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 
 namespace sallyport::upnp::http {
 
@@ -41,6 +43,25 @@ std::string_view reason_phrase(unsigned status) noexcept {
     case 505: return "HTTP Version Not Supported";
   }
   return "Error";
+}
+
+std::string http_date(WallTime time) {
+  static constexpr std::array<const char*, 7> days{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+  static constexpr std::array<const char*, 12> months{"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                                      "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  const auto day = std::chrono::floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date{day};
+  const std::chrono::hh_mm_ss clock{time - day};
+  const auto digits = [](auto number) {
+    const auto text = std::to_string(number);
+    return text.size() < 2 ? "0" + text : text;
+  };
+  std::string text = days[std::chrono::weekday{day}.c_encoding()];
+  text += ", " + digits(static_cast<unsigned>(date.day())) + ' ' +
+          months[static_cast<unsigned>(date.month()) - 1] + ' ' + std::to_string(static_cast<int>(date.year()));
+  text += ' ' + digits(clock.hours().count()) + ':' + digits(clock.minutes().count()) + ':' +
+          digits(clock.seconds().count()) + " GMT";
+  return text;
 }
 
 Response error_response(unsigned status, std::string_view text) {

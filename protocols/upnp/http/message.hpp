@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sallyport/values/address.hpp"
+#include "sallyport/values/time.hpp"
 
 /// HTTP messages as values: what a request means to UPnP. src/transport parses and writes them.
 namespace sallyport::upnp::http {
@@ -71,6 +72,9 @@ using Done = std::function<void(Response)>;
 
 /// The reason phrase of a status code this gateway sends.
 std::string_view reason_phrase(unsigned status) noexcept;
+
+/// "Sun, 01 Mar 2026 12:00:00 GMT" (RFC 9110, section 5.6.7). Years 1970..9999.
+std::string http_date(WallTime time);
 
 /// A short text/plain answer for people: "404 Not Found: ...".
 Response error_response(unsigned status, std::string_view text = {});

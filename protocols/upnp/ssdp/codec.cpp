@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 
 #include "protocols/upnp/http/message.hpp"
 
@@ -186,7 +185,7 @@ std::vector<std::byte> encode_notify(NotifyKind kind, const Announcement& what, 
 std::vector<std::byte> encode_answer(const Announcement& what, WallTime date) {
   Head head{"HTTP/1.1 200 OK"};
   head.field("CACHE-CONTROL", max_age(what.max_age_s))
-      .field("DATE", http_date(date))
+      .field("DATE", http::http_date(date))
       .field("EXT", "")
       .field("LOCATION", what.location)
       .field("SERVER", what.server)
@@ -195,25 +194,6 @@ std::vector<std::byte> encode_answer(const Announcement& what, WallTime date) {
   if (what.version != Version::uda_1_0)
     head.field("BOOTID.UPNP.ORG", what.boot_id).field("CONFIGID.UPNP.ORG", what.config_id);
   return head.take();
-}
-
-std::string http_date(WallTime time) {
-  static constexpr std::array<const char*, 7> days{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-  static constexpr std::array<const char*, 12> months{"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                                      "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  const auto day = std::chrono::floor<std::chrono::days>(time);
-  const std::chrono::year_month_day date{day};
-  const std::chrono::hh_mm_ss clock{time - day};
-  const auto digits = [](auto number) {
-    const auto text = std::to_string(number);
-    return text.size() < 2 ? "0" + text : text;
-  };
-  std::string text = days[std::chrono::weekday{day}.c_encoding()];
-  text += ", " + digits(static_cast<unsigned>(date.day())) + ' ' +
-          months[static_cast<unsigned>(date.month()) - 1] + ' ' + std::to_string(static_cast<int>(date.year()));
-  text += ' ' + digits(clock.hours().count()) + ':' + digits(clock.minutes().count()) + ':' +
-          digits(clock.seconds().count()) + " GMT";
-  return text;
 }
 
 std::string location_url(const Address& address, std::uint16_t http_port, std::string_view path) {

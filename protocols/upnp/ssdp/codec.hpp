@@ -83,9 +83,6 @@ std::vector<std::byte> encode_notify(NotifyKind kind, const Announcement& what, 
 /// An answer to a search (UDA 1.3.3).
 std::vector<std::byte> encode_answer(const Announcement& what, WallTime date);
 
-/// "Sun, 01 Mar 2026 12:00:00 GMT" (RFC 9110, section 5.6.7). Years 1970..9999.
-std::string http_date(WallTime time);
-
 /// `http://192.168.1.1:5000/root.xml`; IPv6 in brackets and without a zone (UDA annex A). `path` starts with '/'.
 std::string location_url(const Address& address, std::uint16_t http_port, std::string_view path);
 
