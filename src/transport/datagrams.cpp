@@ -83,7 +83,8 @@ struct Headers {
 }  // namespace
 
 struct DatagramReader::Buffers {
-  Buffers(std::size_t batch, std::size_t longest_) : longest{longest_}, octets(batch * longest_), headers{batch} {}
+  Buffers(std::size_t batch, std::size_t longest_)
+      : longest{longest_}, octets(batch * longest_), headers{batch} {}
   std::size_t longest;
   std::vector<std::byte> octets;
   Headers headers;
@@ -137,7 +138,8 @@ void DatagramWriter::add(int socket, wire::Outgoing datagram) {
   const auto i = out_->count++;
   auto& kept = out_->datagrams[i] = std::move(datagram);
   auto& header = out_->headers.set(i, kept.bytes.data(), kept.bytes.size());
-  std::tie(out_->headers.addresses[i], header.msg_namelen) = to_sockaddr(kept.to, kept.to_port, kept.interface);
+  std::tie(out_->headers.addresses[i], header.msg_namelen) =
+      to_sockaddr(kept.to, kept.to_port, kept.interface);
   put_source(header, kept);
 }
 
