@@ -6,36 +6,6 @@
 namespace sallyport::cli {
 namespace {
 
-struct Character {
-  std::uint32_t code = 0;
-  std::size_t octets = 0;  ///< 0: no UTF-8 here
-};
-
-Character decode(std::string_view text) {
-  const auto octet = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto first = octet(0);
-  if (first < 0x80) return {first, 1};
-  const std::size_t size = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || text.size() < size) return {};
-  std::uint32_t code = first & (0xffU >> (size + 1));
-  for (std::size_t i = 1; i < size; ++i) {
-    if ((octet(i) & 0xc0) != 0x80) return {};
-    code = code << 6 | (octet(i) & 0x3fU);
-  }
-  constexpr std::uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-  if (code < least[size] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff)) return {};
-  return {code, size};
-}
-
-bool is_printable(std::uint32_t code) {
-  if (code < 0x20 || (code >= 0x7f && code <= 0x9f)) return false;
-  if (code >= 0x200b && code <= 0x200f) return false;  // zero width, direction
-  if (code == 0x2028 || code == 0x2029 || (code >= 0x202a && code <= 0x202e))
-    return false;  // lines, direction
-  if (code >= 0x2060 && code <= 0x206f) return false;
-  return code != 0xfeff && code != 0xad && !(code >= 0xe0000 && code <= 0xe007f);
-}
-
 std::size_t width_of(std::uint32_t code) {
   if (code >= 0x300 && code <= 0x36f) return 0;
   if ((code >= 0x1100 && code <= 0x115f) || (code >= 0x2e80 && code <= 0xa4cf) ||
@@ -77,10 +47,15 @@ std::string far_text(const admin::Lease& lease) {
          (lease.remote.size() > 1 ? " +" + std::to_string(lease.remote.size() - 1) : std::string{});
 }
 
+/// Apple's systems map port 9 (discard) only to learn the external address.
+bool is_probe(const admin::Lease& lease) {
+  return lease.internal_port == 9 && (lease.via == "natpmp" || lease.via == "pcp");
+}
+
 /// What the device says of itself; for a lease that is open to some only, first to whom. Rows that differ in
 /// nothing else (UPnP's RemoteHost) are told apart by it, so it is what stays when the column is narrow.
 std::string description_text(const admin::Lease& lease, std::size_t width) {
-  const auto description = printable(lease.description);
+  const auto description = lease.description.empty() && is_probe(lease) ? "(address probe)" : printable(lease.description);
   const auto far = far_text(lease);
   if (far.empty()) return cut(description, width);
   const auto from = "from " + far;
@@ -109,33 +84,10 @@ std::string time_text(std::string_view rfc3339) {
 
 }  // namespace
 
-std::string printable(std::string_view text) {
-  std::string out;
-  const auto escape = [&](char c) {
-    char four[8];
-    std::snprintf(four, sizeof four, "\\x%02x", static_cast<unsigned char>(c));
-    out += four;
-  };
-  while (!text.empty()) {
-    const auto [code, octets] = decode(text);
-    if (octets == 0) {
-      escape(text.front());
-      text.remove_prefix(1);
-      continue;
-    }
-    if (is_printable(code))
-      out += text.substr(0, octets);
-    else
-      for (const char c : text.substr(0, octets)) escape(c);
-    text.remove_prefix(octets);
-  }
-  return out;
-}
-
 std::size_t columns(std::string_view text) {
   std::size_t sum = 0;
   while (!text.empty()) {
-    const auto [code, octets] = decode(text);
+    const auto [code, octets] = first_character(text);
     sum += octets == 0 ? 1 : width_of(code);
     text.remove_prefix(std::max<std::size_t>(octets, 1));
   }
@@ -147,7 +99,7 @@ std::string cut(std::string_view text, std::size_t width) {
   if (width == 0) return {};
   std::size_t used = 0, end = 0;
   while (end < text.size()) {
-    const auto [code, octets] = decode(text.substr(end));
+    const auto [code, octets] = first_character(text.substr(end));
     const auto wide = octets == 0 ? 1 : width_of(code);
     if (used + wide > width - 1) break;
     used += wide;

@@ -7,13 +7,10 @@
 #include <vector>
 
 #include "sallyport/admin/client.hpp"
+#include "sallyport/values/printable.hpp"
 
 /// Rows in, text out. Pure.
 namespace sallyport::cli {
-
-/// Text from the network as it may be shown: octets that are not printable (controls, broken UTF-8, marks
-/// that turn or break lines) as \xNN (POL-TXT-04).
-std::string printable(std::string_view text);
 
 /// Terminal columns of printable text: wide and combining characters counted as terminals show them, roughly.
 std::size_t columns(std::string_view text);

@@ -32,7 +32,8 @@ lease::LeasePolicy Config::lease_policy() const {
   result.upnp_max = lifetimes.upnp_max;
   result.upnp_permanent = lifetimes.upnp_v1_permanent;
   result.upnp_internal_ports = policy.upnp_internal_ports;
-  result.description_octets = limits.description;
+  // none of ours: then it is the longest that PCP carries (RFC 7220)
+  result.description_octets = limits.description == 0 ? longest_description : limits.description;
   result.ended_leases = filtering.ended_leases;
   result.reuse_strict = policy.reuse_strict;
   result.grant_without_store = store.on_error_memory;

@@ -18,6 +18,9 @@
 namespace sallyport::daemon {
 
 enum class Protocol : std::uint8_t { pcp, natpmp, upnp };
+/// Octets; what a DESCRIPTION option of PCP may carry (RFC 7220).
+inline constexpr std::uint32_t longest_description = 1016;
+
 enum class PlaneChoice : std::uint8_t { automatic, tun, ebpf };
 
 /// Every key of sallyport.toml, with its default; examples/sallyport.toml says what each does.
@@ -34,6 +37,8 @@ struct Config {
     std::vector<Protocol> protocols{Protocol::pcp, Protocol::natpmp, Protocol::upnp};
     std::uint16_t http_port = 5000;
     std::uint32_t igd_version = 2;
+    std::uint32_t uda_minor = 1;      ///< of the UPnP version told: 1.0 or 1.1 (UPNP-X-11)
+    std::uint32_t multicast_ttl = 2;  ///< of SSDP (UDA-1.2-13)
     std::vector<ListenInterface> interfaces;
   } listen;
   struct Engine {

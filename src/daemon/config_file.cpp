@@ -364,6 +364,8 @@ void read_listen(Section& in, Config::Listen& listen) {
   in.list("protocols", listen.protocols, std::string{protocol_words}, protocol_of);
   in.integer("http_port", listen.http_port, 1, 65535);
   in.integer("igd_version", listen.igd_version, 1, 2);
+  in.word<std::uint32_t, 2>("uda_version", listen.uda_minor, {{{"1.1", 1}, {"1.0", 0}}});
+  in.integer("multicast_ttl", listen.multicast_ttl, 1, 255);
   in.tables("interface", [&](Section& table) {
     Config::ListenInterface entry;
     entry.protocols = {Protocol::pcp, Protocol::natpmp, Protocol::upnp};
@@ -552,7 +554,7 @@ void read_limits(Section& in, Config::Limits& limits) {
   in.integer("http_head_timeout", limits.http_head_timeout, 0, longest_timeout);
   in.integer("http_request_timeout", limits.http_request_timeout, 0, longest_timeout);
   in.integer("http_idle_timeout", limits.http_idle_timeout, 0, longest_timeout);
-  in.integer("description", limits.description, 0, 1016);  // the longest that PCP carries (RFC 7220)
+  in.integer("description", limits.description, 0, longest_description);
 }
 
 void read_file(const std::string& file, const toml::table& root, Reading& reading) {

@@ -306,6 +306,8 @@ void Daemon::reload() {
   keep(config.admin.socket, config_.admin.socket, "admin.socket");
   keep(config.listen.http_port, config_.listen.http_port, "listen.http_port");
   keep(config.listen.igd_version, config_.listen.igd_version, "listen.igd_version");
+  keep(config.listen.uda_minor, config_.listen.uda_minor, "listen.uda_version");
+  keep(config.listen.multicast_ttl, config_.listen.multicast_ttl, "listen.multicast_ttl");
   keep(config.limits.http_head, config_.limits.http_head, "limits.http_head");
   keep(config.limits.http_body, config_.limits.http_body, "limits.http_body");
   keep(config.limits.http_head_timeout, config_.limits.http_head_timeout, "limits.http_head_timeout");

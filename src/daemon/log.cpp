@@ -9,6 +9,8 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "sallyport/values/printable.hpp"
+
 namespace sallyport::daemon::log {
 namespace {
 
@@ -80,20 +82,6 @@ void write(Level level, const std::string& text) {
   spdlog::log(to_spdlog(level), spdlog::string_view_t{text});
 }
 
-std::string escaped(std::string_view text) {
-  constexpr std::string_view digits = "0123456789abcdef";
-  std::string result;
-  result.reserve(text.size());
-  for (const char c : text) {
-    const auto octet = static_cast<unsigned char>(c);
-    if (octet >= 0x20 && octet < 0x7f && c != '\\') {
-      result.push_back(c);
-    } else {
-      result.append("\\x").push_back(digits[octet >> 4]);
-      result.push_back(digits[octet & 15]);
-    }
-  }
-  return result;
-}
+std::string escaped(std::string_view text) { return printable(text, true); }
 
 }  // namespace sallyport::daemon::log

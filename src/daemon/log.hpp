@@ -20,8 +20,8 @@ inline void warn(const std::string& text) { write(Level::warn, text); }
 inline void info(const std::string& text) { write(Level::info, text); }
 inline void debug(const std::string& text) { write(Level::debug, text); }
 
-/// Text from the network or the system as one line shows it: what is not printable ASCII, and the backslash,
-/// becomes \xNN (policy.md, POL-TXT-04).
+/// Text from the network or the system as one line shows it: what is not printable, and the backslash, becomes
+/// \xNN (policy.md, POL-TXT-04).
 std::string escaped(std::string_view text);
 
 }  // namespace sallyport::daemon::log

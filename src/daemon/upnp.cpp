@@ -85,6 +85,20 @@ ssdp::SearchLimit::Options search_limit(const Config& config) {
   return limit;
 }
 
+transport::MulticastService::Options multicast_options(const Config& config) {
+  transport::MulticastService::Options options;
+  options.hops = static_cast<int>(config.listen.multicast_ttl);
+  // Before decoding there is a limit too, for what is not even a search: several times that of searches.
+  const auto searches = config.limits.searches_per_second;
+  options.limit.per_second = searches == 0 ? 0 : std::max(options.limit.per_second, 4 * searches);
+  options.limit.burst = 3 * options.limit.per_second;
+  return options;
+}
+
+ssdp::Version ssdp_version(const Config& config) {
+  return config.listen.uda_minor == 0 ? ssdp::Version::uda_1_0 : ssdp::Version::uda_1_1;
+}
+
 std::string product_token() { return std::string{"Sallyport/"} + SALLYPORT_VERSION; }
 
 ssdp::Tree ssdp_tree(const igd::Server& server) {
@@ -106,14 +120,9 @@ std::uint64_t read_number(const std::string& path) {
   return file && value > 0 ? static_cast<std::uint64_t>(value) : 0;
 }
 
-}  // namespace
-
-igd::ServerOptions Upnp::igd_options(const Config& config) {
+/// What a reload may change; the tree is made once.
+igd::ServerOptions igd_options(const Config& config) {
   igd::ServerOptions options;
-  options.tree.igd_version = config.listen.igd_version;
-  options.tree.uuid = kept_octets(service_, kept_uuid);
-  options.tree.path_secret = hex(kept_octets(service_, kept_secret));
-  options.tree.model_number = SALLYPORT_VERSION;
   options.list_own = config.policy.list_own;
   options.v1_permanent = config.lifetimes.upnp_v1_permanent;
   options.udp_idle_s = config.engine.udp_idle;
@@ -121,10 +130,12 @@ igd::ServerOptions Upnp::igd_options(const Config& config) {
   return options;
 }
 
+}  // namespace
+
 transport::HttpService::Options Upnp::http_options(const Config& config) const {
   transport::HttpService::Options options;
   options.port = config.listen.http_port;
-  options.server = system_token() + " UPnP/1.1 " + product_token();
+  options.server = ssdp::server_text(system_token(), ssdp_version(config), product_token());
   options.reader.head_octets = most(config.limits.http_head, no_octet_limit);
   options.reader.body_octets = most(config.limits.http_body, no_octet_limit);
   options.limit.per_second = config.limits.requests_per_second;
@@ -141,8 +152,13 @@ Upnp::Upnp(boost::asio::io_context& io, lease::LeaseService& service, const Cloc
            std::function<void()> after_work)
     : service_{service}, clock_{clock}, after_work_{std::move(after_work)} {
   const auto now = clock_.now();
-  auto made = igd::Server::make({service_, service_, [this] { return wan_link(); }, random_octets},
-                                igd_options(config), now);
+  auto device = igd_options(config);
+  device.tree.igd_version = config.listen.igd_version;
+  device.tree.uda_minor = config.listen.uda_minor;
+  device.tree.uuid = kept_octets(service_, kept_uuid);
+  device.tree.path_secret = hex(kept_octets(service_, kept_secret));
+  device.tree.model_number = SALLYPORT_VERSION;
+  auto made = igd::Server::make({service_, service_, [this] { return wan_link(); }, random_octets}, device, now);
   if (!made) std::abort();  // the options are ours, and kept values that do not fit are made anew
   igd_ = std::move(*made);
 
@@ -153,6 +169,7 @@ Upnp::Upnp(boost::asio::io_context& io, lease::LeaseService& service, const Cloc
   options.product = product_token();
   options.http_port = config.listen.http_port;
   options.description_path = igd_->tree().description_path;
+  options.version = ssdp_version(config);
   options.limit = search_limit(config);
   std::uint64_t seed = 0;
   const auto octets = random_octets();
@@ -160,8 +177,7 @@ Upnp::Upnp(boost::asio::io_context& io, lease::LeaseService& service, const Cloc
   ssdp_ = std::make_unique<ssdp::Server>(ssdp_tree(*igd_), options, (boot_id + 1) & ssdp::max_boot_id,
                                          [this] { return clock_.wall(); }, seed);
   keep_boot_id();
-  multicast_ = std::make_unique<transport::MulticastService>(io, *ssdp_, clock_, transport::MulticastService::Options{},
-                                                             after_work_);
+  multicast_ = std::make_unique<transport::MulticastService>(io, *ssdp_, clock_, multicast_options(config), after_work_);
   http_ = std::make_unique<transport::HttpService>(
       io,
       [this](http::Request&& request, http::Done done) {
@@ -183,6 +199,7 @@ Upnp::~Upnp() {
 }
 
 void Upnp::configure(const Config& config) {
+  warning_ = transport::syn_cookie_warning();
   igd_->set_options(igd_options(config));
   http_->set_rate(config.limits.requests_per_second, 2 * config.limits.requests_per_second);
   http_->set_connections(config.limits.connections_per_device, most(config.limits.connections_total, no_count_limit));

@@ -39,10 +39,10 @@ class Upnp {
   void drain(TimePoint now);
   void handle_timeout(TimePoint now);
   std::optional<TimePoint> next_deadline() const;
-  std::optional<std::string> warning() const { return transport::syn_cookie_warning(); }
+  /// What about the system harms this service; as of the last configure().
+  const std::optional<std::string>& warning() const noexcept { return warning_; }
 
  private:
-  upnp::igd::ServerOptions igd_options(const Config& config);
   transport::HttpService::Options http_options(const Config& config) const;
   upnp::igd::WanLink wan_link() const;
   void keep_boot_id();
@@ -57,6 +57,7 @@ class Upnp {
   std::unique_ptr<transport::HttpService> http_;
   std::unique_ptr<transport::EventSender> events_;
   std::uint32_t kept_boot_id_ = 0;
+  std::optional<std::string> warning_;
 };
 
 }  // namespace sallyport::daemon

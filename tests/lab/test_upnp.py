@@ -798,7 +798,7 @@ class Changes(UpnpCase):
 class Configured(UpnpCase):
     """Version 1 for old clients, lists of one's own, quotas, no permanent entries."""
 
-    config = {"listen": {"protocols": ["pcp", "upnp"], "igd_version": 1, "http_port": 5555}, "policy": {"list": "own"},
+    config = {"listen": {"protocols": ["pcp", "upnp"], "igd_version": 1, "uda_version": "1.0", "multicast_ttl": 3, "http_port": 5555}, "policy": {"list": "own"},
               "limits": {"leases_per_device": 3}, "lifetimes": {"upnp_v1_permanent": False, "upnp_max": 7200}}
 
     def test_the_whole_tree_is_version_1_IGD_08(self):
@@ -814,6 +814,21 @@ class Configured(UpnpCase):
             for st in (upnp.IGD + "2", upnp.WANIP + "2", upnp.IGD + "1"):
                 sock.sendto(upnp.msearch(st, mx=None), (LAN, 1900))
             self.assertEqual([a["st"] for a, _ in upnp.heard(sock, 1)], [upnp.IGD + "1"])
+
+    def test_its_version_and_ttl_are_as_configured_UPNP_X_11_UDA_1_2_13(self):
+        gateway = self.gateway()
+        description = upnp.get(self.lab.device1, gateway.location)
+        self.assertIn(b"<minor>0</minor>", description.body)
+        self.assertNotIn(b"configId", description.body)
+        found = upnp.search(self.lab.device1, DEVICE1, upnp.ROOT_DEVICE, enough=1)[0][0]
+        for answer in (description, found):
+            self.assertRegex(answer["server"], "^Linux/.* UPnP/1.0 Sallyport/")
+        self.assertEqual([name for name, _ in found.fields if name.endswith(".upnp.org")], [])
+        with self.sniff(self.lab.device2, "eth0") as sniffer:
+            self.daemon.stop()  # says byebye
+            self.daemon.start()
+            said = sniffer.all(lambda p: p.dport == 1900 and p.destination == upnp.GROUP[0])
+        self.assertEqual({p.ttl for p in said}, {3})
 
     def test_a_device_sees_its_own_entries_and_has_so_many_WIC_GEN_04_POL_QTA_01(self):
         mine, theirs = self.wan(1), self.wan(2)

@@ -123,6 +123,20 @@ TEST(LeaseTable, ShowsTheExternalAddressWhereItDiffers) {
 }
 
 // POL-TXT-04
+// issue 4, known clients: Apple's systems map port 9 to learn the external address
+TEST(LeaseTable, LabelsAddressProbes) {
+  auto probe = lease("k7f2", "192.168.1.20", {}, 9000);
+  probe.internal_port = 9;
+  probe.via = "natpmp";
+  probe.description.clear();
+  EXPECT_NE(table({probe}).find("(address probe)"), std::string::npos);
+  probe.description = "mine";
+  EXPECT_EQ(table({probe}).find("probe"), std::string::npos);
+  probe.description.clear();
+  probe.via = "upnp";
+  EXPECT_EQ(table({probe}).find("probe"), std::string::npos);
+}
+
 TEST(Printable, ShowsWhatIsNotPrintableAsItsOctets) {
   EXPECT_EQ(printable("Xbox é 日本 😀"), "Xbox é 日本 😀");
   EXPECT_EQ(printable("\x1b[31mred\n"), "\\x1b[31mred\\x0a");

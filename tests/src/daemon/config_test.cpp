@@ -75,6 +75,10 @@ const Row rows[] = {
      "a.toml:2:13: listen.http_port: found 65536, expected an integer from 1 to 65535"},
     {"[listen]\nigd_version = 3\n",
      "a.toml:2:15: listen.igd_version: found 3, expected an integer from 1 to 2"},
+    {"[listen]\nuda_version = \"1.2\"\n",
+     "a.toml:2:15: listen.uda_version: found \"1.2\", expected \"1.1\" or \"1.0\""},
+    {"[listen]\nmulticast_ttl = 0\n",
+     "a.toml:2:17: listen.multicast_ttl: found 0, expected an integer from 1 to 255"},
     {"[[listen.interface]]\nprotocols = [\"pcp\"]\n",
      "a.toml:1:1: listen.interface.name: missing, expected the name of a network interface (1 to 15 "
      "characters)"},
@@ -223,6 +227,12 @@ std::string read_example(const char* name) {
   return text.str();
 }
 
+// policy.md, section 15: no limit is 0; what PCP can carry is kept
+TEST(Config, NoLimitOfADescriptionIsThatOfPcp) {
+  EXPECT_EQ(config("").lease_policy().description_octets, 255u);
+  EXPECT_EQ(config("[limits]\ndescription = 0\n").lease_policy().description_octets, 1016u);
+}
+
 // What the sample says the defaults are is what they are: written out or left out, each key gives the same.
 TEST(Config, TheSampleHoldsEveryKeyWithItsDefault) {
   const auto text = read_example("sallyport.toml");
@@ -283,6 +293,8 @@ lan = ["lan0", "lan1"]
 wan = ["wan0"]
 lan_prefixes = ["10.0.0.0/8"]
 http_port = 49152
+uda_version = "1.0"
+multicast_ttl = 4
 [engine]
 external_addresses = ["198.51.100.4"]
 pool = "2000-3000"
@@ -359,6 +371,9 @@ on_error = "memory"
   EXPECT_TRUE(reserved(Transport::udp, 5350) && reserved(Transport::udp, 5351) &&
               reserved(Transport::udp, 1900));
   EXPECT_TRUE(reserved(Transport::tcp, 49152));
+
+  EXPECT_EQ(found.listen.uda_minor, 0u);
+  EXPECT_EQ(found.listen.multicast_ttl, 4u);
 
   const auto leases = found.lease_policy();
   EXPECT_THAT(leases.third_party, ElementsAre(*Prefix::parse("10.0.0.2")));
