@@ -390,7 +390,7 @@ on_error = "memory"
   ASSERT_EQ(leases.rules.size(), 1u);
   EXPECT_EQ(leases.rules[0].device, *Prefix::parse("10.0.0.5"));
   EXPECT_TRUE(leases.rules[0].allow);
-  EXPECT_EQ(leases.rules[0].where, "a.toml:22");
+  EXPECT_EQ(leases.rules[0].where, "a.toml:24");
 }
 
 TEST(Config, LaterFilesOverrideKeysAndAddTables) {
