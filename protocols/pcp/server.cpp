@@ -22,6 +22,22 @@ struct OptionRules {
   std::uint32_t lifetime_s;  ///< as asked
 };
 
+/// Octets before the options; nothing for an opcode that is not served.
+std::optional<std::size_t> body_size(std::uint8_t opcode) {
+  if (opcode == number(Opcode::announce)) return 0;
+  if (opcode == number(Opcode::map)) return map_body_size;
+  if (opcode == number(Opcode::peer)) return peer_body_size;
+  return std::nullopt;
+}
+
+/// An address that one host may have.
+bool is_host(const Address& address) {
+  if (address.is_unspecified()) return false;
+  if (!address.is_v4()) return address.bytes()[0] != std::byte{0xff};
+  const auto first = address.v4_number() >> 24;
+  return first != 0 && first != 127 && first < 224;
+}
+
 /// What the options of a request ask for, once every one of them has been found good.
 struct ParsedOptions {
   std::optional<Address> third_party;
@@ -67,11 +83,15 @@ ResultCode read_option(const Option& option, const OptionRules& rules, bool repe
     case OptionCode::third_party:
       if (!rules.map || !rules.third_party_allowed) return ResultCode::unsupp_option;
       break;
-    case OptionCode::prefer_failure:
-    case OptionCode::filter:
     case OptionCode::description:
-    case OptionCode::port_set:
       if (!rules.map) return ResultCode::unsupp_option;  // PCP-7.3-15
+      break;
+    case OptionCode::prefer_failure:
+      if (rules.opcode == Opcode::peer) return ResultCode::malformed_request;  // PCP-12.1-08
+      [[fallthrough]];
+    case OptionCode::filter:
+    case OptionCode::port_set:
+      if (rules.opcode != Opcode::map) return ResultCode::unsupp_option;  // PCP-7.3-15
       break;
     default:
       return is_mandatory(option.code) ? ResultCode::unsupp_option : ResultCode::success;
@@ -147,6 +167,7 @@ struct Server::Request {
   std::vector<std::byte> datagram;  ///< kept for the answer: an error returns it, a success its options
 
   std::span<const std::byte> payload() const { return std::span{datagram}.subspan(header_size); }
+  std::span<const std::byte> options() const { return payload().subspan(body_size(header.opcode).value()); }
 };
 
 Server::Server(MappingService& service, ServerOptions options)
@@ -179,18 +200,18 @@ void Server::handle_datagram(std::span<const std::byte> datagram, const wire::Ar
     return;
   }
   const auto payload = datagram.subspan(header_size);
-  const bool is_map = header->opcode == number(Opcode::map);
-  if (is_map && payload.size() < map_body_size)
-    return refuse(datagram, arrival, ResultCode::malformed_request, now);
-  if (!is_map && header->opcode != number(Opcode::announce))
-    return refuse(datagram, arrival, ResultCode::unsupp_opcode, now);
+  const auto body = body_size(header->opcode);
+  if (!body) return refuse(datagram, arrival, ResultCode::unsupp_opcode, now);
+  if (payload.size() < *body) return refuse(datagram, arrival, ResultCode::malformed_request, now);
   if (header->client != arrival.source) return refuse(datagram, arrival, ResultCode::address_mismatch, now);
-  if (!can_be_walked(payload.subspan(is_map ? map_body_size : 0)))
+  if (!can_be_walked(payload.subspan(*body)))
     return refuse(datagram, arrival, ResultCode::malformed_option, now);
 
   Request request{arrival, *header, {datagram.begin(), datagram.end()}};
-  if (is_map)
+  if (header->opcode == number(Opcode::map))
     handle_map(std::move(request), now);
+  else if (header->opcode == number(Opcode::peer))
+    handle_peer(std::move(request), now);
   else
     handle_announce(request, now);
 }
@@ -198,7 +219,7 @@ void Server::handle_datagram(std::span<const std::byte> datagram, const wire::Ar
 void Server::handle_announce(const Request& request, TimePoint now) {
   ParsedOptions options;
   const auto result = read_options(
-      request.payload(),
+      request.options(),
       {Opcode::announce, request.arrival.source, false, nullptr, request.header.lifetime_s}, options);
   if (result != ResultCode::success) return refuse(request.datagram, request.arrival, result, now);
   send(encode_announce_response(service_.epoch_s(now)), request.arrival);
@@ -212,7 +233,7 @@ void Server::handle_map(Request request, TimePoint now) {
 
   ParsedOptions options;
   const auto result = read_options(
-      request.payload().subspan(map_body_size),
+      request.options(),
       {Opcode::map, arrival.source, may_use_third_party(arrival.source), &map, lifetime_s}, options);
   if (result != ResultCode::success) return fail(result);
 
@@ -290,15 +311,78 @@ void Server::handle_map(Request request, TimePoint now) {
                  });
 }
 
-/// Success. The options that were processed come back in their order; `description` is the text as stored,
+/// Section 12.3: the mapping that packets to this peer use, kept for as long.
+void Server::handle_peer(Request request, TimePoint now) {
+  const auto peer = decode_peer_body(request.payload()).value();
+  const auto& map = peer.map;
+  const auto& arrival = request.arrival;
+  const auto fail = [&](ResultCode code) { refuse(request.datagram, request.arrival, code, now); };
+
+  ParsedOptions options;
+  const auto result = read_options(request.options(),
+                                   {Opcode::peer, arrival.source, may_use_third_party(arrival.source), &map,
+                                    request.header.lifetime_s},
+                                   options);
+  if (result != ResultCode::success) return fail(result);
+  if (map.protocol == 0 || !map.internal_port || !peer.remote_port || !is_host(peer.remote_address) ||
+      peer.remote_address.is_v4() != arrival.source.is_v4())
+    return fail(ResultCode::malformed_request);
+  const auto transport = transport_of(map.protocol);
+  if (!transport) return fail(ResultCode::unsupp_protocol);
+
+  if (!pending_.enter(arrival.source)) return fail(ResultCode::no_resources);
+  std::optional<Address> suggested_address;
+  if (!map.external_address.is_unspecified()) suggested_address = map.external_address;
+  const bool insists = map.external_port || suggested_address;  // PCP-12.1-07
+  GrantRequest grant{.via = Via::pcp,
+                     .transport = *transport,
+                     .requester = arrival.source,
+                     .internal = {options.third_party.value_or(arrival.source), *map.internal_port},
+                     .third_party = options.third_party.has_value(),
+                     .nonce = map.nonce,
+                     .suggested_port = map.external_port,
+                     .suggested_address = suggested_address,
+                     .insist = insists,
+                     .lifetime_s = request.header.lifetime_s,
+                     .filters = {{{peer.remote_address, 128}, peer.remote_port}},
+                     .outbound = true,
+                     .description = std::move(options.description),
+                     .contact = {.interface = arrival.interface,
+                                 .client = arrival.source,
+                                 .client_port = arrival.source_port,
+                                 .gateway = arrival.destination}};
+  service_.grant(std::move(grant), now,
+                 [server = std::weak_ptr{self_}, map, insists, request = std::move(request)](
+                     const Outcome<Granted>& done, TimePoint then) {
+                   const auto self = server.lock();
+                   if (!self) return;
+                   (*self)->pending_.leave(request.arrival.source);
+                   if (!done)
+                     return (*self)->refuse(request.datagram, request.arrival,
+                                            error_answer(done.error(), insists, false), then);
+                   auto assigned = map;
+                   assigned.external_port = done->external.port;
+                   assigned.external_address = done->external.address;
+                   (*self)->answer_map(request, assigned, done->lifetime_s, done->description, then);
+                 });
+}
+
+/// Success, of MAP or PEER. The options that were processed come back in their order; `description` is the text as stored,
 /// empty in a deletion, which stores none.
 void Server::answer_map(const Request& request, const MapBody& map, std::uint32_t lifetime_s,
                         const std::optional<std::string>& description, TimePoint now) {
   std::vector<std::byte> out;
   out.reserve(request.datagram.size());
-  append_response_header(out, {number(Opcode::map), ResultCode::success, lifetime_s, service_.epoch_s(now)});
-  append_map_body(out, map);
-  OptionReader in{request.payload().subspan(map_body_size)};
+  append_response_header(out,
+                         {request.header.opcode, ResultCode::success, lifetime_s, service_.epoch_s(now)});
+  if (request.header.opcode == number(Opcode::peer)) {
+    auto peer = decode_peer_body(request.payload()).value();
+    peer.map = map;
+    append_peer_body(out, peer);
+  } else {
+    append_map_body(out, map);
+  }
+  OptionReader in{request.options()};
   while (const auto option = in.next()) {
     switch (static_cast<OptionCode>(option->code)) {
       case OptionCode::third_party:

@@ -20,7 +20,7 @@ struct ServerOptions {
   std::vector<Prefix> third_party_clients;
 };
 
-/// The PCP server: MAP and ANNOUNCE of RFC 6887 with THIRD_PARTY, PREFER_FAILURE, FILTER and DESCRIPTION.
+/// The PCP server: MAP, PEER and ANNOUNCE of RFC 6887 with THIRD_PARTY, PREFER_FAILURE, FILTER and DESCRIPTION.
 ///
 /// Holds no socket and reads no clock. Feed it with handle_datagram and drain poll_transmit; answers that
 /// wait for the mapping service become ready when it calls back, now or later. As a listener of the service
@@ -64,6 +64,7 @@ class Server final : public wire::DatagramCore, public ServiceListener {
 
   void handle_announce(const Request& request, TimePoint now);
   void handle_map(Request request, TimePoint now);
+  void handle_peer(Request request, TimePoint now);
   void answer_map(const Request& request, const MapBody& map, std::uint32_t lifetime_s,
                   const std::optional<std::string>& description, TimePoint now);
   void refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ErrorAnswer error,

@@ -43,6 +43,9 @@ void UpdateQueue::handle_lease(const LeaseEvent& event, TimePoint now) {
                                .external = lease.external,
                                .deadline = gone ? std::nullopt : lease.deadline,
                                .contact = lease.contact,
+                               .peer = lease.outbound && !lease.remotes.empty()
+                                           ? std::optional{lease.remotes.front()}
+                                           : std::nullopt,
                                .sent = 0,
                                .due = now});
   by_due_.emplace(now, key);
@@ -61,15 +64,19 @@ void UpdateQueue::take_due(TimePoint now, std::uint32_t epoch_s, std::span<const
       forget(key);
       continue;
     }
-    MapResponse response;
-    response.header = {
-        static_cast<std::uint8_t>(Opcode::map), ResultCode::success,
-        static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::seconds>(left).count()), epoch_s};
-    response.map = {update.nonce, static_cast<std::uint8_t>(key.first), key.second.port, update.external.port,
-                    update.external.address};
+    const MapBody map{update.nonce, static_cast<std::uint8_t>(key.first), key.second.port, update.external.port,
+                      update.external.address};
+    std::vector<std::byte> bytes;
+    append_response_header(
+        bytes, {static_cast<std::uint8_t>(update.peer ? Opcode::peer : Opcode::map), ResultCode::success,
+                static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::seconds>(left).count()), epoch_s});
+    if (update.peer)
+      append_peer_body(bytes, {map, update.peer->port, update.peer->prefix.address});
+    else
+      append_map_body(bytes, map);
     // The client matches such answers on the option too (RFC 6887, section 13.1).
-    if (key.second.address != contact.client) response.options.third_party = key.second.address;
-    out.push_back({.bytes = encode_map_response(response),
+    if (key.second.address != contact.client) append_third_party(bytes, key.second.address);
+    out.push_back({.bytes = std::move(bytes),
                    .to = contact.client,
                    .to_port = contact.client_port,
                    .from = contact.gateway,

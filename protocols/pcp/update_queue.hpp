@@ -15,7 +15,7 @@
 
 namespace sallyport::pcp {
 
-/// Unsolicited MAP responses for mappings that changed or went without their client asking (RFC 6887,
+/// Unsolicited MAP and PEER responses for mappings that changed or went without their client asking (RFC 6887,
 /// section 14.2): three copies, gaps 250 ms and 500 ms, none after the client has asked for that mapping
 /// again, and no more than 64 a second in all, so that a change of everything does not flood the LAN.
 class UpdateQueue {
@@ -37,6 +37,7 @@ class UpdateQueue {
     ExternalEndpoint external;
     std::optional<TimePoint> deadline;  ///< empty: the mapping is gone
     Contact contact;
+    std::optional<RemoteFilter> peer;  ///< of a mapping that PEER made
     int sent = 0;
     TimePoint due{};
   };

@@ -36,6 +36,9 @@ lease::LeasePolicy Config::lease_policy() const {
   result.description_octets = limits.description == 0 ? longest_description : limits.description;
   result.ended_leases = filtering.ended_leases;
   result.reuse_strict = policy.reuse_strict;
+  result.outbound_filtering = filtering.implicit;
+  result.udp_idle_s = engine.udp_idle;
+  result.tcp_established_s = engine.tcp_established;
   result.grant_without_store = store.on_error_memory;
   result.statics = statics;
   return result;

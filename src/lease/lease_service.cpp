@@ -69,7 +69,7 @@ std::string static_text(const StaticEntry& entry) {
 struct Undo {
   TimePoint deadline, asked;
   std::uint32_t lifetime_s = 0, renewals = 0;
-  bool has_nonce = false, provisional = false, enabled = true, permanent = false;
+  bool has_nonce = false, provisional = false, enabled = true, permanent = false, outbound = false;
   std::uint16_t moved_from = 0;  ///< the internal port before; 0: it is the same
   Contact contact;
   bool extras = false;  ///< what only UPnP changes was changed
@@ -251,7 +251,12 @@ class LeaseService::Impl {
   Refusal refusal_of(boost::system::error_code error, const nat::MappingSpec& spec, TimePoint now) const;
   void bring_in_force(Index mapping, TimePoint now);
   void after_lease_left(Index mapping, nat::Ending how, TimePoint now);
+  std::vector<RemoteFilter> admitted(std::vector<RemoteFilter> remotes, bool outbound) const;
   std::vector<RemoteFilter> effective_remotes(const Mapping& mapping) const;
+  /// How the mapping of a lease ends by itself or on request. What outbound traffic made goes on with it.
+  nat::Ending ending_of(const Lease& lease) const {
+    return lease.outbound ? nat::Ending::drain : policy_.ended_leases;
+  }
   bool effective_enabled(const Mapping& mapping) const;
   TimePoint effective_deadline(const Mapping& mapping) const;
   nat::MappingSpec restore_spec(const Mapping& mapping) const;
@@ -289,6 +294,7 @@ class LeaseService::Impl {
   void run_release(const std::shared_ptr<Batch>& batch, bool wait, ReleaseDone done, TimePoint now);
   void run_batches(TimePoint now);
   void finish_batch(const std::shared_ptr<Batch>& batch, TimePoint now);
+  void answer_existing(Index mapping, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
   void grant_new(GrantRequest& request, const Extras& extras, Index mapping, std::uint32_t lifetime_s,
                  TimePoint now, GrantDone& done);
   void renew(GrantRequest& request, const Extras& extras, Index lease, std::uint32_t lifetime_s, TimePoint now,
@@ -398,6 +404,7 @@ LeaseView LeaseService::Impl::view(Index index, bool with_counters) const {
                  .internal = mapping.internal(),
                  .external = {table_.addresses[mapping.external_address], *Port::from(mapping.external_port)},
                  .remotes = lease.remotes ? *lease.remotes : std::vector<RemoteFilter>{},
+                 .outbound = lease.outbound,
                  .description = std::string{lease.description.view()},
                  .lifetime_s = {},
                  .deadline = {},
@@ -458,14 +465,24 @@ TimePoint LeaseService::Impl::effective_deadline(const Mapping& mapping) const {
   return deadline;
 }
 
+/// Who may come in where these are the remotes of a lease; empty: everybody. The peers of outbound traffic are held
+/// to the filtering of outbound traffic.
+std::vector<RemoteFilter> LeaseService::Impl::admitted(std::vector<RemoteFilter> remotes, bool outbound) const {
+  if (!outbound || policy_.outbound_filtering == nat::Filtering::address_and_port) return remotes;
+  if (policy_.outbound_filtering == nat::Filtering::endpoint) return {};
+  for (auto& remote : remotes) remote.port.reset();
+  return remotes;
+}
+
 std::vector<RemoteFilter> LeaseService::Impl::effective_remotes(const Mapping& mapping) const {
   std::vector<RemoteFilter> all;
   const bool any_enabled = effective_enabled(mapping);
   for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping) {
     const auto& lease = table_.leases[i];
     if (any_enabled && !lease.enabled) continue;
-    if (!lease.remotes) return {};
-    for (const auto& remote : *lease.remotes)
+    const auto remotes = lease.remotes ? admitted(*lease.remotes, lease.outbound) : std::vector<RemoteFilter>{};
+    if (remotes.empty()) return {};
+    for (const auto& remote : remotes)
       if (std::ranges::find(all, remote) == all.end()) all.push_back(remote);
   }
   return all;
@@ -587,7 +604,7 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, c
   nat::MappingSpec spec{.transport = request.transport, .internal = request.internal};
   spec.insist = request.insist && request.suggested_port.has_value();
   spec.deadline = extras.permanent ? TimePoint::max() : now + seconds{lifetime_s};
-  spec.remotes = request.filters;
+  spec.remotes = admitted(request.filters, request.outbound);
   spec.enabled = extras.enabled;
   spec.second_port = table_.find_mapping(request.transport, request.internal) != nothing ||
                      static_for(request.transport, request.internal) != nullptr;
@@ -661,6 +678,7 @@ LeaseRecord LeaseService::Impl::record_of(const Lease& lease) const {
   record.via = lease.via;
   record.transport = mapping.transport;
   record.enabled = lease.enabled;
+  record.outbound = lease.outbound;
   record.internal_address = mapping.internal_address;
   record.internal_port = mapping.internal_port;
   record.external_port = mapping.external_port;
@@ -884,9 +902,10 @@ void LeaseService::Impl::remove_committed(const Op& op, TimePoint now) {
     if (!listeners_.empty()) {
       event.emplace(LeaseEvent{LeaseEventKind::ended, op.reason, view(op.lease, true)});
     }
+    const auto how = revoked ? nat::Ending::reset : ending_of(table_.leases[op.lease]);
     table_.remove_lease(op.lease);
     provisional_.erase(op.number);
-    after_lease_left(mapping, revoked ? nat::Ending::reset : policy_.ended_leases, now);
+    after_lease_left(mapping, how, now);
     if (event) tell(*event, now);
   }
   if (op.release_done) op.release_done({}, now);
@@ -922,6 +941,7 @@ void LeaseService::Impl::undo(Op& op, TimePoint now) {
       lease.provisional_deadline = op.undo->provisional;
       lease.enabled = op.undo->enabled;
       lease.permanent = op.undo->permanent;
+      lease.outbound = op.undo->outbound;
       if (op.undo->moved_from != 0) move(lease.mapping, *Port::from(op.undo->moved_from), now);
       set_contact(lease, op.undo->contact);
       if (op.undo->texts) {
@@ -1017,11 +1037,25 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
     lifetime_s = std::min(lifetime_s, policy_.natpmp_max);
   else
     lifetime_s = std::clamp(lifetime_s, policy_.pcp_min, std::max(policy_.pcp_min, policy_.pcp_max));
+  if (request.outbound)
+    lifetime_s = std::max(lifetime_s, request.transport == Transport::udp ? policy_.udp_idle_s
+                                                                          : policy_.tcp_established_s);
 
   const Index lease = table_.find_on(mapping, request.via);
+  if (lease != nothing) mapping = table_.leases[lease].mapping;
+  if (request.outbound) {
+    // there is nothing to suggest where there is a mapping (PCP-12.3-01)
+    if (mapping != nothing || static_for(request.transport, request.internal) != nullptr ||
+        plane_.has_implicit(request.transport, request.internal, now)) {
+      request.insist = false;
+      request.suggested_port.reset();
+      request.suggested_address.reset();
+    }
+    if (mapping != nothing && (lease == nothing || !table_.leases[lease].outbound))
+      return answer_existing(mapping, lifetime_s, now, done);
+  }
   if (lease != nothing) {
     const auto& held = table_.leases[lease];
-    mapping = held.mapping;
     if (held.has_nonce && held.nonce != request.nonce)
       return refuse(done, {MappingErrc::foreign_nonce, std::max(1u, seconds_until(held.deadline, now))}, now);
   }
@@ -1060,8 +1094,38 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
           now);
   }
   if (const auto refusal = cannot_write()) return refuse(done, *refusal, now);
+  if (lease != nothing && request.outbound) {
+    const auto remaining = seconds_until(table_.leases[lease].deadline, now);
+    if (request.lifetime_s == 0) return answer_existing(mapping, remaining, now, done);
+    lifetime_s = std::max(lifetime_s, remaining);
+  }
   if (lease != nothing) return renew(request, {}, lease, lifetime_s, now, done);
   grant_new(request, {}, mapping, lifetime_s, now, done);
+}
+
+/// A mapping that is as it was, and how long it will be: what PEER learns of one that it did not make (PCP-12.3-01).
+void LeaseService::Impl::answer_existing(Index mapping, std::uint32_t lifetime_s, TimePoint now, GrantDone& done) {
+  const auto& on = table_.mappings[mapping];
+  const Index index = on.first_lease;
+  const auto deadline = effective_deadline(on);
+  if (deadline != TimePoint::max()) lifetime_s = std::max(1u, seconds_until(deadline, now));
+  auto& lease = table_.leases[index];
+  if (lease.open_ops > 0 && writable()) {  // not answered before what it speaks of is on the disk
+    ++lease.open_ops;
+    ops_.push_back({.ticket = last_ticket_,
+                    .kind = Op::Kind::repeat,
+                    .lease = index,
+                    .number = lease.number,
+                    .lifetime_s = lifetime_s,
+                    .asked = lease.asked,
+                    .grant_done = std::move(done)});
+    return;
+  }
+  done(Granted{lease.number,
+               {table_.addresses[on.external_address], *Port::from(on.external_port)},
+               lifetime_s,
+               std::string{lease.description.view()}},
+       now);
 }
 
 void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, Index mapping,
@@ -1089,7 +1153,7 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
     auto& made = table_.mappings[mapping];
     made.plane = installed->id;
     made.installed = true;
-    made.filtered = !request.filters.empty();
+    made.filtered = !admitted(request.filters, request.outbound).empty();
     made.enabled = extras.enabled;
   }
   const std::uint64_t number = next_number();
@@ -1098,6 +1162,7 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
   lease.via = request.via;
   lease.enabled = extras.enabled;
   lease.permanent = extras.permanent;
+  lease.outbound = request.outbound;
   lease.deadline = extras.permanent ? TimePoint::max() : now + seconds{lifetime_s};
   lease.asked = now;
   lease.lifetime_s = lifetime_s;
@@ -1133,7 +1198,9 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   const bool moves = request.internal.port != present;
   const bool same_extras = !moves && lease.enabled == extras.enabled && lease.permanent == extras.permanent;
   std::vector<RemoteFilter> remotes;
-  if (lease.remotes && !request.clear_filters) remotes = *lease.remotes;
+  // a MAP for what PEER kept makes an ordinary mapping of it
+  const bool opens = lease.outbound && !request.outbound;
+  if (lease.remotes && !request.clear_filters && !opens) remotes = *lease.remotes;
   // no filter yet means "everybody", and the union with that would be everybody still; but the client that
   // adds its first filter wants it to hold (PCP-13.3-02), so it does
   for (const auto& filter : request.filters)
@@ -1145,7 +1212,7 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   const bool same_filters = lease.remotes ? remotes == *lease.remotes : remotes.empty();
   const bool same_text = !description || *description == lease.description.view();
 
-  if (lease.open_ops > 0 && same_filters && same_text && same_extras && lifetime_s == lease.lifetime_s &&
+  if (lease.open_ops > 0 && !opens && same_filters && same_text && same_extras && lifetime_s == lease.lifetime_s &&
       contact_of(lease) == request.contact && now - lease.asked < seconds{1} && writable()) {
     // a copy of a request that is on its way to the disk: the same answer at the same time (PCP-X-10)
     ++lease.open_ops;
@@ -1165,6 +1232,7 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   undo->extras = !same_extras;
   undo->enabled = lease.enabled;
   undo->permanent = lease.permanent;
+  undo->outbound = lease.outbound;
   undo->deadline = lease.deadline;
   undo->asked = lease.asked;
   undo->lifetime_s = lease.lifetime_s;
@@ -1181,6 +1249,7 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   }
   lease.enabled = extras.enabled;
   lease.permanent = extras.permanent;
+  lease.outbound = request.outbound;
   lease.deadline = extras.permanent ? TimePoint::max() : now + seconds{lifetime_s};
   lease.asked = now;
   lease.lifetime_s = lifetime_s;
@@ -1607,7 +1676,7 @@ void LeaseService::Impl::expire(TimePoint now) {
       continue;
     }
     ++expired_;
-    end_now(due, LeaseEventReason::expired, policy_.ended_leases, now);
+    end_now(due, LeaseEventReason::expired, ending_of(table_.leases[due]), now);
   }
 }
 
@@ -1789,6 +1858,7 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
     lease.created = static_cast<std::uint32_t>(record.created.time_since_epoch().count());
     lease.renewals = record.renewals;
     lease.enabled = record.enabled;
+    lease.outbound = record.outbound;
     lease.fresh = false;
     if (record.nonce) lease.has_nonce = true, lease.nonce = *record.nonce;
     set_contact(lease, record.contact);

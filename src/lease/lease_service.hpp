@@ -46,6 +46,9 @@ struct LeasePolicy {
   std::uint32_t description_octets = 255;
   nat::Ending ended_leases = nat::Ending::reset;
   bool reuse_strict = false;
+  /// What holds for outbound traffic, and so for a mapping that PCP PEER keeps (PCP-12.3-04, PCP-12.3-06).
+  nat::Filtering outbound_filtering = nat::Filtering::address;
+  std::uint32_t udp_idle_s = 300, tcp_established_s = 7440;
   bool grant_without_store = false;  ///< [store] on_error = "memory"
   std::vector<StaticMapping> statics;
 };

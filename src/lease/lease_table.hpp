@@ -89,6 +89,7 @@ struct Lease {
   bool has_nonce : 1 = false;
   bool permanent : 1 = false;
   bool enabled : 1 = true;
+  bool outbound : 1 = false;              ///< made by PCP PEER; `remotes` are its peers
   bool ending : 1 = false;                ///< its deletion waits for the commit
   bool fresh : 1 = true;                  ///< not yet committed, so not yet shown
   bool provisional_deadline : 1 = false;  ///< the wall clock was not plausible when it was restored

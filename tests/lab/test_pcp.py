@@ -137,6 +137,36 @@ class Pcp(LabCase):
             peer.sendto(b"back", sender)
             self.assertEqual(mine.recvfrom(100), (b"back", (OTHER_FAR, peer.getsockname()[1])))
 
+    def test_a_peer_keeps_the_port_for_what_it_sends_there_PCP_12_3(self):
+        client, port, nonce = self.client(), self.port(), os.urandom(12)
+        service = self.udp_service(port)
+        answer = client.peer("udp", port, (FAR, 7777), nonce)
+        self.assertEqual((answer.result, answer.lifetime, answer.remote), (0, 3600, (FAR, 7777)))
+        self.assertEqual((answer.external, answer.external_address), (port, EXTERNAL))  # as an outbound packet would
+        self.arrives(service, answer.external, FAR, sport=7777)  # as if a packet had gone there (PCP-12.3-02)
+        self.arrives(service, answer.external, FAR, sport=7778)  # address-dependent filtering is in force
+        self.dropped(service, answer.external, OTHER_FAR, sport=7777)  # PCP-12.3-06
+        lease = self.lease("udp", answer.external)
+        self.assertEqual((lease["via"], lease["kind"], lease["remote"]), ("pcp", "explicit", [f"{FAR}:7777"]))
+        self.assertEqual(client.peer("udp", port, (FAR, 7777)).result, wire.NOT_AUTHORIZED)  # another nonce
+        # what goes out leaves by that port, to others too
+        with self.lab.internet.udp(OTHER_FAR, 0) as far:
+            service.sock.sendto(b"out", far.getsockname())
+            self.assertEqual(far.recvfrom(100), (b"out", (EXTERNAL, answer.external)))
+        # outbound traffic came first: PEER learns of its port (PCP-12.3-01)
+        other = self.port()
+        with self.lab.internet.udp(FAR, 0) as far, self.lab.device1.udp(DEVICE1, other) as mine:
+            mine.sendto(b"out", far.getsockname())
+            sender = far.recvfrom(100)[1]
+            learnt = client.peer("udp", other, far.getsockname())
+            self.assertEqual((learnt.external_address, learnt.external), sender)
+            far.sendto(b"back", sender)
+            self.assertEqual(mine.recvfrom(100)[0], b"back")
+        # a MAP with the nonce of the PEER opens the port to everybody
+        self.assertEqual(client.map("udp", port, 0, 600, nonce).external, answer.external)
+        self.arrives(service, answer.external, OTHER_FAR)
+        client.unmap("udp", port, nonce)
+
     def test_descriptions_are_kept_and_told_back_DESC_3_03_05(self):
         client, port, nonce = self.client(), self.port(), os.urandom(12)
         text = "caméra du jardin".encode()

@@ -51,6 +51,13 @@ def pcp_map(client, nonce, protocol, internal, external=0, lifetime=3600, extern
             map_body(nonce, PROTOCOLS.get(protocol, protocol), internal, external, external_address) + options)
 
 
+def pcp_peer(client, nonce, protocol, internal, remote, external=0, lifetime=3600, external_address="0.0.0.0", options=b""):
+    """`remote` is (address, port)."""
+    return (pcp_header(PEER, lifetime, client) +
+            map_body(nonce, PROTOCOLS.get(protocol, protocol), internal, external, external_address) +
+            struct.pack("!Hxx", remote[1]) + v6(remote[0]) + options)
+
+
 def parse_options(data):
     out = []
     while len(data) >= 4:
@@ -71,6 +78,12 @@ def parse_pcp(data):
         out.protocol, out.internal, out.external = struct.unpack_from("!BxxxHH", data, 36)
         out.external_address = v4(data[44:60])
         out.options = parse_options(data[60:])
+    elif out.opcode == PEER and len(data) >= 80:
+        out.nonce = data[24:36]
+        out.protocol, out.internal, out.external = struct.unpack_from("!BxxxHH", data, 36)
+        out.external_address = v4(data[44:60])
+        out.remote = (v4(data[64:80]), struct.unpack_from("!H", data, 60)[0])
+        out.options = parse_options(data[80:])
     elif out.opcode == ANNOUNCE:
         out.options = parse_options(data[24:])
     return out
@@ -130,6 +143,12 @@ class Client:
         nonce = os.urandom(12) if nonce is None else nonce
         request = pcp_map(client or self.address, nonce, protocol, internal, external, lifetime, external_address, options)
         return self._matching(request, lambda data: (p := parse_pcp(data)) and p.version == 2 and p.opcode == MAP
+                              and getattr(p, "nonce", nonce) == nonce and p)
+
+    def peer(self, protocol, internal, remote, nonce=None, **kw):
+        nonce = os.urandom(12) if nonce is None else nonce
+        return self._matching(pcp_peer(self.address, nonce, protocol, internal, remote, **kw),
+                              lambda data: (p := parse_pcp(data)) and p.version == 2 and p.opcode == PEER
                               and getattr(p, "nonce", nonce) == nonce and p)
 
     def unmap(self, protocol, internal, nonce):

@@ -58,6 +58,10 @@ struct GrantRequest {
   std::uint32_t lifetime_s = 0;    ///< as asked, more than 0; the service cuts it to the window of `via`
   bool clear_filters = false;      ///< filters in force are removed before `filters` are added
   std::vector<RemoteFilter> filters;
+  /// PCP PEER: keeps the mapping that packets to the one remote peer in `filters` make, and opens it no further
+  /// (RFC 6887, section 12). What the endpoint has already is the answer; `insist` counts for a new mapping only;
+  /// `lifetime_s` may be 0 and never shortens.
+  bool outbound = false;
   std::optional<std::string> description;  ///< raw octets of the client; empty leaves the old one as it is
   Contact contact;
 };
@@ -116,6 +120,7 @@ struct LeaseView {
   InternalEndpoint internal;
   ExternalEndpoint external;
   std::vector<RemoteFilter> remotes;
+  bool outbound = false;  ///< made by PCP PEER: `remotes` are the peers that it is kept for
   std::string description;
   std::optional<std::uint32_t> lifetime_s;  ///< as last granted; empty: permanent
   std::optional<TimePoint> deadline;        ///< empty: permanent

@@ -100,7 +100,7 @@ std::optional<std::span<const std::byte>> checked(std::uint64_t key, std::span<c
   return body.subspan(1);
 }
 
-constexpr std::uint8_t has_nonce = 1, permanent = 2, disabled = 4, other_client = 8;
+constexpr std::uint8_t has_nonce = 1, permanent = 2, disabled = 4, other_client = 8, outbound = 16;
 
 std::optional<Transport> transport_from(std::uint64_t number) {
   if (number == 6) return Transport::tcp;
@@ -117,7 +117,7 @@ void encode(const LeaseRecord& record, std::vector<std::byte>& out) {
   to.number(static_cast<std::uint8_t>(record.transport), 1);
   const bool other = record.contact.client != record.internal_address;
   to.number((record.nonce ? has_nonce : 0) | (record.lifetime_s ? 0 : permanent) |
-                (record.enabled ? 0 : disabled) | (other ? other_client : 0),
+                (record.enabled ? 0 : disabled) | (other ? other_client : 0) | (record.outbound ? outbound : 0),
             1);
   to.address(record.internal_address);
   to.number(record.internal_port, 2);
@@ -158,6 +158,7 @@ std::optional<LeaseRecord> decode_lease(std::uint64_t key, std::span<const std::
   record.via = static_cast<Via>(via);
   record.transport = *transport;
   record.enabled = !(flags & disabled);
+  record.outbound = flags & outbound;
   record.internal_address = in.address();
   record.internal_port = static_cast<std::uint16_t>(in.number(2));
   record.external_port = static_cast<std::uint16_t>(in.number(2));

@@ -18,6 +18,7 @@ struct LeaseRecord {
   Via via = Via::pcp;
   Transport transport = Transport::udp;
   bool enabled = true;
+  bool outbound = false;  ///< made by PCP PEER
   Address internal_address;
   std::uint16_t internal_port = 0;
   std::uint16_t external_port = 0;

@@ -54,6 +54,44 @@ class PortMappingOverLeases : public test::ServiceTest {
   }
   ErrorAnswer result(const MapRequest& request) { return result(ask(request)); }
 
+  struct PeerRequest {
+    Address client;
+    std::uint32_t lifetime_s = 3600;
+    PeerBody body;
+    Bytes options;
+  };
+  /// UDP from `internal` to 198.51.100.9:443.
+  static PeerRequest peer(const Address& client, std::uint16_t internal, std::uint32_t lifetime_s = 3600,
+                          std::uint8_t nonce_octet = 1) {
+    return {client, lifetime_s,
+            {{nonce(nonce_octet), 17, Port::from(internal), {}, Address::v4(0)}, port(443), server_out_there}, {}};
+  }
+  /// The answer, of which header and body are read.
+  std::pair<ErrorAnswer, PeerBody> ask(const PeerRequest& request) {
+    Bytes out;
+    append_request_header(out, {static_cast<std::uint8_t>(Opcode::peer), request.lifetime_s, request.client});
+    append_peer_body(out, request.body);
+    out.insert(out.end(), request.options.begin(), request.options.end());
+    pcp_server->handle_datagram(out, {request.client, 40000, gateway, 2}, now());
+    commit();
+    const auto answer = pcp_server->poll_transmit();
+    EXPECT_FALSE(pcp_server->poll_transmit());
+    if (!answer) return {};
+    const auto header = decode_response_header(answer->bytes).value();
+    EXPECT_EQ(header.opcode, 2);
+    return {{header.result, header.lifetime_s},
+            decode_peer_body(std::span{answer->bytes}.subspan(header_size)).value()};
+  }
+  ErrorAnswer result(const PeerRequest& request) { return ask(request).first; }
+  /// Who may come in at the mapping of the console's port; empty: everybody.
+  std::vector<RemoteFilter> admitted(std::uint16_t internal) const {
+    for (const auto& [id, held] : plane.mappings)
+      if (held.spec.internal == InternalEndpoint{console, port(internal)}) return held.spec.remotes;
+    ADD_FAILURE() << "no mapping";
+    return {};
+  }
+  static inline const Address server_out_there = *Address::parse("198.51.100.9");
+
   natpmp::MapResponse ask_natpmp(const Address& client, const natpmp::MapRequest& request) {
     natpmp_server->handle_datagram(natpmp::encode(request), {client, 40001, gateway, 2}, now());
     commit();
@@ -339,6 +377,185 @@ TEST_F(PortMappingOverLeases, ARevokedMappingIsToldWithLifetime0) {
   for (const auto& out : sent)
     EXPECT_EQ(result(decode_map_response(out.bytes).value()), (ErrorAnswer{ResultCode::success, 0}));
   EXPECT_TRUE(none.empty());
+}
+
+// ---- PEER (RFC 6887, section 12)
+
+// PCP-12.1-06, PCP-12.3-02, -04, -06, PCP-12.1-01
+TEST_F(PortMappingOverLeases, APeerKeepsAMappingForThatPeer) {
+  start();
+  const auto [result, body] = ask(peer(console, 5000, 60));
+  EXPECT_EQ(result, (ErrorAnswer{ResultCode::success, 300})) << "no less than an idle UDP mapping has";
+  auto expected = peer(console, 5000).body;
+  ASSERT_TRUE(body.map.external_port);
+  expected.map.external_port = body.map.external_port;
+  expected.map.external_address = external;
+  EXPECT_EQ(body, expected);
+  const auto lease = service->list({}, now()).at(0);
+  EXPECT_TRUE(lease.outbound);
+  EXPECT_EQ(admitted(5000), (std::vector<RemoteFilter>{{{server_out_there, 128}, {}}}))
+      << "address-dependent, as outbound traffic is filtered";
+  auto tcp = peer(console, 5001, 60);
+  tcp.body.map.protocol = 6;
+  EXPECT_EQ(this->result(tcp), (ErrorAnswer{ResultCode::success, 7440}));
+  run_for(301s);
+  EXPECT_EQ(listed(), 1U);
+  EXPECT_EQ(plane.withdrawn.back().second, nat::Ending::drain) << "what flows goes on";
+}
+
+// PCP-12.3-06: the filtering in force
+TEST_F(PortMappingOverLeases, APeersFilteringIsThatOfOutboundTraffic) {
+  policy.outbound_filtering = nat::Filtering::address_and_port;
+  start();
+  ask(peer(console, 5000));
+  EXPECT_EQ(admitted(5000), (std::vector<RemoteFilter>{{{server_out_there, 128}, port(443)}}));
+  policy.outbound_filtering = nat::Filtering::endpoint;
+  service->set_policy(policy, now());
+  ask(peer(console, 5001));
+  EXPECT_TRUE(admitted(5001).empty());
+}
+
+// PCP-12.1-05, PCP-12.3-05
+TEST_F(PortMappingOverLeases, APeerNeverShortens) {
+  start();
+  ask(peer(console, 5000, 3600));
+  run_for(100s);
+  EXPECT_EQ(result(peer(console, 5000, 0)), (ErrorAnswer{ResultCode::success, 3500}));
+  EXPECT_EQ(result(peer(console, 5000, 400)), (ErrorAnswer{ResultCode::success, 3500}));
+  EXPECT_EQ(result(peer(console, 5000, 7200)), (ErrorAnswer{ResultCode::success, 7200}));
+  EXPECT_EQ(result(peer(console, 5001, 0)), (ErrorAnswer{ResultCode::success, 300}));
+}
+
+// a further peer of the same port is let in beside the first
+TEST_F(PortMappingOverLeases, OnePortHasSeveralPeers) {
+  start();
+  const auto first = ask(peer(console, 5000)).second.map.external_port;
+  auto other = peer(console, 5000);
+  other.body.remote_address = *Address::parse("198.51.100.77");
+  EXPECT_EQ(ask(other).second.map.external_port, first);
+  EXPECT_EQ(admitted(5000).size(), 2U);
+  EXPECT_EQ(listed(), 1U);
+}
+
+// PCP-12.3-03
+TEST_F(PortMappingOverLeases, APeerOfAnotherNonceIsNotAuthorized) {
+  start();
+  ask(peer(console, 5000, 3600));
+  run_for(600s);
+  EXPECT_EQ(result(peer(console, 5000, 3600, 2)), (ErrorAnswer{ResultCode::not_authorized, 3000}));
+  auto as_map = map(console, 5000, 0, 3600, 2);
+  as_map.map.protocol = 17;
+  EXPECT_EQ(result(as_map), (ErrorAnswer{ResultCode::not_authorized, 3000}));
+  EXPECT_EQ(result(peer(console, 5000, 3600)), hour);
+}
+
+// PCP-12.3-01
+TEST_F(PortMappingOverLeases, APeerLearnsOfTheMappingThatIsThere) {
+  policy.statics = {{Transport::udp, port(4430), {console, port(443)}, "", ""}};
+  start();
+  auto explicit_map = map(console, 6000, 6001, 3600, 9);
+  explicit_map.map.protocol = 17;
+  ask(explicit_map);
+  run_for(600s);
+  auto asked = peer(console, 6000, 86400);
+  asked.body.map.external_port = port(7777);  // means nothing where there is a mapping
+  const auto [result, body] = ask(asked);
+  EXPECT_EQ(result, (ErrorAnswer{ResultCode::success, 3000}));
+  EXPECT_EQ(body.map.external_port, port(6001));
+  EXPECT_TRUE(admitted(6000).empty()) << "open as it was";
+  EXPECT_EQ(ask(peer(console, 443)).second.map.external_port, port(4430));
+  plane.implicit[{Transport::udp, console, 6100}] = 50000;
+  asked.body.map.internal_port = port(6100);
+  EXPECT_EQ(ask(asked).second.map.external_port, port(50000));
+}
+
+// PCP-12.1-07, PCP-12.1-06 (the suggestion comes back)
+TEST_F(PortMappingOverLeases, WhatAPeerSuggestsItGetsOrNothing) {
+  start();
+  ask(map(camera, 554, 5540));
+  auto request = peer(console, 5000);
+  request.body.map.protocol = 6;
+  request.body.map.external_port = port(5540);
+  const auto [result, body] = ask(request);
+  EXPECT_EQ(result.code, ResultCode::cannot_provide_external);
+  EXPECT_EQ(body, request.body);
+  request.body.map.external_port.reset();
+  request.body.map.external_address = *Address::parse("203.0.113.9");
+  EXPECT_EQ(this->result(request).code, ResultCode::cannot_provide_external);
+  request.body.map.external_address = external;
+  request.body.map.external_port = port(5541);
+  EXPECT_EQ(ask(request).second.map.external_port, port(5541));
+}
+
+// a MAP of the same nonce opens it for everybody, at the same port
+TEST_F(PortMappingOverLeases, AMapOpensWhatAPeerKept) {
+  start();
+  auto both = map(console, 5000, 9999);
+  both.map.protocol = 17;
+  const auto kept = ask(peer(console, 5000, 7200)).second.map.external_port;
+  const auto answer = ask(both);
+  EXPECT_EQ(result(answer), hour);
+  EXPECT_EQ(answer.map.external_port, kept);
+  EXPECT_TRUE(admitted(5000).empty());
+  EXPECT_FALSE(service->list({}, now()).at(0).outbound);
+  both.lifetime_s = 0;
+  EXPECT_EQ(result(both), (ErrorAnswer{ResultCode::success, 0}));
+  EXPECT_EQ(listed(), 0U);
+}
+
+// PCP-14.2-01: told as a PEER; and it is one after kill -9 too
+TEST_F(PortMappingOverLeases, APeerIsToldOfAnotherAddressAndOutlivesACrash) {
+  start();
+  ask(peer(console, 5000, 7200));
+  network.external = {*Address::parse("203.0.113.99")};
+  network.wan[0].addresses = network.external;
+  plane.set_network(network, now());
+  service->set_network(network, now());
+  std::size_t told = 0;
+  for (const auto& out : run_for(1min).first) {
+    if (out.to != console) continue;
+    const auto header = decode_response_header(out.bytes).value();
+    EXPECT_EQ(header.opcode, 2);
+    const auto body = decode_peer_body(std::span{out.bytes}.subspan(header_size)).value();
+    EXPECT_EQ(body.map.external_address, *Address::parse("203.0.113.99"));
+    EXPECT_EQ(body.remote_address, server_out_there);
+    EXPECT_EQ(body.remote_port, port(443));
+    ++told;
+  }
+  EXPECT_EQ(told, 3U);
+  pcp_server.reset();
+  natpmp_server.reset();
+  restart();
+  ASSERT_EQ(listed(), 1U);
+  EXPECT_TRUE(service->list({}, now()).at(0).outbound);
+  EXPECT_EQ(admitted(5000), (std::vector<RemoteFilter>{{{server_out_there, 128}, {}}}));
+}
+
+// PCP-12.1-02, -03, -04, -08, PCP-12.3-08, PCP-7.3-15
+TEST_F(PortMappingOverLeases, WrongPeersAreRefused) {
+  start();
+  using enum ResultCode;
+  const auto refused = [&](auto change) {
+    auto request = peer(console, 5000);
+    change(request);
+    return result(request).code;
+  };
+  EXPECT_EQ(refused([](auto& r) { r.body.map.protocol = 0; }), malformed_request);
+  EXPECT_EQ(refused([](auto& r) { r.body.map.protocol = 132; }), unsupp_protocol);
+  EXPECT_EQ(refused([](auto& r) { r.body.map.internal_port.reset(); }), malformed_request);
+  EXPECT_EQ(refused([](auto& r) { r.body.remote_port.reset(); }), malformed_request);
+  for (const auto* text : {"0.0.0.0", "224.0.0.251", "255.255.255.255", "127.0.0.1", "2001:db8::1", "::"})
+    EXPECT_EQ(refused([&](auto& r) { r.body.remote_address = *Address::parse(text); }), malformed_request) << text;
+  EXPECT_EQ(refused([](auto& r) { append_prefer_failure(r.options); }), malformed_request);
+  EXPECT_EQ(refused([](auto& r) { append_filter(r.options, {128, {}, server_out_there}); }), unsupp_option);
+  EXPECT_EQ(listed(), 0U);
+  // PEER for another device, where that is allowed; a description is kept
+  auto request = peer(console, 5000);
+  append_third_party(request.options, camera);
+  append_description(request.options, "call");
+  EXPECT_EQ(result(request), hour);
+  EXPECT_EQ(service->list({}, now()).at(0).internal.address, camera);
+  EXPECT_EQ(service->list({}, now()).at(0).description, "call");
 }
 
 // NPM-3.3-05, -13, -17, -24, NPM-3.4-01, NPM-X-06

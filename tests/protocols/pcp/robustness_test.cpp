@@ -22,19 +22,20 @@ std::string judge(std::span<const std::byte> in, const std::optional<wire::Outgo
     return "a wrong header";
   const int code = u8(answer, 3);
   const int opcode = u8(in, 1);
+  const std::size_t body = opcode == 1 ? 36 : opcode == 2 ? 56 : 0;
 
   int due = -1;  // the error that must be told; -1: the options and the rest decide
   if (u8(in, 0) != 2)
     due = 1;
-  else if (in.size() > 1100 || in.size() % 4 != 0 || (opcode == 1 && in.size() < 60))
+  else if (in.size() > 1100 || in.size() % 4 != 0 || in.size() < 24 + body)
     due = 3;
-  else if (opcode > 1)
+  else if (opcode > 2)
     due = 4;
   else if (std::any_of(in.begin() + 8, in.begin() + 18, [](auto octet) { return octet != std::byte{0}; }) ||
            !std::ranges::equal(in.subspan(18, 6), std::span{alice.bytes()}.subspan(10)))
     due = 12;
   else
-    for (std::size_t at = opcode == 1 ? 60 : 24; at < in.size();) {
+    for (std::size_t at = 24 + body; at < in.size();) {
       at += 4 +
             (static_cast<std::size_t>(u8(in, at + 2)) * 256 + static_cast<std::size_t>(u8(in, at + 3)) + 3) /
                 4 * 4;
@@ -57,6 +58,9 @@ std::string judge(std::span<const std::byte> in, const std::optional<wire::Outgo
   if (!std::ranges::equal(answer.subspan(24, 13), in.subspan(24, 13)) ||
       !std::ranges::equal(answer.subspan(40, 2), in.subspan(40, 2)))
     return "a success for another mapping";
+  if (opcode == 2 && (!std::ranges::equal(answer.subspan(60, 2), in.subspan(60, 2)) ||
+                      !std::ranges::equal(answer.subspan(64, 16), in.subspan(64, 16))))
+    return "a success for another peer";
   if (answer.size() > in.size()) return "options that were not asked for";
   return "";
 }

@@ -97,6 +97,18 @@ TEST_F(PcpServer, RefusesALengthThatIsNoMultipleOf4AndPadsTheAnswer) {
 }
 
 // PCP-8.2-08
+TEST_F(PcpServer, RefusesAPeerThatEndsInItsBody) {
+  auto datagram = map_datagram();
+  datagram[1] = std::byte{2};
+  datagram.resize(80);
+  for (std::size_t n = 24; n < 80; n += 4) {
+    const auto answer = ask(std::span{datagram}.first(n));
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(decode_response_header(*answer)->result, ResultCode::malformed_request) << n;
+  }
+}
+
+// PCP-8.2-08
 TEST_F(PcpServer, RefusesAMapThatEndsInItsBody) {
   const auto datagram = map_datagram();
   for (std::size_t n = 24; n < 60; n += 4) {
@@ -107,9 +119,9 @@ TEST_F(PcpServer, RefusesAMapThatEndsInItsBody) {
   }
 }
 
-// PCP-8.2-10, PCP-12-01, AUTH-1-01, AUTH-3-07
-TEST_F(PcpServer, DoesNotKnowOtherOpcodesThanAnnounceAndMap) {
-  for (int opcode = 2; opcode < 128; ++opcode) {
+// PCP-8.2-10, AUTH-1-01, AUTH-3-07
+TEST_F(PcpServer, DoesNotKnowOtherOpcodesThanAnnounceMapAndPeer) {
+  for (int opcode = 3; opcode < 128; ++opcode) {
     auto datagram = map_with("ff00ffff");  // not read
     datagram[1] = static_cast<std::byte>(opcode);
     const auto answer = ask(datagram);
