@@ -26,6 +26,8 @@ inline constexpr std::size_t max_message = 1100;    ///< octets of UDP payload (
 inline constexpr std::size_t header_size = 24;
 inline constexpr std::size_t map_body_size = 36;
 inline constexpr std::size_t peer_body_size = 56;
+/// Where a client finds the server of its network without knowing its address (RFC 7723): 192.0.0.9.
+inline constexpr auto anycast_v4 = Address::v4(0xc0000009);
 inline constexpr std::size_t option_header_size = 4;
 inline constexpr std::size_t max_description = 1016;  ///< octets (RFC 7220, section 3)
 inline constexpr std::byte response_bit{0x80};        ///< R, in the octet of the opcode

@@ -58,8 +58,10 @@ void UpdateQueue::take_due(TimePoint now, std::uint32_t epoch_s, std::span<const
     auto& update = updates_.at(key);
     const auto& contact = update.contact;
     const auto left = update.deadline ? *update.deadline - now : TimePoint::duration::zero();
-    const bool still_served =
-        std::ranges::find(served, wire::ServedAddress{contact.interface, contact.gateway}) != served.end();
+    const bool still_served = std::ranges::any_of(served, [&](const wire::ServedAddress& each) {
+      return each.interface == contact.interface &&
+             (each.address == contact.gateway || contact.gateway == anycast_v4);
+    });
     if (!still_served || (update.deadline && left <= std::chrono::seconds{0})) {
       forget(key);
       continue;

@@ -36,6 +36,7 @@ struct Config {
     std::optional<std::vector<std::string>> control;  ///< empty: "all"
     std::vector<Protocol> protocols{Protocol::pcp, Protocol::natpmp, Protocol::upnp};
     std::uint16_t http_port = 5000;
+    bool anycast = true;              ///< PCP is answered at 192.0.0.9 too (RFC 7723)
     std::uint32_t igd_version = 2;
     std::uint32_t uda_minor = 1;      ///< of the UPnP version told: 1.0 or 1.1 (UPNP-X-11)
     std::uint32_t multicast_ttl = 2;  ///< of SSDP (UDA-1.2-13)

@@ -363,6 +363,7 @@ void read_listen(Section& in, Config::Listen& listen) {
   }
   in.list("protocols", listen.protocols, std::string{protocol_words}, protocol_of);
   in.integer("http_port", listen.http_port, 1, 65535);
+  in.boolean("anycast", listen.anycast);
   in.integer("igd_version", listen.igd_version, 1, 2);
   in.word<std::uint32_t, 2>("uda_version", listen.uda_minor, {{{"1.1", 1}, {"1.0", 0}}});
   in.integer("multicast_ttl", listen.multicast_ttl, 1, 255);

@@ -19,6 +19,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include "nat/plane/tun/tun_plane.hpp"
+#include "protocols/pcp/codec.hpp"
 #include "src/admin/server.hpp"
 #include "src/daemon/lease_log.hpp"
 #include "src/daemon/log.hpp"
@@ -28,6 +29,7 @@
 #include "src/daemon/upnp.hpp"
 #include "src/lease/lease_service.hpp"
 #include "src/lease/store/sqlite_store.hpp"
+#include "src/transport/anycast.hpp"
 #include "src/transport/device_names.hpp"
 #include "src/transport/netlink.hpp"
 #include "src/transport/network_state.hpp"
@@ -90,6 +92,7 @@ class Daemon {
   /// Follows the network and the configuration: plane, service, sockets, announcements. Idempotent.
   void apply_network(TimePoint now);
   bool serve_ports(const nat::NetworkView& view, TimePoint now);
+  void claim_anycast(bool claimed);
 
   void on_store_news();
   void on_timer();
@@ -134,6 +137,8 @@ class Daemon {
   bool plane_behind_ = false;  ///< it did not take the last view
   std::string udp_problem_;    ///< why the port cannot be had somewhere; empty: it is
   std::string upnp_problem_;
+  std::string anycast_problem_;
+  bool anycast_claimed_ = false;
   std::string reload_problem_;
   std::set<std::string> told_warnings_;
   transport::SourceLimiter event_limit_{{10, 20, 1, 1000}};
@@ -278,6 +283,7 @@ void Daemon::stop() {
   admin_.reset();
   upnp_.reset();
   udp_.reset();
+  claim_anycast(false);
   io_.stop();
 }
 
@@ -360,10 +366,12 @@ bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
     if (!pcp && !natpmp) continue;
     interfaces.push_back(interface);
     if (interface.index == 0) continue;
+    if (pcp && config_.listen.anycast) interfaces.back().addresses.push_back(pcp::anycast_v4);
     spoken.push_back(
         {interface.index, pcp, natpmp, interface.up ? interface.addresses : std::vector<Address>{}});
   }
   std::string why;
+  claim_anycast(config_.listen.anycast && std::ranges::any_of(spoken, &Port5351::Spoken::pcp));
   const bool good = udp_->serve(interfaces, transport::own_addresses(network_->state()), why);
   udp_problem_ = good ? std::string{} : why;
   port_5351_->set_spoken(std::move(spoken), now);
@@ -371,6 +379,13 @@ bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
   const bool upnp_good = upnp_->serve(upnp_interfaces, view, network_->state(), now, why);
   upnp_problem_ = upnp_good ? std::string{} : why;
   return good && upnp_good;
+}
+
+/// Each time anew: somebody may have flushed the routes.
+void Daemon::claim_anycast(bool claimed) {
+  anycast_problem_.clear();
+  if (claimed || anycast_claimed_) transport::claim_anycast(pcp::anycast_v4, claimed, anycast_problem_);
+  anycast_claimed_ = claimed;
 }
 
 void Daemon::on_store_news() {
@@ -463,6 +478,7 @@ std::vector<std::string> Daemon::own_warnings() const {
   if (!reload_problem_.empty()) warnings.push_back(reload_problem_);
   if (!udp_problem_.empty())
     warnings.push_back("PCP and NAT-PMP are not answered everywhere: " + udp_problem_);
+  if (!anycast_problem_.empty()) warnings.push_back(anycast_problem_);
   if (!upnp_problem_.empty()) warnings.push_back("UPnP is not answered everywhere: " + upnp_problem_);
   if (upnp_)
     if (const auto warning = upnp_->warning()) warnings.push_back(*warning);
@@ -528,7 +544,9 @@ int detach() {
   nat::TunOptions options;
   options.undo_file = undo_file();
   std::string why;
-  if (nat::TunPlane::detach(options, why)) return 0;
+  const bool given_back = transport::claim_anycast(pcp::anycast_v4, false, why);
+  if (!given_back) log::error(why);
+  if (nat::TunPlane::detach(options, why)) return given_back ? 0 : 1;
   log::error(why);
   return 1;
 }

@@ -137,6 +137,24 @@ class Pcp(LabCase):
             peer.sendto(b"back", sender)
             self.assertEqual(mine.recvfrom(100), (b"back", (OTHER_FAR, peer.getsockname()[1])))
 
+    def test_the_anycast_address_is_this_gateway_ANY_3_02_03_05(self):
+        anycast, port, nonce = "192.0.0.9", self.port(), os.urandom(12)
+        outside = self.sniff(self.lab.internet, "eth0")
+        with wire.Client(self.lab.device1, DEVICE1, gateway=anycast) as client:
+            answer = client.map("udp", port, port, 600, nonce)  # heard from the address that was asked
+            self.assertEqual((answer.result, answer.external_address), (0, EXTERNAL))
+            self.arrives(self.udp_service(port), answer.external)
+            self.assertEqual(client.announce().result, 0)
+            # a lease is one wherever it is asked for
+            self.assertEqual(self.client().map("udp", port, 0, 600, nonce).external, answer.external)
+            client.unmap("udp", port, nonce)
+            with self.lab.device1.udp(DEVICE1, 0) as sock:
+                sock.sendto(b"elsewhere", (anycast, 9999))  # no port of ours, and not for the internet either
+                # the same to where there is nobody is seen out there, so this would have been
+                sock.sendto(b"seen", (FAR, 9999))
+        said = outside.all(lambda p: p.destination in (anycast, FAR) and p.dport == 9999)
+        self.assertEqual({p.destination for p in said}, {FAR})
+
     def test_a_peer_keeps_the_port_for_what_it_sends_there_PCP_12_3(self):
         client, port, nonce = self.client(), self.port(), os.urandom(12)
         service = self.udp_service(port)

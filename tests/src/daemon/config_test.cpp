@@ -295,6 +295,7 @@ lan_prefixes = ["10.0.0.0/8"]
 http_port = 49152
 uda_version = "1.0"
 multicast_ttl = 4
+anycast = false
 [engine]
 external_addresses = ["198.51.100.4"]
 pool = "2000-3000"
@@ -372,6 +373,7 @@ on_error = "memory"
               reserved(Transport::udp, 1900));
   EXPECT_TRUE(reserved(Transport::tcp, 49152));
 
+  EXPECT_FALSE(found.listen.anycast);
   EXPECT_EQ(found.listen.uda_minor, 0u);
   EXPECT_EQ(found.listen.multicast_ttl, 4u);
 
@@ -390,7 +392,7 @@ on_error = "memory"
   ASSERT_EQ(leases.rules.size(), 1u);
   EXPECT_EQ(leases.rules[0].device, *Prefix::parse("10.0.0.5"));
   EXPECT_TRUE(leases.rules[0].allow);
-  EXPECT_EQ(leases.rules[0].where, "a.toml:24");
+  EXPECT_EQ(leases.rules[0].where, "a.toml:25");
 }
 
 TEST(Config, LaterFilesOverrideKeysAndAddTables) {
