@@ -68,6 +68,8 @@ std::string_view to_string(DropReason reason) noexcept {
       return "ended";
     case DropReason::mapping_limit:
       return "mapping_limit";
+    case DropReason::mapping_rate:
+      return "mapping_rate";
     case DropReason::flow_limit:
       return "flow_limit";
     case DropReason::icmp_id_limit:

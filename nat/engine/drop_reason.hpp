@@ -43,6 +43,7 @@ enum class DropReason : std::uint8_t {
   out_of_window,
   ended,  ///< of a flow that ended with its lease
   mapping_limit,
+  mapping_rate,  ///< more new mappings within a second than a device may make
   flow_limit,
   icmp_id_limit,
   no_ports,

@@ -73,6 +73,7 @@ class Engine::Impl {
   struct Host {
     std::uint32_t mappings = 0, flows = 0, icmp_ids = 0;
     std::uint32_t resting = 0;  ///< ports of its ended leases that wait for the reuse delay
+    std::uint32_t made_s = 0, made = 0;  ///< mappings of outbound traffic made within that second
   };
   struct HostHasher {
     SipHash hash;

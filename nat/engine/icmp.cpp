@@ -235,6 +235,7 @@ std::uint32_t Engine::Impl::lan_address_for(std::uint32_t host) const noexcept {
 /// Never about ICMP errors, later fragments, or what was sent to or from many (N5508-34).
 void Engine::Impl::send_icmp_error(const Ipv4& about, std::uint8_t icmp_type, std::uint8_t code,
                                    Action where) {
+  if (where == Action::forward_lan ? !policy_.icmp_to_lan : !policy_.icmp_to_wan) return;
   if (about.fragment_offset) return;
   if (about.protocol == packet::protocol::icmp && !about.is_icmp_query()) return;
   if (about.destination >> 28 >= 14 || about.source >> 28 >= 14 || about.source >> 24 == 0) return;

@@ -1,5 +1,7 @@
 #include "nat/engine/engine_impl.hpp"
 
+#include <utility>
+
 // Slots and flows: who may claim a port, what ends when, what gives way in a full table.
 
 namespace sallyport::nat {
@@ -211,9 +213,13 @@ std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std:
     why = DropReason::mapping_limit;
     return 0;
   }
+  if (policy_.new_mappings_per_second && host.made_s == now_s_ && host.made >= policy_.new_mappings_per_second) {
+    why = DropReason::mapping_rate;
+    return 0;
+  }
   const PortRange pool = part == Part::icmp ? PortRange{1, 65535} : policy_.pool;
   std::uint16_t external = 0;
-  if (port >= pool.first && port <= pool.last &&
+  if (!policy_.random_ports && port >= pool.first && port <= pool.last &&
       may_claim(part, port, address, Claim::implicit) == Verdict::free &&
       (part == Part::icmp ||
        !own_ports_.just_bound(part == Part::tcp ? Transport::tcp : Transport::udp, external_, port)))
@@ -234,6 +240,8 @@ std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std:
   }
   auto& counted = hosts_[address];
   ++(part == Part::icmp ? counted.icmp_ids : counted.mappings);
+  if (std::exchange(counted.made_s, now_s_) != now_s_) counted.made = 0;
+  ++counted.made;
   ++implicit_count_;
   return external;
 }

@@ -347,7 +347,7 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
     if (external == 0) {
       external = make_implicit(part, ip.source, ip.sport, why);
       if (external == 0) {
-        const bool policy = why == DropReason::mapping_limit;
+        const bool policy = why == DropReason::mapping_limit || why == DropReason::mapping_rate;
         send_icmp_error(ip, packet::icmp_type::unreachable, policy ? 13 : 1, Action::forward_lan);
         return drop(packet, why);
       }
@@ -373,7 +373,7 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
         if (part == Part::tcp) {
           start_tcp(flow, ip, true);
           flow.deadline_s =
-              rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_transitory.count()));
+              rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_half_open.count()));
         } else {
           flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.udp_idle.count()));
         }
@@ -515,7 +515,7 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
         if (part == Part::tcp) {
           start_tcp(flow, ip, false);
           flow.deadline_s =
-              rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_transitory.count()));
+              rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_half_open.count()));
         } else {
           flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.udp_idle.count()));
         }
@@ -633,6 +633,7 @@ bool Engine::Impl::carry_tcp(Flow& flow, const Ipv4& ip, bool from_inside, Packe
   const std::uint8_t other_init = from_inside ? SP_TCP_EXTERNAL_INIT : SP_TCP_INTERNAL_INIT;
   const std::uint8_t before = flow.state;
   const auto transitory = static_cast<std::uint32_t>(policy_.tcp_transitory.count());
+  const auto half_open = static_cast<std::uint32_t>(policy_.tcp_half_open.count());
   const auto established = static_cast<std::uint32_t>(policy_.tcp_established.count());
 
   if (before == own_init) {
@@ -640,7 +641,7 @@ bool Engine::Impl::carry_tcp(Flow& flow, const Ipv4& ip, bool from_inside, Packe
     if (sp_plain_syn(flags)) {
       // A host may try anew with other numbers; an outsider's second SYN is not let to move the first one's.
       if (from_inside) start_tcp(flow, ip, true);
-      flow.deadline_s = sp_deadline(now_s_, transitory);
+      flow.deadline_s = sp_deadline(now_s_, half_open);
     } else if (flags & SP_RST) {
       if (!from_inside && ip.seq != side.other_ack && ip.seq + 1 != side.other_ack) {
         packet.reason = DropReason::out_of_window;
@@ -683,7 +684,7 @@ bool Engine::Impl::carry_tcp(Flow& flow, const Ipv4& ip, bool from_inside, Packe
     const std::uint8_t after = sp_tcp_step(before, from_inside, flags, near);
     if (after != before) {
       start_tcp(flow, ip, from_inside);
-      flow.deadline_s = sp_deadline(now_s_, transitory);
+      flow.deadline_s = sp_deadline(now_s_, half_open);
     }
     return true;
   }

@@ -110,15 +110,19 @@ struct PlanePolicy {
   std::vector<std::pair<Transport, Port>> reserved;  ///< `reserved_ports` and the control ports: given to nobody
   std::chrono::seconds tcp_established{7440};
   std::chrono::seconds tcp_transitory{240};
+  std::chrono::seconds tcp_half_open{240};  ///< from the first SYN until the other side's (N5382-13)
   std::chrono::seconds udp_idle{300};
   std::chrono::seconds icmp_query{60};
   std::chrono::seconds fragment_timeout{15};
   std::chrono::seconds reuse_delay{120};
   bool reuse_strict = false;
   Filtering implicit = Filtering::address;
+  bool random_ports = false;  ///< outbound traffic never keeps its port number (RFC 6056)
+  bool icmp_to_lan = true, icmp_to_wan = true;  ///< ICMP errors of the translator itself (N5508-32)
   bool answer_ping = true;
   bool drop_private_wan_sources = false;
   std::uint32_t mappings_per_device = 16384;
+  std::uint32_t new_mappings_per_second = 0;  ///< of one device (N6888-04)
   std::uint32_t flows_per_device = 65536;
   std::uint32_t flows_total = 262144;
   std::uint32_t icmp_ids_per_device = 1024;

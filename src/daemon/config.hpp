@@ -48,9 +48,10 @@ struct Config {
     PortRange pool{1024, 60999};
     std::vector<Prefix> no_translate;
     std::uint32_t mss_clamp = 1;  ///< as nat::PlanePolicy has it: 0 off, 1 auto
+    bool random_ports = false;
     bool redirect = false;
     std::uint32_t tcp_established = 7440;
-    std::uint32_t tcp_transitory = 240;
+    std::uint32_t tcp_transitory = 240, tcp_half_open = 240;
     std::uint32_t udp_idle = 300;
     std::uint32_t icmp_query = 60;
   } engine;
@@ -76,6 +77,7 @@ struct Config {
     std::uint32_t leases_total = 65536;
     std::uint32_t requests_per_second = 2000;
     std::uint32_t mappings_per_device = 16384;
+    std::uint32_t new_mappings_per_second = 0;
     std::uint32_t flows_per_device = 65536;
     std::uint32_t flows_total = 262144;
     std::uint32_t icmp_ids_per_device = 1024;
@@ -106,6 +108,7 @@ struct Config {
   struct Filtering {
     nat::Filtering implicit = nat::Filtering::address;
     bool answer_ping = true;
+    bool icmp_to_lan = true, icmp_to_wan = true;
     bool drop_private_wan_sources = false;
     std::uint32_t fragment_timeout = 15;
     nat::Ending ended_leases = nat::Ending::reset;

@@ -402,9 +402,11 @@ void read_engine(Section& in, Config::Engine& engine) {
     else
       in.wrong("mss_clamp", *node, "\"auto\", \"off\" or an integer from 536 to 65495");
   }
+  in.boolean("random_ports", engine.random_ports);
   in.boolean("redirect", engine.redirect);
   in.seconds("tcp_established", engine.tcp_established);
   in.seconds("tcp_transitory", engine.tcp_transitory);
+  in.seconds("tcp_half_open", engine.tcp_half_open);
   in.seconds("udp_idle", engine.udp_idle);
   in.seconds("icmp_query", engine.icmp_query);
 }
@@ -539,6 +541,7 @@ void read_limits(Section& in, Config::Limits& limits) {
   constexpr std::uint64_t highest_rate = 1'000'000'000;  // bursts are up to three times as many
   in.integer("requests_per_second", limits.requests_per_second, 0, highest_rate);
   in.limit("mappings_per_device", limits.mappings_per_device);
+  in.limit("new_mappings_per_second", limits.new_mappings_per_second);
   in.limit("flows_per_device", limits.flows_per_device);
   in.limit("flows_total", limits.flows_total);
   in.limit("icmp_ids_per_device", limits.icmp_ids_per_device);
@@ -595,6 +598,8 @@ void read_file(const std::string& file, const toml::table& root, Reading& readin
                                     {"address", nat::Filtering::address},
                                     {"address_and_port", nat::Filtering::address_and_port}}});
     table.boolean("answer_ping", filtering.answer_ping);
+    table.boolean("icmp_to_lan", filtering.icmp_to_lan);
+    table.boolean("icmp_to_wan", filtering.icmp_to_wan);
     table.boolean("drop_private_wan_sources", filtering.drop_private_wan_sources);
     table.integer("fragment_timeout", filtering.fragment_timeout, 1, 3600);
     table.word<nat::Ending, 2>("ended_leases", filtering.ended_leases,

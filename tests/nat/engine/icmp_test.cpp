@@ -13,6 +13,19 @@ class IcmpTest : public NatLan {
   static Octets quoted(const Octets& octets) { return {octets.begin() + 28, octets.end()}; }
 };
 
+TEST_F(IcmpTest, ItsOwnErrorsCanBeSwitchedOffForEachSide) {  // N5508-32
+  EXPECT_EQ(from_lan(udp(alice, 5000, server, 53).ttl(1)).substr(0, 15), "lan: icmp 11/0 ");
+  open(Transport::udp, alice, 80, 8080);
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 8080).ttl(1)).substr(0, 15), "wan: icmp 11/0 ");
+  policy.icmp_to_lan = false;
+  set_policy();
+  EXPECT_EQ(from_lan(udp(alice, 5000, server, 53).ttl(1)), "dropped: ttl_expired");
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 8080).ttl(1)).substr(0, 15), "wan: icmp 11/0 ");
+  policy.icmp_to_wan = false;
+  set_policy();
+  EXPECT_EQ(from_wan(udp(server, 53, external_address, 8080).ttl(1)), "dropped: ttl_expired");
+}
+
 TEST_F(IcmpTest, AQueryAndItsAnswerPass) {  // N5508-01, -05
   EXPECT_EQ(from_lan(echo(alice, server, 77)), "wan: icmp 8/0 id=77 203.0.113.2 > 198.51.100.7 ttl=63");
   EXPECT_EQ(from_wan(echo_reply(server, external_address, 77)),

@@ -209,6 +209,17 @@ TEST_F(SecurityTest, ADevicesLimitIsItsOwn) {  // NSEC-04, N6888-04, -05, POL-QT
   leaves(udp(alice, 5000, server, 99));
 }
 
+TEST_F(SecurityTest, ADeviceMakesSoManyMappingsASecond) {  // N6888-04
+  policy.new_mappings_per_second = 5;
+  set_policy();
+  for (unsigned i = 0; i < 5; ++i) leaves(udp(alice, 5000 + i, server, 53));
+  EXPECT_EQ(from_lan(udp(alice, 5005, server, 53)), "lan: icmp 3/13 id=0 192.168.1.1 > 192.168.1.10 ttl=64");
+  leaves(udp(alice, 5000, other_server, 53));  // what it has goes on
+  leaves(udp(bob, 5000, server, 53));          // and so do others
+  live(1s);
+  leaves(udp(alice, 5005, server, 53));
+}
+
 TEST_F(SecurityTest, ASynFloodOnALeaseLeavesRealPeersAndOthersWorking) {  // POL-NET-14
   policy.flows_total = 1000;
   set_policy();

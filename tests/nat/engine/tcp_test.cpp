@@ -83,6 +83,19 @@ TEST_F(TcpTest, AHalfOpenOneIsGoneSoonAfter) {  // N5382-21
   EXPECT_EQ(from_wan(peer(syn).seq(5000).ack(1001)), "dropped: no_mapping");
 }
 
+TEST_F(TcpTest, AHalfOpenOneHasATimerOfItsOwn) {  // N5382-13
+  policy.tcp_half_open = 20s;
+  set_policy();
+  EXPECT_EQ(from_lan(host(syn).seq(1000)), sent("S"));
+  live(22s);
+  EXPECT_EQ(from_wan(peer(syn).seq(5000).ack(1001)), "dropped: no_mapping");
+  connect();
+  EXPECT_EQ(from_lan(host(fin).seq(1001).ack(5001)), sent("AF"));
+  EXPECT_EQ(from_wan(peer(fin).seq(5001).ack(1002)), got("AF"));
+  live(230s);  // one that closes is not half open
+  EXPECT_EQ(from_lan(host(0).seq(1002).ack(5002)), sent("A"));
+}
+
 TEST_F(TcpTest, TimersAreConfigured) {  // N5382-12
   policy.tcp_established = 8000s;
   set_policy();

@@ -36,6 +36,14 @@ TEST_F(UdpTest, AnotherPortIsOfThePoolAndNotTheNextOne) {  // N4787-28, N6056-01
   EXPECT_GT(*ports.rbegin() - *ports.begin(), 10000);
 }
 
+TEST_F(UdpTest, APortIsNeverKeptWhereThatIsConfigured) {  // NAT-X-02
+  policy.random_ports = true;
+  set_policy();
+  unsigned kept = 0;
+  for (unsigned i = 0; i < 20; ++i) kept += source_port(leaves(udp(alice, 5000 + i, server, 53))) == 5000 + i;
+  EXPECT_LE(kept, 1U) << "each by a chance of one in 60,000";
+}
+
 TEST_F(UdpTest, ALowSourcePortMapsIntoThePool) {  // N4787-04: a stated deviation
   EXPECT_GE(source_port(leaves(udp(alice, 123, server, 123))), 1024);
 }

@@ -303,6 +303,8 @@ no_translate = ["10.8.0.0/16"]
 mss_clamp = "off"
 tcp_established = 8000
 tcp_transitory = 1
+tcp_half_open = 9
+random_ports = true
 udp_idle = 2
 icmp_query = 3
 [policy]
@@ -319,6 +321,7 @@ action = "allow"
 leases_per_device = 11
 leases_total = 12
 mappings_per_device = 13
+new_mappings_per_second = 31
 flows_per_device = 14
 flows_total = 15
 icmp_ids_per_device = 16
@@ -332,6 +335,8 @@ natpmp_max = 23
 [filtering]
 implicit = "endpoint"
 answer_ping = false
+icmp_to_lan = false
+icmp_to_wan = false
 drop_private_wan_sources = true
 fragment_timeout = 24
 ended_leases = "drain"
@@ -350,18 +355,21 @@ on_error = "memory"
   EXPECT_EQ(plane.mss_clamp, 0u);
   EXPECT_EQ(plane.tcp_established.count(), 8000);
   EXPECT_EQ(plane.tcp_transitory.count(), 1);
+  EXPECT_EQ(plane.tcp_half_open.count(), 9);
+  EXPECT_TRUE(plane.random_ports);
   EXPECT_EQ(plane.udp_idle.count(), 2);
   EXPECT_EQ(plane.icmp_query.count(), 3);
   EXPECT_EQ(plane.reuse_delay.count(), 9);
   EXPECT_TRUE(plane.reuse_strict);
   EXPECT_EQ(plane.mappings_per_device, 13u);
+  EXPECT_EQ(plane.new_mappings_per_second, 31u);
   EXPECT_EQ(plane.flows_per_device, 14u);
   EXPECT_EQ(plane.flows_total, 15u);
   EXPECT_EQ(plane.icmp_ids_per_device, 16u);
   EXPECT_EQ(plane.fragments_per_source, 17u);
   EXPECT_EQ(plane.fragments_total, 18u);
   EXPECT_EQ(plane.implicit, nat::Filtering::endpoint);
-  EXPECT_FALSE(plane.answer_ping);
+  EXPECT_FALSE(plane.answer_ping || plane.icmp_to_lan || plane.icmp_to_wan);
   EXPECT_TRUE(plane.drop_private_wan_sources);
   EXPECT_EQ(plane.fragment_timeout.count(), 24);
   const auto reserved = [&](Transport transport, std::uint32_t port) {
@@ -392,7 +400,7 @@ on_error = "memory"
   ASSERT_EQ(leases.rules.size(), 1u);
   EXPECT_EQ(leases.rules[0].device, *Prefix::parse("10.0.0.5"));
   EXPECT_TRUE(leases.rules[0].allow);
-  EXPECT_EQ(leases.rules[0].where, "a.toml:25");
+  EXPECT_EQ(leases.rules[0].where, "a.toml:27");
 }
 
 TEST(Config, LaterFilesOverrideKeysAndAddTables) {
