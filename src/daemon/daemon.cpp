@@ -469,6 +469,10 @@ std::vector<std::string> Daemon::own_warnings() const {
   };
   for (const auto& interface : view_.lan) describe(interface, "LAN");
   for (const auto& interface : view_.wan) describe(interface, "WAN");
+  for (const auto& network : transport::conflicting_networks(network_->state(), view_))
+    warnings.push_back("the network " + network.address.to_string() + "/" + std::to_string(network.v4_bits()) +
+                       " is on the LAN and on the WAN: its addresses are taken for the LAN's, and nothing of the WAN "
+                       "is reached there; give the LAN another network");
   if (view_.external.empty())
     warnings.push_back("there is no external address: new leases are refused until the WAN has one");
   else if (is_private(view_.external.front()))

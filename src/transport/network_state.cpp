@@ -104,6 +104,21 @@ std::vector<Prefix> subtract(const Prefix& whole, const Prefix& hole) {
   return parts;
 }
 
+std::vector<Prefix> conflicting_networks(const NetworkState& state, const nat::NetworkView& view) {
+  std::vector<Prefix> found;
+  const auto judge = [&](const Prefix& network) {
+    for (const auto& lan : view.lan)
+      if (std::ranges::any_of(lan.prefixes, [&](const Prefix& own) { return overlap(own, network); }))
+        return add_once(found, network);
+  };
+  for (const auto& address : state.addresses)
+    if (std::ranges::any_of(view.wan, [&](const auto& wan) { return wan.index == address.interface; }))
+      judge(canonical({address.subnet, static_cast<std::uint8_t>(96 + address.bits)}));
+  for (const auto& route : state.routes)
+    if (!is_default(route.destination) && leaves_by(route, view.wan)) judge(canonical(route.destination));
+  return found;
+}
+
 std::vector<Address> own_addresses(const NetworkState& state) {
   std::vector<Address> addresses;
   addresses.reserve(state.addresses.size());

@@ -64,6 +64,10 @@ struct NetworkWishes {
 /// missing, or down), nor is anything else that leaves by such an interface.
 nat::NetworkView build_view(const NetworkState& state, const NetworkWishes& wishes);
 
+/// Networks of the WAN (its subnets and routes) that LAN prefixes cover wholly or in part: to the gateway such
+/// addresses are LAN hosts', and the WAN's are not reached (RFC 4787, REQ-7).
+std::vector<Prefix> conflicting_networks(const NetworkState& state, const nat::NetworkView& view);
+
 /// Every IPv4 address of this machine.
 std::vector<Address> own_addresses(const NetworkState& state);
 

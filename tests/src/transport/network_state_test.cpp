@@ -159,6 +159,13 @@ TEST_F(NetworkView, AMultipathRouteThatUsesTheWanIsTheWans) {
   EXPECT_THAT(view().untranslated, IsEmpty());
 }
 
+TEST_F(NetworkView, ANetworkOnBothSidesIsFound) {  // N4787-12
+  EXPECT_THAT(conflicting_networks(state, view()), IsEmpty());
+  add_address(4, "192.168.1.77", 24);
+  add_route("192.168.2.128/25", 4);
+  EXPECT_THAT(conflicting_networks(state, view()), ElementsAre(net("192.168.1.0/24"), net("192.168.2.128/25")));
+}
+
 TEST(PrefixArithmetic, SubtractsAHole) {
   EXPECT_THAT(subtract(net("10.0.0.0/8"), net("11.0.0.0/8")), ElementsAre(net("10.0.0.0/8")));
   EXPECT_THAT(subtract(net("10.0.0.0/8"), net("0.0.0.0/0")), IsEmpty());
