@@ -2,61 +2,18 @@
 // random loads over as many octets as the engine's tables take, in the same run. Usage: bench_engine
 // [MOST_FLOWS].
 
-#include <sys/utsname.h>
-#include <time.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <fstream>
-#include <string>
 #include <vector>
 
-#include "nat/engine/drop_reason.hpp"
-#include "nat/engine/engine.hpp"
-#include "nat/packet/checksum.hpp"
+#include "tests/bench/engine/engine_load.hpp"
 
 namespace {
 
 using namespace sallyport;
-using namespace sallyport::nat;
-
-constexpr std::uint32_t external = 0xcb007102;
-constexpr std::size_t batch = 32;
-constexpr std::size_t octets = 60;
-
-struct NoPorts final : OwnPorts {
-  bool in_use(Transport, std::uint16_t) const override { return false; }
-};
-struct NoSink final : PacketSink {
-  void emit(std::span<const std::byte>, Action) override {}
-};
-
-/// A pseudo-random sequence that costs next to nothing and can be run again.
-struct Random {
-  std::uint64_t state;
-  std::uint64_t operator()() {
-    state ^= state << 13;
-    state ^= state >> 7;
-    return state ^= state << 17;
-  }
-};
-
-std::size_t resident() {
-  std::ifstream file{"/proc/self/statm"};
-  std::size_t all = 0, pages = 0;
-  file >> all >> pages;
-  return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-}
-
-double seconds_now() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);  // not what others take of the core
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
-}
+using namespace sallyport::bench;
 
 /// Flow `number`: up to 40,000 endpoints of 100 hosts, each with as many peers as it takes.
 struct Ends {
@@ -71,24 +28,6 @@ Ends ends_of(std::uint64_t number, std::uint64_t flows) {
           static_cast<std::uint16_t>(2000 + endpoint), static_cast<std::uint16_t>(53)};
 }
 
-void write_packet(std::uint8_t* at, std::uint32_t source, std::uint16_t sport, std::uint32_t destination,
-                  std::uint16_t dport) {
-  using namespace sallyport::nat::packet;
-  std::memset(at, 0, octets);
-  at[0] = 0x45;
-  store16(at + 2, octets);
-  at[6] = 0x40;
-  at[8] = 64;
-  at[9] = 17;
-  store32(at + 12, source);
-  store32(at + 16, destination);
-  store16(at + 10, checksum_of(at, 20));
-  store16(at + 20, sport);
-  store16(at + 22, dport);
-  store16(at + 24, octets - 20);
-  store16(at + 26, 0x1234);
-}
-
 class Gateway {
  public:
   Gateway() : engine_{{.ttl = TtlMode::decrement, .secret = {1, 2}, .seed = 3}, ports_} {
@@ -96,13 +35,7 @@ class Gateway {
     policy.flows_total = policy.flows_per_device = policy.mappings_per_device = 0;
     policy.udp_idle = std::chrono::hours{24};
     engine_.set_policy(policy, now_);
-    NetworkView network;
-    PlaneInterface lan{.name = "lan", .index = 2, .mtu = 1500, .up = true, .addresses = {}, .prefixes = {}};
-    lan.addresses = {Address::v4(0x0a000001)};
-    lan.prefixes = {Prefix::v4(0x0a000000, 16)};
-    network.lan = {lan};
-    network.external = {Address::v4(external)};
-    engine_.set_network(network, now_);
+    engine_.set_network(network(), now_);
   }
 
   void pass(std::span<Packet> packets) { engine_.translate(packets, now_, sink_); }
@@ -171,19 +104,6 @@ double dependent_load(std::size_t size) {
   const double time = (seconds_now() - start) * 1e9 / static_cast<double>(loads);
   asm volatile("" ::"r"(at));
   return time;
-}
-
-std::string machine() {
-  std::ifstream file{"/proc/cpuinfo"};
-  std::string line, model = "unknown CPU";
-  while (std::getline(file, line))
-    if (line.rfind("model name", 0) == 0) {
-      model = line.substr(line.find(':') + 2);
-      break;
-    }
-  utsname name{};
-  uname(&name);
-  return model + ", " + std::to_string(sysconf(_SC_NPROCESSORS_ONLN)) + " cores, Linux " + name.release;
 }
 
 }  // namespace

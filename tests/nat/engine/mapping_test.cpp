@@ -1,5 +1,7 @@
 #include "tests/support/nat_lan.hpp"
 
+#include <deque>
+
 // Explicit mappings and the data path: nat.md section 6, policy.md sections 2, 3 and 12.
 
 namespace sallyport::test {
@@ -480,6 +482,37 @@ TEST_F(MappingTest, ManyMappingsAndFlows) {  // NMAP-12
   // companions of another device's leases are not chosen while there is anything else
   EXPECT_EQ(out, plane.status().implicit_mappings);
   EXPECT_GE(out, 60999U - 51023U);
+}
+
+// the small form of tests/bench/engine/bench_scale
+TEST_F(MappingTest, ADayOfChangeLeavesNothingBehind) {
+  check_transport = false;
+  std::deque<nat::MappingId> leases;
+  unsigned made = 0;
+  for (unsigned minute = 0; minute < 24 * 60; ++minute) {
+    for (unsigned flow = 0; flow < 40; ++flow)  // each has another peer after an hour
+      plane.pass(udp(alice, 5000 + flow, "198.51.100." + std::to_string((minute + flow) / 60 % 250 + 1), 53),
+                 nat::Side::lan, now);
+    for (unsigned i = 0; i < 3; ++i, ++made) {
+      const auto installed = install(wish(made % 2 ? Transport::tcp : Transport::udp, bob, 2000 + made % 3000, 20000 + made % 30000));
+      ASSERT_TRUE(installed) << minute;
+      leases.push_back(installed->id);
+    }
+    if (leases.size() > 200) {
+      for (unsigned i = 0; i < 3; ++i) {
+        plane.withdraw(leases.front(), static_cast<nat::Ending>(made % 3), now);
+        leases.pop_front();
+      }
+    }
+    live(60s);
+  }
+  EXPECT_EQ(plane.status().explicit_mappings, leases.size());
+  EXPECT_LE(plane.status().flows, 240U);
+  for (const auto id : leases) plane.withdraw(id, nat::Ending::reset, now);
+  live(1200s);
+  EXPECT_EQ(plane.status().flows, 0U);
+  EXPECT_EQ(plane.status().explicit_mappings, 0U);
+  EXPECT_EQ(plane.status().implicit_mappings, 0U);
 }
 
 }  // namespace
