@@ -161,6 +161,7 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   lease.part = part;
   if (!spec.enabled) lease.flags |= Lease::disabled;
   if (spec.second_port) lease.flags |= Lease::second_port;
+  if (spec.outbound) lease.flags |= Lease::outbound;
   claim_slot(part, external, host, port, kind, deadline_s, at);
   if (linked && present == 0 && !mappings_.link(part, external)) {
     mappings_.slot(part, external).kind = SlotKind::free;
@@ -186,7 +187,8 @@ Result<void> Engine::Impl::renew(MappingId id, TimePoint deadline) {
   return {};
 }
 
-Result<void> Engine::Impl::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) {
+Result<void> Engine::Impl::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
+                                        TimePoint now) {
   set_now(now);
   std::uint32_t at = 0;
   Lease* lease = find_lease(id, &at);
@@ -198,6 +200,7 @@ Result<void> Engine::Impl::set_remotes(MappingId id, std::span<const RemoteFilte
     filters_[at].assign(remotes.begin(), remotes.end());
     lease->flags |= Lease::filtered;
   }
+  lease->flags = static_cast<std::uint8_t>(outbound ? lease->flags | Lease::outbound : lease->flags & ~Lease::outbound);
   return {};
 }
 
@@ -462,8 +465,9 @@ Result<Installed> Engine::install(const MappingSpec& spec, TimePoint now) {
   return impl_->install(spec, now);
 }
 Result<void> Engine::renew(MappingId id, TimePoint deadline) { return impl_->renew(id, deadline); }
-Result<void> Engine::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) {
-  return impl_->set_remotes(id, remotes, now);
+Result<void> Engine::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
+                                        TimePoint now) {
+  return impl_->set_remotes(id, remotes, outbound, now);
 }
 void Engine::take_made(PacketSink& sink) { impl_->take_made(sink); }
 void Engine::withdraw(MappingId id, Ending how, TimePoint now) { impl_->withdraw(id, how, now); }

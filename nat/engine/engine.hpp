@@ -106,7 +106,7 @@ class Engine {
   // As DataPlane
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
   Result<void> renew(MappingId id, TimePoint deadline);
-  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now);
+  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now);
   void withdraw(MappingId id, Ending how, TimePoint now);
   void end_flows(const Address& device, TimePoint now);
   Result<Counters> counters(MappingId id) const;

@@ -48,7 +48,7 @@ class Engine::Impl {
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
   Result<void> renew(MappingId id, TimePoint deadline);
-  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now);
+  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now);
   void withdraw(MappingId id, Ending how, TimePoint now);
   void end_flows(const Address& device, TimePoint now);
   Result<Counters> counters(MappingId id) const;
@@ -177,6 +177,10 @@ class Engine::Impl {
   }
   bool make_room();
   bool sent_before(const FlowKey& key);
+  /// Who may come in without a flow where outbound traffic alone decides ([filtering] implicit).
+  bool outbound_allows(const FlowKey& key) {
+    return policy_.implicit == Filtering::endpoint || (policy_.implicit == Filtering::address && sent_before(key));
+  }
   void move_flow(std::uint32_t record, std::uint16_t external);
   bool table_is_full() const noexcept {
     return policy_.flows_total != 0 && flows_.count() >= policy_.flows_total;

@@ -38,7 +38,7 @@ static_assert(sizeof(Slot) == 16);
 
 /// What only explicit and static mappings have.
 struct Lease {
-  enum Flag : std::uint8_t { used = 1, gone = 2, disabled = 4, second_port = 8, filtered = 16 };
+  enum Flag : std::uint8_t { used = 1, gone = 2, disabled = 4, second_port = 8, filtered = 16, outbound = 32 };
   std::uint64_t serial;  ///< of its MappingId, so that an id is never taken for a later one
   TimePoint deadline;
   std::uint64_t packets_in, packets_out, bytes_in, bytes_out;

@@ -451,7 +451,8 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
     if (lease->flags & Lease::disabled) return drop(packet, DropReason::disabled);
     // Filters are for who comes from outside; what answers the host has been asked (PCP-13.3-11).
     const bool answers = record != Flow::none && !(flows_[record].flags & (Flow::inbound | Flow::ended));
-    if ((lease->flags & Lease::filtered) && !answers && !filters_allow(slot.aux, ip.source, ip.sport))
+    if ((lease->flags & Lease::filtered) && !answers && !filters_allow(slot.aux, ip.source, ip.sport) &&
+        !((lease->flags & Lease::outbound) && outbound_allows(key)))
       return drop(packet, DropReason::filtered);
   }
   const bool syn = part == Part::tcp && rules::sp_plain_syn(ip.tcp_flags);
@@ -495,9 +496,7 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
     } else if (slot.kind == SlotKind::draining) {
       return drop(packet, DropReason::filtered);
     } else {
-      const bool allowed = policy_.implicit == Filtering::endpoint ||
-                           (policy_.implicit == Filtering::address && sent_before(key));
-      if (!allowed) return drop(packet, DropReason::filtered);
+      if (!outbound_allows(key)) return drop(packet, DropReason::filtered);
       if (part == Part::tcp && !syn) return drop(packet, DropReason::no_session);
       track = part == Part::tcp;
     }

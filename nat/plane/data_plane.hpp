@@ -69,6 +69,8 @@ struct MappingSpec {
   PortRange allowed{};            ///< for ports that the engine chooses, and for a suggestion
   TimePoint deadline = TimePoint::max();  ///< past it the mapping is absent, whether or not it was withdrawn
   std::vector<RemoteFilter> remotes = {};  ///< empty: everybody
+  /// Kept for what the endpoint sends (PCP PEER): beside `remotes` those may come in whom outbound traffic would let in.
+  bool outbound = false;
   bool at_random = false;         ///< without a suggestion: any port, not first the internal one's number
 };
 
@@ -167,7 +169,7 @@ class DataPlane {
   /// and static mappings are taken: their external address reads 0.0.0.0 and they forward once there is one.
   virtual Result<Installed> install(const MappingSpec& spec, TimePoint now) = 0;
   virtual Result<void> renew(MappingId id, TimePoint deadline) = 0;
-  virtual Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) = 0;
+  virtual Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now) = 0;
   virtual void withdraw(MappingId id, Ending how, TimePoint now) = 0;
   /// Ends every flow and implicit mapping of a device (revoke --block).
   virtual void end_flows(const Address& device, TimePoint now) = 0;

@@ -34,7 +34,11 @@ bool is_news(const LeaseEvent& event) {
 void UpdateQueue::handle_lease(const LeaseEvent& event, TimePoint now) {
   const auto& lease = event.lease;
   if (lease.via != Via::pcp) return;
-  const Key key{lease.transport, lease.internal};
+  Key key{lease.transport, lease.internal, {}, 0};
+  if (lease.outbound && !lease.remotes.empty()) {
+    std::get<Address>(key) = lease.remotes.front().prefix.address;
+    std::get<std::uint16_t>(key) = lease.remotes.front().port ? lease.remotes.front().port->number() : 0;
+  }
   forget(key);
   if (!is_news(event) || !lease.nonce || lease.contact.client_port == 0) return;
   if (updates_.size() >= max_waiting) return;
@@ -66,8 +70,9 @@ void UpdateQueue::take_due(TimePoint now, std::uint32_t epoch_s, std::span<const
       forget(key);
       continue;
     }
-    const MapBody map{update.nonce, static_cast<std::uint8_t>(key.first), key.second.port, update.external.port,
-                      update.external.address};
+    const auto& internal = std::get<InternalEndpoint>(key);
+    const MapBody map{update.nonce, static_cast<std::uint8_t>(std::get<Transport>(key)), internal.port,
+                      update.external.port, update.external.address};
     std::vector<std::byte> bytes;
     append_response_header(
         bytes, {static_cast<std::uint8_t>(update.peer ? Opcode::peer : Opcode::map), ResultCode::success,
@@ -77,7 +82,7 @@ void UpdateQueue::take_due(TimePoint now, std::uint32_t epoch_s, std::span<const
     else
       append_map_body(bytes, map);
     // The client matches such answers on the option too (RFC 6887, section 13.1).
-    if (key.second.address != contact.client) append_third_party(bytes, key.second.address);
+    if (internal.address != contact.client) append_third_party(bytes, internal.address);
     out.push_back({.bytes = std::move(bytes),
                    .to = contact.client,
                    .to_port = contact.client_port,

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <tuple>
 #include <utility>
 
 #include "protocols/wire/datagram_core.hpp"
@@ -31,7 +32,8 @@ class UpdateQueue {
   std::optional<TimePoint> next_deadline() const;
 
  private:
-  using Key = std::pair<Transport, InternalEndpoint>;
+  /// The mapping, and for one of PEER the remote peer.
+  using Key = std::tuple<Transport, InternalEndpoint, Address, std::uint16_t>;
   struct Update {
     Nonce nonce{};
     ExternalEndpoint external;

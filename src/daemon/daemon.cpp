@@ -138,7 +138,6 @@ class Daemon {
   std::string udp_problem_;    ///< why the port cannot be had somewhere; empty: it is
   std::string upnp_problem_;
   std::string anycast_problem_;
-  bool anycast_claimed_ = false;
   std::string reload_problem_;
   std::set<std::string> told_warnings_;
   transport::SourceLimiter event_limit_{{10, 20, 1, 1000}};
@@ -381,11 +380,10 @@ bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
   return good && upnp_good;
 }
 
-/// Each time anew: somebody may have flushed the routes.
+/// Each time anew: a process before this one may have left it, or somebody may have flushed the routes.
 void Daemon::claim_anycast(bool claimed) {
   anycast_problem_.clear();
-  if (claimed || anycast_claimed_) transport::claim_anycast(pcp::anycast_v4, claimed, anycast_problem_);
-  anycast_claimed_ = claimed;
+  transport::claim_anycast(pcp::anycast_v4, claimed, anycast_problem_);
 }
 
 void Daemon::on_store_news() {

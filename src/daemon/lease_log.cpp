@@ -21,7 +21,12 @@ void LeaseLog::on_lease(const LeaseEvent& event, TimePoint now) {
                      std::string{to_string(lease.via)};
   if (event.kind != LeaseEventKind::ended && lease.lifetime_s)
     line += ", " + std::to_string(*lease.lifetime_s) + " s";
-  if (!lease.description.empty()) line += ", \"" + log::escaped(lease.description) + '"';
+  // last, and its own quotes look like none: what stands in it is never read as the rest of the line
+  if (!lease.description.empty()) {
+    auto text = log::escaped(lease.description);
+    for (std::size_t at = 0; (at = text.find('"', at)) != text.npos;) text.replace(at, 1, "\\x22");
+    line += ", \"" + text + '"';
+  }
   write_(line, detail);
 }
 

@@ -18,7 +18,7 @@ int main(int argc, char** argv) {
   Flags flags;
   bool check = false;
   bool remove = false;
-  CLI::App app{"Sallyport: devices of the LAN open ports by PCP and NAT-PMP. See sallyportd(8).",
+  CLI::App app{"Sallyport: devices of the LAN open ports by PCP, NAT-PMP and UPnP. See sallyportd(8).",
                "sallyportd"};
   app.set_version_flag("--version", "sallyportd " SALLYPORT_VERSION);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::Throw);

@@ -22,6 +22,8 @@ using std::chrono::seconds;
 constexpr std::uint32_t permanent_refusal_s = 1800;
 constexpr std::uint32_t transient_refusal_s = 30;
 constexpr std::size_t most_filters = 32;
+/// Leases of one endpoint where PEER makes another; their peers are looked through for a packet without a flow.
+constexpr std::size_t most_peers = 256;
 /// Requests that wait for the disk; beyond it new ones are refused, so that a hanging disk does not eat the
 /// memory.
 constexpr std::size_t most_open = 8192;
@@ -69,7 +71,7 @@ std::string static_text(const StaticEntry& entry) {
 struct Undo {
   TimePoint deadline, asked;
   std::uint32_t lifetime_s = 0, renewals = 0;
-  bool has_nonce = false, provisional = false, enabled = true, permanent = false, outbound = false;
+  bool has_nonce = false, provisional = false, enabled = true, permanent = false;
   std::uint16_t moved_from = 0;  ///< the internal port before; 0: it is the same
   Contact contact;
   bool extras = false;  ///< what only UPnP changes was changed
@@ -253,6 +255,7 @@ class LeaseService::Impl {
   void after_lease_left(Index mapping, nat::Ending how, TimePoint now);
   std::vector<RemoteFilter> admitted(std::vector<RemoteFilter> remotes, bool outbound) const;
   std::vector<RemoteFilter> effective_remotes(const Mapping& mapping) const;
+  bool is_outbound(const Mapping& mapping) const;
   /// How the mapping of a lease ends by itself or on request. What outbound traffic made goes on with it.
   nat::Ending ending_of(const Lease& lease) const {
     return lease.outbound ? nat::Ending::drain : policy_.ended_leases;
@@ -294,7 +297,7 @@ class LeaseService::Impl {
   void run_release(const std::shared_ptr<Batch>& batch, bool wait, ReleaseDone done, TimePoint now);
   void run_batches(TimePoint now);
   void finish_batch(const std::shared_ptr<Batch>& batch, TimePoint now);
-  void answer_existing(Index mapping, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
+  void answer_existing(Index lease, bool whole, TimePoint now, GrantDone& done);
   void grant_new(GrantRequest& request, const Extras& extras, Index mapping, std::uint32_t lifetime_s,
                  TimePoint now, GrantDone& done);
   void renew(GrantRequest& request, const Extras& extras, Index lease, std::uint32_t lifetime_s, TimePoint now,
@@ -488,6 +491,12 @@ std::vector<RemoteFilter> LeaseService::Impl::effective_remotes(const Mapping& m
   return all;
 }
 
+bool LeaseService::Impl::is_outbound(const Mapping& mapping) const {
+  for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping)
+    if (table_.leases[i].outbound) return true;
+  return false;
+}
+
 bool LeaseService::Impl::effective_enabled(const Mapping& mapping) const {
   for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping)
     if (table_.leases[i].enabled) return true;
@@ -501,6 +510,7 @@ nat::MappingSpec LeaseService::Impl::restore_spec(const Mapping& mapping) const 
   spec.allowed = {1, 65535};
   spec.deadline = effective_deadline(mapping);
   spec.remotes = effective_remotes(mapping);
+  spec.outbound = is_outbound(mapping);
   spec.enabled = effective_enabled(mapping);
   // a static mapping of the same endpoint, or an older one, holds another external port
   const Index first = table_.find_mapping(mapping.transport, mapping.internal());
@@ -548,7 +558,7 @@ void LeaseService::Impl::bring_in_force(Index index, TimePoint now) {
   const auto remotes = effective_remotes(mapping);
   mapping.filtered = !remotes.empty();
   // a refusal leaves the old, narrower or equal, filters; grant() has limited their number before
-  [[maybe_unused]] const auto set = plane_.set_remotes(mapping.plane, remotes, now);
+  [[maybe_unused]] const auto set = plane_.set_remotes(mapping.plane, remotes, is_outbound(mapping), now);
 }
 
 /// Gives the mapping another internal port of the same device. False, and all as before, when that cannot be.
@@ -605,6 +615,7 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, c
   spec.insist = request.insist && request.suggested_port.has_value();
   spec.deadline = extras.permanent ? TimePoint::max() : now + seconds{lifetime_s};
   spec.remotes = admitted(request.filters, request.outbound);
+  spec.outbound = request.outbound;
   spec.enabled = extras.enabled;
   spec.second_port = table_.find_mapping(request.transport, request.internal) != nothing ||
                      static_for(request.transport, request.internal) != nullptr;
@@ -941,7 +952,6 @@ void LeaseService::Impl::undo(Op& op, TimePoint now) {
       lease.provisional_deadline = op.undo->provisional;
       lease.enabled = op.undo->enabled;
       lease.permanent = op.undo->permanent;
-      lease.outbound = op.undo->outbound;
       if (op.undo->moved_from != 0) move(lease.mapping, *Port::from(op.undo->moved_from), now);
       set_contact(lease, op.undo->contact);
       if (op.undo->texts) {
@@ -1041,8 +1051,16 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
     lifetime_s = std::max(lifetime_s, request.transport == Transport::udp ? policy_.udp_idle_s
                                                                           : policy_.tcp_established_s);
 
-  const Index lease = table_.find_on(mapping, request.via);
-  if (lease != nothing) mapping = table_.leases[lease].mapping;
+  const Index lease = request.outbound ? table_.find_peer(mapping, request.filters.front())
+                                       : table_.find_on(mapping, request.via);
+  if (lease != nothing) {
+    const auto& held = table_.leases[lease];
+    mapping = held.mapping;
+    if (held.has_nonce && held.nonce != request.nonce)
+      return refuse(done, {MappingErrc::foreign_nonce, std::max(1u, seconds_until(held.deadline, now))}, now);
+  }
+  if (network_.external.empty())
+    return refuse(done, {MappingErrc::no_external_address, transient_refusal_s}, now);
   if (request.outbound) {
     // there is nothing to suggest where there is a mapping (PCP-12.3-01)
     if (mapping != nothing || static_for(request.transport, request.internal) != nullptr ||
@@ -1051,16 +1069,10 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
       request.suggested_port.reset();
       request.suggested_address.reset();
     }
-    if (mapping != nothing && (lease == nothing || !table_.leases[lease].outbound))
-      return answer_existing(mapping, lifetime_s, now, done);
+    if (request.lifetime_s == 0 && mapping != nothing)
+      return answer_existing(lease != nothing ? lease : table_.mappings[mapping].first_lease, lease == nothing, now, done);
+    if (lease != nothing) lifetime_s = std::max(lifetime_s, seconds_until(table_.leases[lease].deadline, now));
   }
-  if (lease != nothing) {
-    const auto& held = table_.leases[lease];
-    if (held.has_nonce && held.nonce != request.nonce)
-      return refuse(done, {MappingErrc::foreign_nonce, std::max(1u, seconds_until(held.deadline, now))}, now);
-  }
-  if (network_.external.empty())
-    return refuse(done, {MappingErrc::no_external_address, transient_refusal_s}, now);
   const bool other_address =
       request.insist && request.suggested_address && !request.suggested_address->is_unspecified() &&
       std::ranges::find(network_.external, *request.suggested_address) == network_.external.end();
@@ -1078,7 +1090,7 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
                   now);
     }
   }
-  if (mapping != nothing) {
+  if (mapping != nothing && !request.outbound) {
     const auto& on = table_.mappings[mapping];
     const Port external = *Port::from(on.external_port);
     if (!policy_.rules.empty() || !policy_.external_ports.contains(external))
@@ -1094,22 +1106,16 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
           now);
   }
   if (const auto refusal = cannot_write()) return refuse(done, *refusal, now);
-  if (lease != nothing && request.outbound) {
-    const auto remaining = seconds_until(table_.leases[lease].deadline, now);
-    if (request.lifetime_s == 0) return answer_existing(mapping, remaining, now, done);
-    lifetime_s = std::max(lifetime_s, remaining);
-  }
   if (lease != nothing) return renew(request, {}, lease, lifetime_s, now, done);
   grant_new(request, {}, mapping, lifetime_s, now, done);
 }
 
-/// A mapping that is as it was, and how long it will be: what PEER learns of one that it did not make (PCP-12.3-01).
-void LeaseService::Impl::answer_existing(Index mapping, std::uint32_t lifetime_s, TimePoint now, GrantDone& done) {
-  const auto& on = table_.mappings[mapping];
-  const Index index = on.first_lease;
-  const auto deadline = effective_deadline(on);
-  if (deadline != TimePoint::max()) lifetime_s = std::max(1u, seconds_until(deadline, now));
+/// What is there stays as it is; the answer tells how long that lease, or its mapping as a whole, will be there.
+void LeaseService::Impl::answer_existing(Index index, bool whole, TimePoint now, GrantDone& done) {
   auto& lease = table_.leases[index];
+  const auto& on = table_.mappings[lease.mapping];
+  const auto deadline = whole ? effective_deadline(on) : lease.deadline;
+  const auto lifetime_s = deadline == TimePoint::max() ? policy_.pcp_max : std::max(1u, seconds_until(deadline, now));
   if (lease.open_ops > 0 && writable()) {  // not answered before what it speaks of is on the disk
     ++lease.open_ops;
     ops_.push_back({.ticket = last_ticket_,
@@ -1140,6 +1146,11 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
     return refuse(done, {MappingErrc::too_many_filters, permanent_refusal_s}, now);
 
   const bool joins = mapping != nothing;
+  if (joins && request.outbound) {
+    std::size_t peers = 0;
+    for (Index i = table_.mappings[mapping].first_lease; i != nothing; i = table_.leases[i].next_on_mapping) ++peers;
+    if (peers >= most_peers) return refuse(done, {MappingErrc::no_memory, transient_refusal_s}, now);
+  }
   if (!joins) {
     auto installed = claim(request, extras, lifetime_s, now);
     if (!installed) return refuse(done, installed.error(), now);
@@ -1198,9 +1209,7 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   const bool moves = request.internal.port != present;
   const bool same_extras = !moves && lease.enabled == extras.enabled && lease.permanent == extras.permanent;
   std::vector<RemoteFilter> remotes;
-  // a MAP for what PEER kept makes an ordinary mapping of it
-  const bool opens = lease.outbound && !request.outbound;
-  if (lease.remotes && !request.clear_filters && !opens) remotes = *lease.remotes;
+  if (lease.remotes && !request.clear_filters) remotes = *lease.remotes;
   // no filter yet means "everybody", and the union with that would be everybody still; but the client that
   // adds its first filter wants it to hold (PCP-13.3-02), so it does
   for (const auto& filter : request.filters)
@@ -1212,7 +1221,7 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   const bool same_filters = lease.remotes ? remotes == *lease.remotes : remotes.empty();
   const bool same_text = !description || *description == lease.description.view();
 
-  if (lease.open_ops > 0 && !opens && same_filters && same_text && same_extras && lifetime_s == lease.lifetime_s &&
+  if (lease.open_ops > 0 && same_filters && same_text && same_extras && lifetime_s == lease.lifetime_s &&
       contact_of(lease) == request.contact && now - lease.asked < seconds{1} && writable()) {
     // a copy of a request that is on its way to the disk: the same answer at the same time (PCP-X-10)
     ++lease.open_ops;
@@ -1232,7 +1241,6 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   undo->extras = !same_extras;
   undo->enabled = lease.enabled;
   undo->permanent = lease.permanent;
-  undo->outbound = lease.outbound;
   undo->deadline = lease.deadline;
   undo->asked = lease.asked;
   undo->lifetime_s = lease.lifetime_s;
@@ -1249,7 +1257,6 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   }
   lease.enabled = extras.enabled;
   lease.permanent = extras.permanent;
-  lease.outbound = request.outbound;
   lease.deadline = extras.permanent ? TimePoint::max() : now + seconds{lifetime_s};
   lease.asked = now;
   lease.lifetime_s = lifetime_s;
@@ -1837,6 +1844,9 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
         (mapping != nothing && table_.mappings[mapping].internal() != internal) ||
         (record.via == Via::upnp
              ? table_.find_upnp(mapping, remote) != nothing
+         : record.outbound
+             ? record.remotes.empty() ||
+                   table_.find_peer(table_.find_mapping(record.transport, internal), record.remotes.front()) != nothing
              : table_.find_on(table_.find_mapping(record.transport, internal), record.via) != nothing);
     const bool allowed =
         !damaged || may_have(policy_, record.internal_address, record.transport, *external_port);

@@ -100,7 +100,14 @@ Index LeaseTable::find_external(Transport transport, Port external) const {
 Index LeaseTable::find_on(Index mapping, Via via) const {
   for (; mapping != nothing; mapping = mappings[mapping].next_on_endpoint)
     for (Index i = mappings[mapping].first_lease; i != nothing; i = leases[i].next_on_mapping)
-      if (leases[i].via == via) return i;
+      if (leases[i].via == via && !leases[i].outbound) return i;
+  return nothing;
+}
+
+Index LeaseTable::find_peer(Index mapping, const RemoteFilter& peer) const {
+  for (; mapping != nothing; mapping = mappings[mapping].next_on_endpoint)
+    for (Index i = mappings[mapping].first_lease; i != nothing; i = leases[i].next_on_mapping)
+      if (leases[i].outbound && leases[i].remotes && leases[i].remotes->front() == peer) return i;
   return nothing;
 }
 
@@ -195,7 +202,7 @@ Index LeaseTable::find_entry(Index mapping, const std::optional<Address>& remote
 
 void LeaseTable::enlist(Index index) {
   auto& lease = leases[index];
-  if (lease.entry != 0) return;
+  if (lease.entry != 0 || lease.outbound) return;  // it opens nothing
   const Index present = find_entry(lease.mapping, remote_host_of(lease));
   if (present == nothing) {
     lease.entry = entries.append(index);

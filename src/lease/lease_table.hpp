@@ -145,6 +145,8 @@ class LeaseTable {
   Index find_external(Transport transport, Port external) const;
   /// The lease that `via` made on this mapping or one that follows it on the endpoint.
   Index find_on(Index mapping, Via via) const;
+  /// What PEER keeps for the endpoint and this remote peer.
+  Index find_peer(Index mapping, const RemoteFilter& peer) const;
   /// The lease of UPnP on this very mapping for this remote host.
   Index find_upnp(Index mapping, const std::optional<Address>& remote) const;
   /// A deletion on this mapping or one that follows it on the endpoint waits for its commit.

@@ -40,7 +40,7 @@ bool claim_anycast(const Address& address, bool claimed, std::string& why) {
   alignas(nlmsghdr) std::array<char, 256> buffer{};
   auto* request = mnl_nlmsg_put_header(buffer.data());
   request->nlmsg_type = claimed ? RTM_NEWROUTE : RTM_DELROUTE;
-  request->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | NLM_F_ACK | (claimed ? NLM_F_CREATE | NLM_F_REPLACE : 0));
+  request->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | NLM_F_ACK | (claimed ? NLM_F_CREATE | NLM_F_EXCL : 0));
   request->nlmsg_seq = 1;
   auto* route = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(rtmsg)));
   route->rtm_family = AF_INET;
@@ -52,7 +52,8 @@ bool claim_anycast(const Address& address, bool claimed, std::string& why) {
   mnl_attr_put_u32(request, RTA_DST, htonl(address.v4_number()));
   mnl_attr_put_u32(request, RTA_OIF, ::if_nametoindex("lo"));
   const int error = ask(request);
-  if (error == 0 || (!claimed && (error == ESRCH || error == ENODEV))) return true;
+  // where the administrator has given this machine the address, it has it already and keeps it
+  if (error == 0 || error == (claimed ? EEXIST : ESRCH)) return true;
   why = address.to_string() + (claimed ? " cannot be made an address of this machine: " : " stays an address of this machine: ") +
         system_text(error);
   return false;

@@ -5,6 +5,9 @@ namespace {
 
 bool is_printable(std::uint32_t code) {
   if (code < 0x20 || (code >= 0x7f && code <= 0x9f)) return false;
+  if (code == 0x34f || code == 0x61c || code == 0x180e) return false;  // joins nothing, direction, a blank of no width
+  if ((code >= 0xfff9 && code <= 0xfffb) || (code >= 0xe000 && code <= 0xf8ff) || code >= 0xf0000) return false;
+  if ((code & 0xfffe) == 0xfffe || (code >= 0xfdd0 && code <= 0xfdef)) return false;  // no characters
   if (code >= 0x200b && code <= 0x200f) return false;  // zero width, direction
   if (code == 0x2028 || code == 0x2029 || (code >= 0x202a && code <= 0x202e))
     return false;  // lines, direction

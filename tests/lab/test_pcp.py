@@ -148,12 +148,42 @@ class Pcp(LabCase):
             # a lease is one wherever it is asked for
             self.assertEqual(self.client().map("udp", port, 0, 600, nonce).external, answer.external)
             client.unmap("udp", port, nonce)
-            with self.lab.device1.udp(DEVICE1, 0) as sock:
+            with self.lab.device1.udp(DEVICE1, 0) as sock, self.lab.internet.udp(FAR, 9999) as far:
                 sock.sendto(b"elsewhere", (anycast, 9999))  # no port of ours, and not for the internet either
-                # the same to where there is nobody is seen out there, so this would have been
-                sock.sendto(b"seen", (FAR, 9999))
+                sock.sendto(b"seen", (FAR, 9999))  # where that came, the other would have been seen
+                self.assertEqual(far.recvfrom(100)[0], b"seen")
         said = outside.all(lambda p: p.destination in (anycast, FAR) and p.dport == 9999)
         self.assertEqual({p.destination for p in said}, {FAR})
+        # nor is it the gateway's to the internet
+        self.lab.internet.ip("route", "add", f"{anycast}/32", "via", EXTERNAL)
+        try:
+            with wire.Client(self.lab.internet, FAR, gateway=anycast) as stranger:
+                self.assertIsNone(stranger.ask(wire.pcp_header(wire.ANNOUNCE, 0, FAR), timeout=0.5))
+            with self.lab.gateway.socket() as service:
+                service.bind(("0.0.0.0", 8765))
+                service.listen()
+                with self.assertRaises(OSError):
+                    self.lab.internet.connect((anycast, 8765), (FAR, 0), timeout=0.7)
+        finally:
+            self.lab.internet.ip("route", "del", f"{anycast}/32")
+
+    def test_an_anycast_address_of_the_administrators_stays_his(self):
+        def ours():
+            return [line for line in self.lab.gateway.run("ip", "route", "show", "table", "local").splitlines() if "192.0.0.9" in line]
+
+        self.assertEqual(len(ours()), 1)
+        self.daemon.stop()
+        self.assertEqual(ours(), [])
+        self.lab.gateway.ip("addr", "add", "192.0.0.9/32", "dev", "lo")
+        try:
+            before = ours()
+            self.daemon.start()
+            self.assertEqual(ours(), before)
+            self.daemon.stop()
+            self.assertEqual(ours(), before)
+        finally:
+            self.lab.gateway.ip("addr", "del", "192.0.0.9/32", "dev", "lo")
+            self.daemon.start()
 
     def test_a_peer_keeps_the_port_for_what_it_sends_there_PCP_12_3(self):
         client, port, nonce = self.client(), self.port(), os.urandom(12)
@@ -167,10 +197,13 @@ class Pcp(LabCase):
         lease = self.lease("udp", answer.external)
         self.assertEqual((lease["via"], lease["kind"], lease["remote"]), ("pcp", "explicit", [f"{FAR}:7777"]))
         self.assertEqual(client.peer("udp", port, (FAR, 7777)).result, wire.NOT_AUTHORIZED)  # another nonce
+        self.assertEqual(client.peer("udp", port, (FAR, 7778)).external, answer.external)  # another 5-tuple
+        self.assertEqual(client.unmap("udp", port, nonce).result, wire.NOT_AUTHORIZED)  # no MAP: PCP-15.1-09
         # what goes out leaves by that port, to others too
         with self.lab.internet.udp(OTHER_FAR, 0) as far:
             service.sock.sendto(b"out", far.getsockname())
             self.assertEqual(far.recvfrom(100), (b"out", (EXTERNAL, answer.external)))
+        self.arrives(service, answer.external, OTHER_FAR, sport=7777)  # and lets these in, as without the PEER
         # outbound traffic came first: PEER learns of its port (PCP-12.3-01)
         other = self.port()
         with self.lab.internet.udp(FAR, 0) as far, self.lab.device1.udp(DEVICE1, other) as mine:
@@ -180,9 +213,9 @@ class Pcp(LabCase):
             self.assertEqual((learnt.external_address, learnt.external), sender)
             far.sendto(b"back", sender)
             self.assertEqual(mine.recvfrom(100)[0], b"back")
-        # a MAP with the nonce of the PEER opens the port to everybody
+        # a MAP opens the port to everybody
         self.assertEqual(client.map("udp", port, 0, 600, nonce).external, answer.external)
-        self.arrives(service, answer.external, OTHER_FAR)
+        self.arrives(service, answer.external, PEER)
         client.unmap("udp", port, nonce)
 
     def test_descriptions_are_kept_and_told_back_DESC_3_03_05(self):

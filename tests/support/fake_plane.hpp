@@ -80,10 +80,11 @@ class FakePlane final : public nat::DataPlane {
     it->second.spec.deadline = deadline;
     return {};
   }
-  Result<void> set_remotes(nat::MappingId id, std::span<const RemoteFilter> remotes, TimePoint) override {
+  Result<void> set_remotes(nat::MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint) override {
     const auto it = mappings.find(static_cast<std::uint64_t>(id));
     if (it == mappings.end()) return nat::PlaneErrc::not_found;
     it->second.spec.remotes.assign(remotes.begin(), remotes.end());
+    it->second.spec.outbound = outbound;
     return {};
   }
   void withdraw(nat::MappingId id, nat::Ending how, TimePoint) override {

@@ -59,8 +59,8 @@ struct GrantRequest {
   bool clear_filters = false;      ///< filters in force are removed before `filters` are added
   std::vector<RemoteFilter> filters;
   /// PCP PEER: keeps the mapping that packets to the one remote peer in `filters` make, and opens it no further
-  /// (RFC 6887, section 12). What the endpoint has already is the answer; `insist` counts for a new mapping only;
-  /// `lifetime_s` may be 0 and never shortens.
+  /// (RFC 6887, section 12). A lease of its own, beside others of the endpoint, for each peer; it has the external port
+  /// that is there. `insist` counts for a new mapping only; `lifetime_s` may be 0 and never shortens.
   bool outbound = false;
   std::optional<std::string> description;  ///< raw octets of the client; empty leaves the old one as it is
   Contact contact;

@@ -38,8 +38,8 @@ class MemoryPlane final : public DataPlane {
     return engine_.install(spec, now);
   }
   Result<void> renew(MappingId id, TimePoint deadline) override { return engine_.renew(id, deadline); }
-  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) override {
-    return engine_.set_remotes(id, remotes, now);
+  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now) override {
+    return engine_.set_remotes(id, remotes, outbound, now);
   }
   /// What the engine made without a packet since the last call: RSTs of sessions that ended.
   std::vector<Emitted> take_made();

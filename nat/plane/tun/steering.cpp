@@ -118,6 +118,8 @@ Steering steer(const SteeringInput& input) {
         rule.to = to;
       }
     for (const Net& net : lan_nets) out.rule(wan_to_lan, wan.name, blackhole).to = net;  // NSEC-01
+    // the gateway's own on the LAN only, where it is PCP's anycast address (RFC 7723)
+    out.rule(wan_to_lan, wan.name, blackhole).to = Net::host(Address::v4(0xc0000009));
     for (const Net& to : external) {
       for (const std::uint8_t transport : transports) {
         auto& inbound = out.rule(wan_inbound, wan.name, lookup, table_inbound);

@@ -681,8 +681,9 @@ Result<Installed> TunPlane::install(const MappingSpec& spec, TimePoint now) {
 Result<void> TunPlane::renew(MappingId id, TimePoint deadline) {
   return impl_->locked([&] { return impl_->engine().renew(id, deadline); });
 }
-Result<void> TunPlane::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) {
-  return impl_->locked([&] { return impl_->engine().set_remotes(id, remotes, now); });
+Result<void> TunPlane::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
+                                   TimePoint now) {
+  return impl_->locked([&] { return impl_->engine().set_remotes(id, remotes, outbound, now); });
 }
 void TunPlane::withdraw(MappingId id, Ending how, TimePoint now) { impl_->withdraw(id, how, now); }
 void TunPlane::end_flows(const Address& device, TimePoint now) {

@@ -41,7 +41,7 @@ class TunPlane final : public DataPlane {
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now) override;
   Result<void> renew(MappingId id, TimePoint deadline) override;
-  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, TimePoint now) override;
+  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now) override;
   void withdraw(MappingId id, Ending how, TimePoint now) override;
   void end_flows(const Address& device, TimePoint now) override;
   Result<Counters> counters(MappingId id) const override;

@@ -32,6 +32,7 @@ struct Argument {
 struct Action {
   std::string_view name;
   std::span<const Argument> arguments = {};
+  unsigned since = 1;  ///< the first version of the service that has it; to a request for an older one it is unknown
   constexpr const Argument* find(std::string_view argument) const noexcept {
     for (const auto& each : arguments)
       if (each.name == argument) return &each;

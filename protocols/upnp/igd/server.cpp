@@ -257,10 +257,7 @@ void Server::control(http::Request request, const description::ServiceTable& tab
   if (const auto* error = std::get_if<soap::HttpError>(&decoded)) return context.done(soap::response(*error));
   const auto& call = std::get<soap::Call>(decoded);
   const auto* route = find_route(call.action->name);
-  // asked as version 1, the service is version 1: it lacks what version 2 brought
-  const bool too_new = table.type == wan_ip_connection_1.type && call.version == 1 &&
-                       wan_ip_connection_1.find_action(call.action->name) == nullptr;
-  if (route == nullptr || too_new) return context.done(soap::error(table, soap::UpnpErrc::invalid_action));
+  if (route == nullptr) return context.done(soap::error(table, soap::UpnpErrc::invalid_action));
   (this->*route->run)(call, context);
 }
 

@@ -171,9 +171,9 @@ constexpr Action wan_ip_2_actions[] = {{"SetConnectionType", set_connection_type
                                        {"DeletePortMapping", delete_mapping},
                                        {"GetExternalIPAddress", get_external_address},
                                        // from here on version 2 alone
-                                       {"AddAnyPortMapping", add_any_mapping},
-                                       {"DeletePortMappingRange", delete_range},
-                                       {"GetListOfPortMappings", get_list}};
+                                       {"AddAnyPortMapping", add_any_mapping, 2},
+                                       {"DeletePortMappingRange", delete_range, 2},
+                                       {"GetListOfPortMappings", get_list, 2}};
 constexpr auto wan_ip_1_actions = std::span{wan_ip_2_actions}.first<12>();
 
 // ---- WANCommonInterfaceConfig

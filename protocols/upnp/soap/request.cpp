@@ -118,7 +118,7 @@ Decoded decode_request(http::Request&& request, const description::ServiceTable&
   const auto version = served_version(named->type, service);
   if (!version) return fault(UpnpErrc::invalid_action);
   const auto* const action = service.find_action(named->action);
-  if (!action) return fault(UpnpErrc::invalid_action);
+  if (!action || *version < action->since) return fault(UpnpErrc::invalid_action);
 
   repair_ampersands(request.body);
   const auto document = xml::Document::parse(std::move(request.body));

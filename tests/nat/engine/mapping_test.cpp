@@ -185,7 +185,7 @@ TEST_F(MappingTest, FiltersHoldForEveryPacket) {  // NMAP-06, POL-TGT-07, PCP-13
   leaves(udp(alice, 6000, other_server, 53));
   EXPECT_NE(from_wan(udp(other_server, 53, external_address, 7000)), "dropped: filtered");
   EXPECT_EQ(from_wan(udp(other_server, 54, external_address, 7000)), "dropped: filtered");
-  ASSERT_TRUE(plane.set_remotes(installed->id, {}, now));
+  ASSERT_TRUE(plane.set_remotes(installed->id, {}, false, now));
   EXPECT_NE(from_wan(udp(other_server, 54, external_address, 7000)), "dropped: filtered");
 }
 

@@ -426,15 +426,20 @@ TEST_F(PortMappingOverLeases, APeerNeverShortens) {
   EXPECT_EQ(result(peer(console, 5001, 0)), (ErrorAnswer{ResultCode::success, 300}));
 }
 
-// a further peer of the same port is let in beside the first
+// each remote peer is a lease of its own, with its own nonce (PCP-12.3-03: the same 5-tuple)
 TEST_F(PortMappingOverLeases, OnePortHasSeveralPeers) {
   start();
   const auto first = ask(peer(console, 5000)).second.map.external_port;
-  auto other = peer(console, 5000);
+  auto other = peer(console, 5000, 600, 2);
   other.body.remote_address = *Address::parse("198.51.100.77");
-  EXPECT_EQ(ask(other).second.map.external_port, first);
+  const auto [result, body] = ask(other);
+  EXPECT_EQ(result, (ErrorAnswer{ResultCode::success, 600}));
+  EXPECT_EQ(body.map.external_port, first);
   EXPECT_EQ(admitted(5000).size(), 2U);
+  EXPECT_EQ(listed(), 2U);
+  run_for(601s);
   EXPECT_EQ(listed(), 1U);
+  EXPECT_EQ(admitted(5000), (std::vector<RemoteFilter>{{{server_out_there, 128}, {}}}));
 }
 
 // PCP-12.3-03
@@ -443,30 +448,50 @@ TEST_F(PortMappingOverLeases, APeerOfAnotherNonceIsNotAuthorized) {
   ask(peer(console, 5000, 3600));
   run_for(600s);
   EXPECT_EQ(result(peer(console, 5000, 3600, 2)), (ErrorAnswer{ResultCode::not_authorized, 3000}));
-  auto as_map = map(console, 5000, 0, 3600, 2);
-  as_map.map.protocol = 17;
-  EXPECT_EQ(result(as_map), (ErrorAnswer{ResultCode::not_authorized, 3000}));
   EXPECT_EQ(result(peer(console, 5000, 3600)), hour);
 }
 
-// PCP-12.3-01
-TEST_F(PortMappingOverLeases, APeerLearnsOfTheMappingThatIsThere) {
+// PCP-12.3-01, PCP-12.3-04: whoever made the mapping, the peer has its port and its time
+TEST_F(PortMappingOverLeases, APeerJoinsTheMappingThatIsThere) {
   policy.statics = {{Transport::udp, port(4430), {console, port(443)}, "", ""}};
   start();
-  auto explicit_map = map(console, 6000, 6001, 3600, 9);
+  auto explicit_map = map(console, 6000, 6001, 600, 9);
   explicit_map.map.protocol = 17;
   ask(explicit_map);
-  run_for(600s);
   auto asked = peer(console, 6000, 86400);
   asked.body.map.external_port = port(7777);  // means nothing where there is a mapping
   const auto [result, body] = ask(asked);
-  EXPECT_EQ(result, (ErrorAnswer{ResultCode::success, 3000}));
+  EXPECT_EQ(result, (ErrorAnswer{ResultCode::success, 86400}));
   EXPECT_EQ(body.map.external_port, port(6001));
   EXPECT_TRUE(admitted(6000).empty()) << "open as it was";
+  run_for(601s);
+  EXPECT_EQ(admitted(6000), (std::vector<RemoteFilter>{{{server_out_there, 128}, {}}})) << "of the MAP nothing is left";
   EXPECT_EQ(ask(peer(console, 443)).second.map.external_port, port(4430));
   plane.implicit[{Transport::udp, console, 6100}] = 50000;
   asked.body.map.internal_port = port(6100);
   EXPECT_EQ(ask(asked).second.map.external_port, port(50000));
+}
+
+// PCP-15.1-09: a MAP does not delete it, whatever its nonce
+TEST_F(PortMappingOverLeases, ADeletionByMapLeavesWhatAPeerKeeps) {
+  start();
+  ask(peer(console, 5000));
+  auto deletion = map(console, 5000, 0, 0);
+  deletion.map.protocol = 17;
+  EXPECT_EQ(result(deletion), not_authorized);
+  EXPECT_EQ(listed(), 1U);
+}
+
+// PCP-11.3-17 for PEER
+TEST_F(PortMappingOverLeases, WithoutAnExternalAddressNoPeerIsKept) {
+  start();
+  ask(map(console, 5000));
+  network.external.clear();
+  network.wan[0].addresses.clear();
+  plane.set_network(network, now());
+  service->set_network(network, now());
+  run_for(1min);
+  EXPECT_EQ(result(peer(console, 5000)).code, ResultCode::network_failure);
 }
 
 // PCP-12.1-07, PCP-12.1-06 (the suggestion comes back)
@@ -487,20 +512,22 @@ TEST_F(PortMappingOverLeases, WhatAPeerSuggestsItGetsOrNothing) {
   EXPECT_EQ(ask(request).second.map.external_port, port(5541));
 }
 
-// a MAP of the same nonce opens it for everybody, at the same port
+// a MAP opens it for everybody, at the same port, and goes again; the peer's time is its own
 TEST_F(PortMappingOverLeases, AMapOpensWhatAPeerKept) {
   start();
-  auto both = map(console, 5000, 9999);
+  auto both = map(console, 5000, 9999, 3600, 7);
   both.map.protocol = 17;
   const auto kept = ask(peer(console, 5000, 7200)).second.map.external_port;
   const auto answer = ask(both);
   EXPECT_EQ(result(answer), hour);
   EXPECT_EQ(answer.map.external_port, kept);
   EXPECT_TRUE(admitted(5000).empty());
-  EXPECT_FALSE(service->list({}, now()).at(0).outbound);
+  EXPECT_EQ(listed(), 2U);
   both.lifetime_s = 0;
   EXPECT_EQ(result(both), (ErrorAnswer{ResultCode::success, 0}));
-  EXPECT_EQ(listed(), 0U);
+  EXPECT_EQ(admitted(5000).size(), 1U);
+  run_for(100s);
+  EXPECT_EQ(result(peer(console, 5000, 0)), (ErrorAnswer{ResultCode::success, 7100}));
 }
 
 // PCP-14.2-01: told as a PEER; and it is one after kill -9 too

@@ -142,6 +142,8 @@ TEST(Printable, ShowsWhatIsNotPrintableAsItsOctets) {
   EXPECT_EQ(printable("\x1b[31mred\n"), "\\x1b[31mred\\x0a");
   EXPECT_EQ(printable("\x7f\xc2\x9b"), "\\x7f\\xc2\\x9b");
   EXPECT_EQ(printable("a\xff\xc3"), "a\\xff\\xc3");
+  EXPECT_EQ(printable("\u061c\u180e\u034f\ufff9\ue000"),
+            "\\xd8\\x9c\\xe1\\xa0\\x8e\\xcd\\x8f\\xef\\xbf\\xb9\\xee\\x80\\x80");
   EXPECT_EQ(printable("\xe2\x80\xae"
                       "evil"),
             "\\xe2\\x80\\xaeevil");

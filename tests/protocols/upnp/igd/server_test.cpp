@@ -203,6 +203,8 @@ TEST_F(IgdTest, AddAnyFindsAPort) {  // WIC-ANY-01..05, UPNP-X-12
   EXPECT_EQ(ask_wan("AddAnyPortMapping", mapping(console, "0", "6200")).code(), 728u);  // WIC-ANY-04, WIC-ADD-22
   EXPECT_EQ(ask_wan("AddPortMapping", mapping(console, "6200", "6200")).code(), 501u);
   EXPECT_EQ(ask_wan("AddAnyPortMapping", mapping(), console, 1).code(), 401u) << "version 1 has no such action";
+  for (const auto* action : {"AddAnyPortMapping", "DeletePortMappingRange", "GetListOfPortMappings"})
+    EXPECT_EQ(ask_wan(action, {}, console, 1).code(), 401u) << "whatever its arguments";
 }
 
 TEST_F(IgdTest, NoPortIsLeft) {  // WIC-ANY-04, WIC-ADD-21
