@@ -159,6 +159,24 @@ std::optional<Transport> transport_of(std::uint8_t protocol) {
   return std::nullopt;
 }
 
+/// What MAP and PEER ask of the service alike; `internal_port` is there.
+GrantRequest grant_of(const wire::Arrival& arrival, std::uint32_t lifetime_s, const MapBody& map, Transport transport,
+                      const ParsedOptions& options) {
+  return {.via = Via::pcp,
+          .transport = transport,
+          .requester = arrival.source,
+          .internal = {options.third_party.value_or(arrival.source), *map.internal_port},
+          .third_party = options.third_party.has_value(),
+          .nonce = map.nonce,
+          .suggested_port = map.external_port,
+          .lifetime_s = lifetime_s,
+          .description = options.description,
+          .contact = {.interface = arrival.interface,
+                      .client = arrival.source,
+                      .client_port = arrival.source_port,
+                      .gateway = arrival.destination}};
+}
+
 }  // namespace
 
 struct Server::Request {
@@ -275,40 +293,13 @@ void Server::handle_map(Request request, TimePoint now) {
 
   // A family that cannot be given is no preference; only who insists on it must hear that (PCP-5-04,
   // PCP-5-05).
-  std::optional<Address> suggested_address;
+  auto grant = grant_of(arrival, lifetime_s, map, *transport, options);
   if (!map.external_address.is_unspecified() && (map.external_address.is_v4() || options.prefer_failure))
-    suggested_address = map.external_address;
-  GrantRequest grant{.via = Via::pcp,
-                     .transport = *transport,
-                     .requester = arrival.source,
-                     .internal = internal,
-                     .third_party = options.third_party.has_value(),
-                     .nonce = map.nonce,
-                     .suggested_port = map.external_port,
-                     .suggested_address = suggested_address,
-                     .insist = options.prefer_failure,
-                     .lifetime_s = lifetime_s,
-                     .clear_filters = options.clear_filters,
-                     .filters = std::move(options.filters),
-                     .description = std::move(options.description),
-                     .contact = {.interface = arrival.interface,
-                                 .client = arrival.source,
-                                 .client_port = arrival.source_port,
-                                 .gateway = arrival.destination}};
-  service_.grant(std::move(grant), now,
-                 [server, map, request = std::move(request), insisted = options.prefer_failure,
-                  filtered = options.has_filter](const Outcome<Granted>& done, TimePoint then) {
-                   const auto self = server.lock();
-                   if (!self) return;
-                   (*self)->pending_.leave(request.arrival.source);
-                   if (!done)
-                     return (*self)->refuse(request.datagram, request.arrival,
-                                            error_answer(done.error(), insisted, filtered), then);
-                   auto assigned = map;
-                   assigned.external_port = done->external.port;
-                   assigned.external_address = done->external.address;
-                   (*self)->answer_map(request, assigned, done->lifetime_s, done->description, then);
-                 });
+    grant.suggested_address = map.external_address;
+  grant.insist = options.prefer_failure;
+  grant.clear_filters = options.clear_filters;
+  grant.filters = std::move(options.filters);
+  ask(std::move(request), map, std::move(grant), options.has_filter, now);
 }
 
 /// Section 12.3: the mapping that packets to this peer use, kept for as long.
@@ -331,35 +322,26 @@ void Server::handle_peer(Request request, TimePoint now) {
   if (!transport) return fail(ResultCode::unsupp_protocol);
 
   if (!pending_.enter(arrival.source)) return fail(ResultCode::no_resources);
-  std::optional<Address> suggested_address;
-  if (!map.external_address.is_unspecified()) suggested_address = map.external_address;
-  const bool insists = map.external_port || suggested_address;  // PCP-12.1-07
-  GrantRequest grant{.via = Via::pcp,
-                     .transport = *transport,
-                     .requester = arrival.source,
-                     .internal = {options.third_party.value_or(arrival.source), *map.internal_port},
-                     .third_party = options.third_party.has_value(),
-                     .nonce = map.nonce,
-                     .suggested_port = map.external_port,
-                     .suggested_address = suggested_address,
-                     .insist = insists,
-                     .lifetime_s = request.header.lifetime_s,
-                     .filters = {{{peer.remote_address, 128}, peer.remote_port}},
-                     .outbound = true,
-                     .description = std::move(options.description),
-                     .contact = {.interface = arrival.interface,
-                                 .client = arrival.source,
-                                 .client_port = arrival.source_port,
-                                 .gateway = arrival.destination}};
+  auto grant = grant_of(arrival, request.header.lifetime_s, map, *transport, options);
+  if (!map.external_address.is_unspecified()) grant.suggested_address = map.external_address;
+  grant.insist = grant.suggested_port || grant.suggested_address;  // PCP-12.1-07
+  grant.filters = {{{peer.remote_address, 128}, peer.remote_port}};
+  grant.outbound = true;
+  ask(std::move(request), map, std::move(grant), false, now);
+}
+
+/// Asks the service and answers once it has; `filtered` when the request had a FILTER.
+void Server::ask(Request request, const MapBody& map, GrantRequest grant, bool filtered, TimePoint now) {
+  const bool insists = grant.insist;
   service_.grant(std::move(grant), now,
-                 [server = std::weak_ptr{self_}, map, insists, request = std::move(request)](
+                 [server = std::weak_ptr{self_}, map, insists, filtered, request = std::move(request)](
                      const Outcome<Granted>& done, TimePoint then) {
                    const auto self = server.lock();
                    if (!self) return;
                    (*self)->pending_.leave(request.arrival.source);
                    if (!done)
                      return (*self)->refuse(request.datagram, request.arrival,
-                                            error_answer(done.error(), insists, false), then);
+                                            error_answer(done.error(), insists, filtered), then);
                    auto assigned = map;
                    assigned.external_port = done->external.port;
                    assigned.external_address = done->external.address;

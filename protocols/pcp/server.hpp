@@ -65,6 +65,7 @@ class Server final : public wire::DatagramCore, public ServiceListener {
   void handle_announce(const Request& request, TimePoint now);
   void handle_map(Request request, TimePoint now);
   void handle_peer(Request request, TimePoint now);
+  void ask(Request request, const MapBody& map, GrantRequest grant, bool filtered, TimePoint now);
   void answer_map(const Request& request, const MapBody& map, std::uint32_t lifetime_s,
                   const std::optional<std::string>& description, TimePoint now);
   void refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ErrorAnswer error,

@@ -297,6 +297,7 @@ class LeaseService::Impl {
   void run_release(const std::shared_ptr<Batch>& batch, bool wait, ReleaseDone done, TimePoint now);
   void run_batches(TimePoint now);
   void finish_batch(const std::shared_ptr<Batch>& batch, TimePoint now);
+  void answer_with_commit(Index lease, std::uint32_t lifetime_s, GrantDone& done);
   void answer_existing(Index lease, bool whole, TimePoint now, GrantDone& done);
   void grant_new(GrantRequest& request, const Extras& extras, Index mapping, std::uint32_t lifetime_s,
                  TimePoint now, GrantDone& done);
@@ -1110,23 +1111,27 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   grant_new(request, {}, mapping, lifetime_s, now, done);
 }
 
+/// Answers when what is on its way to the disk for this lease is there.
+void LeaseService::Impl::answer_with_commit(Index index, std::uint32_t lifetime_s, GrantDone& done) {
+  auto& lease = table_.leases[index];
+  ++lease.open_ops;
+  ops_.push_back({.ticket = last_ticket_,
+                  .kind = Op::Kind::repeat,
+                  .lease = index,
+                  .number = lease.number,
+                  .lifetime_s = lifetime_s,
+                  .asked = lease.asked,
+                  .grant_done = std::move(done)});
+}
+
 /// What is there stays as it is; the answer tells how long that lease, or its mapping as a whole, will be there.
 void LeaseService::Impl::answer_existing(Index index, bool whole, TimePoint now, GrantDone& done) {
-  auto& lease = table_.leases[index];
+  const auto& lease = table_.leases[index];
   const auto& on = table_.mappings[lease.mapping];
   const auto deadline = whole ? effective_deadline(on) : lease.deadline;
   const auto lifetime_s = deadline == TimePoint::max() ? policy_.pcp_max : std::max(1u, seconds_until(deadline, now));
-  if (lease.open_ops > 0 && writable()) {  // not answered before what it speaks of is on the disk
-    ++lease.open_ops;
-    ops_.push_back({.ticket = last_ticket_,
-                    .kind = Op::Kind::repeat,
-                    .lease = index,
-                    .number = lease.number,
-                    .lifetime_s = lifetime_s,
-                    .asked = lease.asked,
-                    .grant_done = std::move(done)});
-    return;
-  }
+  // not answered before what it speaks of is on the disk
+  if (lease.open_ops > 0 && writable()) return answer_with_commit(index, lifetime_s, done);
   done(Granted{lease.number,
                {table_.addresses[on.external_address], *Port::from(on.external_port)},
                lifetime_s,
@@ -1224,15 +1229,7 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   if (lease.open_ops > 0 && same_filters && same_text && same_extras && lifetime_s == lease.lifetime_s &&
       contact_of(lease) == request.contact && now - lease.asked < seconds{1} && writable()) {
     // a copy of a request that is on its way to the disk: the same answer at the same time (PCP-X-10)
-    ++lease.open_ops;
-    ops_.push_back({.ticket = last_ticket_,
-                    .kind = Op::Kind::repeat,
-                    .lease = index,
-                    .number = lease.number,
-                    .lifetime_s = lifetime_s,
-                    .asked = lease.asked,
-                    .grant_done = std::move(done)});
-    return;
+    return answer_with_commit(index, lifetime_s, done);
   }
   if (moves && !move(lease.mapping, request.internal.port, now))
     return refuse(done, {MappingErrc::insisted_port_taken, transient_refusal_s}, now);
