@@ -117,7 +117,10 @@ Engine::Impl::Verdict Engine::Impl::may_claim(Part part, std::uint16_t external,
 }
 
 std::uint16_t Engine::Impl::choose_port(Part part, PortRange range) {
-  const auto usable = [&](std::uint16_t port) { return !is_own(part, port); };
+  const auto usable = [&](std::uint16_t port) {
+    // The programs in the kernel claim ports without telling the allocator.
+    return !is_own(part, port) && (!shared_ || retire(part, port));
+  };
   const auto draw = [&] { return static_cast<std::uint32_t>(random() >> 32); };
   auto port = mappings_.ports(part).choose(range, draw, usable);
   if (!port) {
@@ -156,12 +159,33 @@ bool Engine::Impl::retire(Part part, std::uint16_t external) {
   return false;
 }
 
-void Engine::Impl::claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port,
-                              SlotKind kind, std::uint32_t deadline_s, std::uint32_t aux) {
+bool Engine::Impl::claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port,
+                              SlotKind kind, std::uint32_t deadline_s, std::uint32_t aux, bool goes_on) {
   Slot& slot = mappings_.slot(part, external);
-  const auto generation = static_cast<std::uint8_t>(slot.generation + 1);
-  slot = {host, port, kind, generation, deadline_s, aux};
+  const Slot seen = slot;
+  const bool anothers = (seen.kind == SlotKind::implicit || seen.kind == SlotKind::draining) &&
+                        (seen.host != host || seen.port != port) && is_in_force(seen);
+  if (shared_ && anothers) return false;
+  const auto generation = static_cast<std::uint8_t>(seen.generation + (goes_on && shared_ ? 0 : 1));
+  if (!mappings_.replace(slot, seen, {host, port, kind, generation, deadline_s, aux})) return false;
   update_choice(part, external);
+  return true;
+}
+
+void Engine::Impl::give_up_orphan(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port) {
+  Slot& slot = mappings_.slot(part, external);
+  if (!slot.is_lease() || !(mappings_.lease(slot.aux).flags & Lease::orphan)) return;
+  const std::uint32_t lease = slot.aux;
+  if (slot.host != host || slot.port != port) {
+    end_lease(lease, Ending::vacate, now_s_);
+  } else {
+    --explicit_count_;
+    const Slot seen = slot;
+    mappings_.replace(
+        slot, seen,
+        {host, port, SlotKind::implicit, seen.generation, rules::sp_deadline(now_s_, 10), Flow::none});
+  }
+  mappings_.free_lease(lease);
 }
 
 void Engine::Impl::free_slot(Part part, std::uint16_t external) {
@@ -173,7 +197,9 @@ void Engine::Impl::free_slot(Part part, std::uint16_t external) {
     record = next;
   }
   mappings_.unlink(part, external);
-  if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) {
+  if (shared_ && (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining)) {
+    // The programs count these.
+  } else if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) {
     auto& host = hosts_[slot.host];
     --(part == Part::icmp ? host.icmp_ids : host.mappings);
     --implicit_count_;
@@ -185,10 +211,8 @@ void Engine::Impl::free_slot(Part part, std::uint16_t external) {
       release_host(slot.host);
     }
   }
-  slot.kind = SlotKind::free;
-  slot.host = 0;
-  slot.port = 0;
-  slot.aux = Flow::none;
+  const Slot seen = slot;
+  mappings_.replace(slot, seen, {0, 0, SlotKind::free, seen.generation, 0, Flow::none});
   update_choice(part, external);
 }
 
@@ -213,7 +237,8 @@ std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std:
     why = DropReason::mapping_limit;
     return 0;
   }
-  if (policy_.new_mappings_per_second && host.made_s == now_s_ && host.made >= policy_.new_mappings_per_second) {
+  if (policy_.new_mappings_per_second && host.made_s == now_s_ &&
+      host.made >= policy_.new_mappings_per_second) {
     why = DropReason::mapping_rate;
     return 0;
   }
@@ -231,13 +256,18 @@ std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std:
     shortage_ports_ = true;
     return 0;
   }
-  claim_slot(part, external, address, port, SlotKind::implicit, rules::sp_deadline(now_s_, 1), Flow::none);
+  if (!claim_slot(part, external, address, port, SlotKind::implicit, rules::sp_deadline(now_s_, 1),
+                  Flow::none)) {
+    why = DropReason::no_ports;
+    return 0;
+  }
   if (!mappings_.link(part, external)) {
     mappings_.slot(part, external).kind = SlotKind::free;
     update_choice(part, external);
     why = DropReason::table_full;
     return 0;
   }
+  if (shared_) return external;
   auto& counted = hosts_[address];
   ++(part == Part::icmp ? counted.icmp_ids : counted.mappings);
   if (std::exchange(counted.made_s, now_s_) != now_s_) counted.made = 0;
@@ -255,6 +285,10 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
   Slot& slot = mappings_.slot(part, external);
   --explicit_count_;
   filters_.erase(at);
+  if (shared_) {
+    shared_->set_filters(at, {});
+    if (how == Ending::reset) shared_->ended(part, slot.host, slot.port, external);
+  }
   const std::uint32_t first = lease.flows;
   const auto delay = static_cast<std::uint32_t>(std::max<std::int64_t>(policy_.reuse_delay.count(), 0));
   if (how == Ending::reset) {
@@ -290,7 +324,8 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
         flows_[record].flags &= static_cast<std::uint8_t>(~Flow::of_explicit);
         deadline_s = std::max(deadline_s, flows_[record].deadline_s);
       }
-      claim_slot(part, external, slot.host, slot.port, SlotKind::draining, deadline_s, first);
+      claim_slot(part, external, slot.host, slot.port, SlotKind::draining, deadline_s, first, true);
+      if (shared_) return;
       ++hosts_[slot.host].mappings;
       ++implicit_count_;
       return;
@@ -438,6 +473,22 @@ bool Engine::Impl::make_room() {
       return true;
     }
   return false;
+}
+
+std::uint16_t Engine::Impl::running(Part part, const FlowKey& key) const {
+  if (shared_) {
+    const auto flow = shared_->flow(key);
+    if (!flow || rules::sp_is_over(flow->deadline_s, now_s_)) return 0;
+    const Slot& slot = mappings_.slot(part, flow->external);
+    const bool own =
+        slot.host == key.host && slot.port == key.host_port && slot.generation == flow->generation;
+    return own && is_in_force(slot) ? flow->external : std::uint16_t{0};
+  }
+  const std::uint32_t record = flows_.find(flows_.hash_of(key), key);
+  if (record == Flow::none || rules::sp_is_over(flows_[record].deadline_s, now_s_) ||
+      (flows_[record].flags & Flow::ended))
+    return 0;
+  return flows_[record].external_port;
 }
 
 /// Whether the endpoint sent to that address and may hear from it (ADF).

@@ -12,6 +12,7 @@ using sp_u8 = std::uint8_t;
 using sp_u16 = std::uint16_t;
 using sp_u32 = std::uint32_t;
 using sp_s32 = std::int32_t;
+using sp_u64 = std::uint64_t;
 #else
 #define SP_RULE static inline
 #endif
@@ -223,6 +224,34 @@ SP_RULE sp_u32 sp_tcp_carry(struct sp_tcp *tcp, const struct sp_segment *segment
     }
   }
   return result;
+}
+
+/* IPv4 IDs of datagrams that may be, or are, fragmented: a permutation of the host's own, of its own for each host, so
+ * that two hosts who count alike do not meet at one remote (RFC 6864 5.3), and fragments stay together. */
+SP_RULE sp_u8 sp_id_round(sp_u64 key, sp_u32 round, sp_u8 half) {
+  sp_u64 mixed = (key ^ half ^ ((sp_u64)round << 56)) * 0x9e3779b97f4a7c15u;
+  mixed ^= mixed >> 29;
+  return (sp_u8)((mixed * 0xbf58476d1ce4e5b9u) >> 56);
+}
+SP_RULE sp_u16 sp_hide_id(sp_u64 secret, sp_u32 host, sp_u16 id) {
+  const sp_u64 key = (secret ^ host) * 0xff51afd7ed558ccdu;
+  sp_u8 left = (sp_u8)(id >> 8), right = (sp_u8)id;
+  for (sp_u32 round = 0; round < 4; ++round) {
+    const sp_u8 next = (sp_u8)(left ^ sp_id_round(key, round, right));
+    left = right;
+    right = next;
+  }
+  return (sp_u16)(left << 8 | right);
+}
+SP_RULE sp_u16 sp_show_id(sp_u64 secret, sp_u32 host, sp_u16 id) {
+  const sp_u64 key = (secret ^ host) * 0xff51afd7ed558ccdu;
+  sp_u8 left = (sp_u8)(id >> 8), right = (sp_u8)id;
+  for (sp_u32 round = 4; round-- > 0;) {
+    const sp_u8 previous = (sp_u8)(right ^ sp_id_round(key, round, left));
+    right = left;
+    left = previous;
+  }
+  return (sp_u16)(left << 8 | right);
 }
 
 #ifdef __cplusplus

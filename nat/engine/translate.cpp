@@ -636,9 +636,10 @@ bool Engine::Impl::carry_tcp(Flow& flow, const Ipv4& ip, bool from_inside, Packe
 void Engine::Impl::forward(Packet& packet, Ipv4& ip, Action where) noexcept {
   if (ip.protocol == packet::protocol::tcp && (ip.tcp_flags & packet::tcp_flag::syn) && mss_ != 0)
     clamp_mss(packet, ip);
-  const std::uint8_t ttl = ttl_ == TtlMode::decrement ? static_cast<std::uint8_t>(ip.ttl - 1)
-                           : ip.ttl == 255            ? std::uint8_t{255}
-                                                      : static_cast<std::uint8_t>(ip.ttl + 1);
+  const std::uint8_t ttl = ttl_ == TtlMode::keep        ? ip.ttl
+                           : ttl_ == TtlMode::decrement ? static_cast<std::uint8_t>(ip.ttl - 1)
+                           : ip.ttl == 255              ? std::uint8_t{255}
+                                                        : static_cast<std::uint8_t>(ip.ttl + 1);
   ChecksumChange change;
   change.word(static_cast<std::uint16_t>(ip.ttl << 8 | ip.protocol),
               static_cast<std::uint16_t>(ttl << 8 | ip.protocol));
@@ -730,41 +731,12 @@ void Engine::Impl::clamp_mss(const Packet& packet, const Ipv4& ip) noexcept {
   change.apply_at(transport + 16);
 }
 
-// IPv4 IDs of datagrams that may be, or are, fragmented: a permutation of the host's own, of its own for each
-// host, so that two hosts who count alike do not meet at one remote (RFC 6864 5.3), and fragments stay
-// together.
-
-namespace {
-
-constexpr std::uint8_t id_round(std::uint64_t key, unsigned round, std::uint8_t half) noexcept {
-  std::uint64_t mixed = (key ^ half ^ (std::uint64_t{round} << 56)) * 0x9e3779b97f4a7c15;
-  mixed ^= mixed >> 29;
-  return static_cast<std::uint8_t>((mixed * 0xbf58476d1ce4e5b9) >> 56);
-}
-constexpr unsigned id_rounds = 4;
-
-}  // namespace
-
 std::uint16_t Engine::Impl::hide_id(std::uint32_t host, std::uint16_t id) const noexcept {
-  const std::uint64_t key = (id_secret_ ^ host) * 0xff51afd7ed558ccd;
-  auto left = static_cast<std::uint8_t>(id >> 8), right = static_cast<std::uint8_t>(id);
-  for (unsigned round = 0; round < id_rounds; ++round) {
-    const auto next = static_cast<std::uint8_t>(left ^ id_round(key, round, right));
-    left = right;
-    right = next;
-  }
-  return static_cast<std::uint16_t>(left << 8 | right);
+  return rules::sp_hide_id(id_secret_, host, id);
 }
 
 std::uint16_t Engine::Impl::show_id(std::uint32_t host, std::uint16_t id) const noexcept {
-  const std::uint64_t key = (id_secret_ ^ host) * 0xff51afd7ed558ccd;
-  auto left = static_cast<std::uint8_t>(id >> 8), right = static_cast<std::uint8_t>(id);
-  for (unsigned round = id_rounds; round-- > 0;) {
-    const auto previous = static_cast<std::uint8_t>(right ^ id_round(key, round, left));
-    right = left;
-    left = previous;
-  }
-  return static_cast<std::uint16_t>(left << 8 | right);
+  return rules::sp_show_id(id_secret_, host, id);
 }
 
 void Engine::Impl::rewrite_id(Ipv4& ip, std::uint32_t host) noexcept {
