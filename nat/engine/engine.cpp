@@ -253,7 +253,7 @@ void Engine::Impl::end_flows(const Address& device, TimePoint now) {
           const Slot seen = slot;
           shared_->ended(part, slot.host, slot.port, static_cast<std::uint16_t>(external));
           Slot next = seen;
-          ++next.generation;
+          next.generation = static_cast<std::uint8_t>(next.generation + 16);
           mappings_.replace(slot, seen, next);
         }
       }

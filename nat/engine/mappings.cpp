@@ -166,7 +166,9 @@ bool Engine::Impl::claim_slot(Part part, std::uint16_t external, std::uint32_t h
   const bool anothers = (seen.kind == SlotKind::implicit || seen.kind == SlotKind::draining) &&
                         (seen.host != host || seen.port != port) && is_in_force(seen);
   if (shared_ && anothers) return false;
-  const auto generation = static_cast<std::uint8_t>(seen.generation + (goes_on && shared_ ? 0 : 1));
+  // With shared tables flows are ended by it: by one when their lease was reset, by sixteen when it is anew.
+  const int step = !shared_ || kind == SlotKind::quarantine ? 1 : goes_on ? 0 : 16;
+  const auto generation = static_cast<std::uint8_t>(seen.generation + step);
   if (!mappings_.replace(slot, seen, {host, port, kind, generation, deadline_s, aux})) return false;
   update_choice(part, external);
   return true;
