@@ -523,7 +523,7 @@ void Engine::Impl::reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint
 
 void Engine::Impl::adopt(TimePoint now) {
   set_now(now);
-  for (auto& lease : shared_->leases().first(std::size_t{1} << 17)) lease = Lease{};
+
   for (const Part part : {Part::tcp, Part::udp, Part::icmp})
     for (std::uint32_t port = 1; port < 65536; ++port) {
       const auto external = static_cast<std::uint16_t>(port);

@@ -20,7 +20,6 @@ MappingTable::MappingTable(const SipHash& hash, SharedTables* shared)
       slots_{shared ? Pages<Slot>::view(shared->slots()) : Pages<Slot>{parts << 16}},
       endpoints_{first_endpoints},
       mask_{first_endpoints - 1},
-      leases_{shared ? Pages<Lease>::view(shared->leases()) : Pages<Lease>{}},
       free_lease_{none} {}
 
 bool MappingTable::replace(Slot& slot, const Slot& seen, const Slot& with) noexcept {
@@ -122,9 +121,14 @@ std::uint32_t MappingTable::add_lease() {
   if (at != none) {
     free_lease_ = leases_[at].flows;
   } else {
-    if (lease_high_water_ == leases_.size() &&
-        !leases_.grow(lease_high_water_ ? lease_high_water_ * 2UL : 64))
-      return none;
+    const std::size_t more = lease_high_water_ ? lease_high_water_ * 2UL : 64;
+    if (lease_high_water_ == leases_.size()) {
+      if (shared_)
+        leases_ = Pages<Lease>::view(shared_->leases(more));
+      else if (!leases_.grow(more))
+        return none;
+      if (lease_high_water_ >= leases_.size()) return none;
+    }
     at = lease_high_water_++;
   }
   leases_[at] = Lease{};

@@ -19,7 +19,9 @@ class SharedTables {
   virtual ~SharedTables() = default;
 
   virtual std::span<Slot> slots() noexcept = 0;    ///< parts << 16
-  virtual std::span<Lease> leases() noexcept = 0;  ///< as many as there can be
+  /// Makes at least `count` of them reachable, at the same addresses as before: those there are now. Fewer than `count`:
+  /// there can be no more.
+  virtual std::span<Lease> leases(std::size_t count) noexcept = 0;
 
   /// The external port of an internal endpoint; 0: none. What is found may be over, or another's by now.
   virtual std::uint16_t find(Part part, std::uint32_t host, std::uint16_t port) const noexcept = 0;

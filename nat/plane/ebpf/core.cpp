@@ -77,7 +77,8 @@ Result<Installed> Core::install(const MappingSpec& spec, TimePoint now) {
   }
 }
 
-void Core::set_network(const NetworkView& network, std::uint32_t wan_header, TimePoint now) {
+void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by_wan,
+                       std::uint32_t wan_header, TimePoint now) {
   network_ = network;
   std::vector<Tables::Network> networks;
   const auto add = [&](std::uint32_t address, unsigned bits, std::uint32_t flags) {
@@ -106,7 +107,7 @@ void Core::set_network(const NetworkView& network, std::uint32_t wan_header, Tim
   for (const Address& address : network.external)
     if (address.is_v4()) gateway_.push_back(address.v4_number());
   for (const std::uint32_t address : gateway_) add(address, 32, SP_NET_GATEWAY);
-  for (const Prefix& prefix : network.untranslated)
+  for (const Prefix& prefix : by_wan)
     if (prefix.address.is_v4() && prefix.length >= 96)
       add(prefix.address.v4_number(), prefix.v4_bits(), SP_NET_UNTRANSLATED);
 

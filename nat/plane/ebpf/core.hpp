@@ -27,9 +27,10 @@ class Core {
 
   /// As DataPlane's; where a program claims the chosen port at the same moment another one is chosen.
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
-  /// Gives engine and programs what they must know of interfaces and addresses. `wan_header`: octets of the
-  /// WAN's link layer header.
-  void set_network(const NetworkView& network, std::uint32_t wan_header, TimePoint now);
+  /// Gives engine and programs what they must know of interfaces and addresses. `by_wan`: what of
+  /// `untranslated` is reached through the WAN; `wan_header`: octets of the WAN's link layer header.
+  void set_network(const NetworkView& network, const std::vector<Prefix>& by_wan, std::uint32_t wan_header,
+                   TimePoint now);
   void set_policy(const PlanePolicy& policy, TimePoint now);
   std::vector<PlaneEvent> sweep(TimePoint now);
   void fill_status(PlaneStatus& status) const;

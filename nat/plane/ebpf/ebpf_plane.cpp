@@ -224,13 +224,14 @@ class EbpfPlane::Impl {
     for (const PlaneInterface& interface : network.wan)
       if (interface.index) wan_indexes.push_back(interface.index);
     close_interfaces(network);
-    network_ = network;
+    if (&network != &network_) network_ = network;
     const std::string wan = network.wan.empty() ? "" : network.wan.front().name;
     const Link link = link_of(wan);
     locked([&] {
       stack_mac_ = link.ethernet ? link.mac : tap_mac_;
       turn_mac_ = network.lan.empty() ? tap_mac_ : link_of(network.lan.front().name).mac;
-      core_.set_network(network, link.ethernet ? link_header : 0, now);
+      by_wan_ = untranslated_by_wan();
+      core_.set_network(network, by_wan_, link.ethernet ? link_header : 0, now);
     });
     own_ports_.watch(network.external, std::move(lan_indexes), std::move(wan_indexes));
     refresh_own_ports(now);
@@ -251,6 +252,8 @@ class EbpfPlane::Impl {
     refresh_own_ports(now);
     auto events = locked([&] { return core_.sweep(now); });
     wake();
+    // A route to a `no_translate` destination may have come or gone.
+    if (!network_.untranslated.empty() && untranslated_by_wan() != by_wan_) (void)set_network(network_, now);
     // Programs that manage networks may flush filters they do not know.
     if (standing_ && !all_stand()) {
       standing_ = false;
@@ -302,6 +305,25 @@ class EbpfPlane::Impl {
       }
   }
 
+  /// Destinations of `no_translate` that are reached through the WAN. Other routes beside it, to a VPN or a
+  /// management net, never meet our programs; when such a route goes, nothing of it leaves by the WAN as it
+  /// is.
+  std::vector<Prefix> untranslated_by_wan() {
+    std::vector<Prefix> by_wan;
+    devices_untranslated_.clear();
+    for (const Prefix& prefix : network_.untranslated) {
+      if (!prefix.address.is_v4() || prefix.length <= 96) continue;
+      const auto device = rtnl_.way_into(tun::Net::of(prefix));
+      if (!device) continue;
+      if (std::any_of(network_.wan.begin(), network_.wan.end(),
+                      [&](const PlaneInterface& wan) { return wan.index == *device; }))
+        by_wan.push_back(prefix);
+      else
+        devices_untranslated_.insert(*device);
+    }
+    return by_wan;
+  }
+
   bool all_stand() const {
     for (const PlaneInterface& wan : network_.wan)
       if (wan.index && (!attached(wan.index, Direction::ingress) || !attached(wan.index, Direction::egress)))
@@ -336,6 +358,10 @@ class EbpfPlane::Impl {
       if (!in) return lose(lan, in.error());
     }
     standing_ = true;
+    for (const std::uint32_t index : devices_untranslated_) {  // the answers come in there
+      std::array<char, IF_NAMESIZE> name{};
+      if (if_indextoname(index, name.data())) names.emplace_back(name.data());
+    }
     for (const std::string& name : names) {
       const auto result = sysctls_.set(conf(name, "forwarding"), "1");
       if (!result && result.error().value() != ENOENT)  // ENOENT: gone again; its return will be told
@@ -488,6 +514,8 @@ class EbpfPlane::Impl {
   NetworkView network_;
   PlanePolicy policy_;
   PortRange router_ports_{};
+  std::vector<Prefix> by_wan_;
+  std::set<std::uint32_t> devices_untranslated_;
   std::map<MappingId, std::uint16_t> leased_;  // ports of the router's range
   bool standing_ = false;
   std::string problem_, own_ports_problem_;

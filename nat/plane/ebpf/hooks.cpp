@@ -15,6 +15,7 @@ constexpr std::uint32_t our_handle = 0x5350, our_priority = 0x5350;
 boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
 
 bpf_tc_hook hook_of(std::uint32_t interface, Direction direction) {
+  libbpf_set_print(nullptr);  // what fails is told by whoever asked
   bpf_tc_hook hook{};
   hook.sz = sizeof hook;
   hook.ifindex = static_cast<int>(interface);

@@ -7,8 +7,8 @@
 
 #include "sallyport/values/result.hpp"
 
-/// Our programs as filters of the clsact qdisc: they stay when the daemon goes, and a new program takes an old one's place
-/// between two packets. Filters of others are left alone.
+/// Our programs as filters of the clsact qdisc: they stay when the daemon goes, and a new program takes an
+/// old one's place between two packets. Filters of others are left alone.
 namespace sallyport::nat::ebpf {
 
 enum class Direction : std::uint8_t { ingress, egress };

@@ -2,6 +2,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -71,41 +72,52 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
   const rlimit all{RLIM_INFINITY, RLIM_INFINITY};
   setrlimit(RLIMIT_MEMLOCK, &all);
   auto tables = std::unique_ptr<Tables>{new Tables};
-  tables->programs_ = sallyport_bpf__open();
-  if (!tables->programs_) {
+  // What libbpf needs for loading is given back afterwards: it is megabytes.
+  const std::unique_ptr<sallyport_bpf, decltype(&sallyport_bpf__destroy)> object{sallyport_bpf__open(),
+                                                                                 &sallyport_bpf__destroy};
+  if (!object) {
     why = std::string{"cannot read the programs for the kernel: "} + std::strerror(errno);
     return {boost::system::in_place_error, system_error(errno)};
   }
-  auto& maps = tables->programs_->maps;
+  auto& maps = object->maps;
   const std::uint32_t flows = std::clamp<std::uint32_t>(sizes.flows, 1024, 1U << 24);
   bpf_map__set_max_entries(maps.flows, flows);
   // All or nothing: half of the old tables would contradict the other half.
   bpf_map* map = nullptr;
   bool all_fit = !found.empty();
   const auto counted = [](const bpf_map* of) { return bpf_map__name(of)[0] != '.'; };
-  bpf_object__for_each_map(map, tables->programs_->obj) {
+  bpf_object__for_each_map(map, object->obj) {
     const auto old = found.find(bpf_map__name(map));
     if (std::strchr(bpf_map__name(map), '.')) continue;
     if (counted(map) && (old == found.end() || !fits(old->second, map))) all_fit = false;
   }
-  if (all_fit) bpf_object__for_each_map(map, tables->programs_->obj) {
+  if (all_fit) bpf_object__for_each_map(map, object->obj) {
       const auto old = found.find(bpf_map__name(map));
       if (old != found.end() && bpf_map__reuse_fd(map, old->second) != 0) all_fit = false;
     }
   tables->reused_ = all_fit;
-  if (const int error = sallyport_bpf__load(tables->programs_); error != 0) {
+  if (const int error = sallyport_bpf__load(object.get()); error != 0) {
     why = std::string{"the kernel does not take the programs: "} + std::strerror(-error) +
           (error == -EPERM ? "; CAP_BPF and CAP_NET_ADMIN are needed"
                            : "; it needs BPF_SYSCALL, BPF_JIT, NET_CLS_BPF and Linux 5.17 or later");
     return {boost::system::in_place_error, system_error(-error)};
   }
-  tables->endpoints_ = bpf_map__fd(maps.endpoints);
-  tables->flows_ = bpf_map__fd(maps.flows);
-  tables->embryos_ = bpf_map__fd(maps.embryos);
-  tables->hosts_ = bpf_map__fd(maps.hosts);
-  tables->filters_ = bpf_map__fd(maps.filters);
-  tables->networks_ = bpf_map__fd(maps.networks);
-  tables->counters_ = bpf_map__fd(maps.counters);
+  const auto keep = [&](int fd) {
+    const int kept = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (kept >= 0) tables->descriptors_.push_back(kept);
+    return kept;
+  };
+  tables->leases_map_ = keep(bpf_map__fd(maps.leases));
+  tables->endpoints_ = keep(bpf_map__fd(maps.endpoints));
+  tables->flows_ = keep(bpf_map__fd(maps.flows));
+  tables->embryos_ = keep(bpf_map__fd(maps.embryos));
+  tables->hosts_ = keep(bpf_map__fd(maps.hosts));
+  tables->filters_ = keep(bpf_map__fd(maps.filters));
+  tables->networks_ = keep(bpf_map__fd(maps.networks));
+  tables->counters_ = keep(bpf_map__fd(maps.counters));
+  tables->programs_ = {
+      keep(bpf_program__fd(object->progs.wan_egress)), keep(bpf_program__fd(object->progs.wan_ingress)),
+      keep(bpf_program__fd(object->progs.lan_ingress)), keep(bpf_program__fd(object->progs.tap_ingress))};
   tables->most_flows_ = bpf_map__max_entries(maps.flows);
   const auto mapped = [&](auto*& to, int fd, std::size_t count) {
     auto memory = tables->map_memory<std::remove_reference_t<decltype(*to)>>(fd, count);
@@ -114,7 +126,7 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
     return true;
   };
   if (!mapped(tables->slots_, bpf_map__fd(maps.slots), SP_SLOTS) ||
-      !mapped(tables->leases_, bpf_map__fd(maps.leases), SP_LEASES) ||
+
       !mapped(tables->busy_, bpf_map__fd(maps.busy), 2048) ||
       !mapped(tables->config_, bpf_map__fd(maps.config), 1) ||
       !mapped(tables->state_, bpf_map__fd(maps.state), 1)) {
@@ -127,7 +139,7 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
 
 Tables::~Tables() {
   for (const auto& [at, size] : mapped_) munmap(at, size);
-  if (programs_) sallyport_bpf__destroy(programs_);
+  for (const int descriptor : descriptors_) close(descriptor);
 }
 
 template <class T>
@@ -140,19 +152,7 @@ Result<T*> Tables::map_memory(int fd, std::size_t count) {
   return static_cast<T*>(at);
 }
 
-int Tables::program(Hook hook) const noexcept {
-  switch (hook) {
-    case Hook::wan_egress:
-      return bpf_program__fd(programs_->progs.wan_egress);
-    case Hook::wan_ingress:
-      return bpf_program__fd(programs_->progs.wan_ingress);
-    case Hook::lan_ingress:
-      return bpf_program__fd(programs_->progs.lan_ingress);
-    case Hook::tap_ingress:
-      return bpf_program__fd(programs_->progs.tap_ingress);
-  }
-  return -1;
-}
+int Tables::program(Hook hook) const noexcept { return programs_[static_cast<std::size_t>(hook)]; }
 
 std::uint64_t Tables::octets_per_flow() const {
   bpf_map_info info{};
@@ -207,7 +207,25 @@ void Tables::set_networks(const std::vector<Network>& networks) {
 // --- SharedTables ---
 
 std::span<Slot> Tables::slots() noexcept { return {slots_, SP_SLOTS}; }
-std::span<Lease> Tables::leases() noexcept { return {leases_, SP_LEASES}; }
+std::span<Lease> Tables::leases(std::size_t count) noexcept {
+  // Whatever is mapped counts as resident memory of ours, used or not: only as much as there are leases.
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t all = (SP_LEASES * sizeof(Lease) + page - 1) / page * page;
+  if (!leases_) {
+    void* place = mmap(nullptr, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED) return {};
+    mapped_.emplace_back(place, all);
+    leases_ = static_cast<Lease*>(place);
+  }
+  const std::size_t wanted = std::min((count * sizeof(Lease) + page - 1) / page * page, all);
+  if (wanted > leases_mapped_) {
+    auto* const at = reinterpret_cast<std::byte*>(leases_) + leases_mapped_;
+    if (mmap(at, wanted - leases_mapped_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, leases_map_,
+             static_cast<off_t>(leases_mapped_)) != MAP_FAILED)
+      leases_mapped_ = wanted;
+  }
+  return {leases_, leases_mapped_ / sizeof(Lease)};
+}
 
 std::uint16_t Tables::find(Part part, std::uint32_t host, std::uint16_t port) const noexcept {
   const sp_endpoint key = endpoint_of(part, host, port);

@@ -12,8 +12,6 @@
 #include "sallyport/values/result.hpp"
 #include "sallyport/values/time.hpp"
 
-struct sallyport_bpf;
-
 namespace sallyport::nat::ebpf {
 
 enum class Hook : std::uint8_t { wan_egress, wan_ingress, lan_ingress, tap_ingress };
@@ -73,7 +71,7 @@ class Tables final : public SharedTables {
 
   // SharedTables
   std::span<Slot> slots() noexcept override;
-  std::span<Lease> leases() noexcept override;
+  std::span<Lease> leases(std::size_t count) noexcept override;
   std::uint16_t find(Part part, std::uint32_t host, std::uint16_t port) const noexcept override;
   bool link(Part part, std::uint32_t host, std::uint16_t port, std::uint16_t external) noexcept override;
   void unlink(Part part, std::uint32_t host, std::uint16_t port) noexcept override;
@@ -94,15 +92,18 @@ class Tables final : public SharedTables {
   void erase_flow(const sp_flow_key& key, std::uint32_t now_s);
   void finish_turn(std::uint32_t now_s);
 
-  sallyport_bpf* programs_ = nullptr;
+  std::array<int, 4> programs_{-1, -1, -1, -1};  // by Hook
   bool reused_ = false;
   std::uint32_t most_flows_ = 0;
   Slot* slots_ = nullptr;
-  Lease* leases_ = nullptr;
+  Lease* leases_ = nullptr;  // address space for all; `leases_mapped_` octets of it are the table
+  std::size_t leases_mapped_ = 0;
+  int leases_map_ = -1;
   std::uint64_t* busy_ = nullptr;
   sp_config* config_ = nullptr;
   sp_state* state_ = nullptr;
   std::vector<std::pair<void*, std::size_t>> mapped_;
+  std::vector<int> descriptors_;
   int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1, counters_ = -1;
 
   std::vector<Network> standing_networks_;

@@ -392,23 +392,13 @@ class TunPlane::Impl {
     if (freed) take_leased_ports();
   }
 
-  /// The interface that a prefix is reached by; its first addresses may be the router's own.
-  std::optional<std::uint32_t> way_into(const Net& net) {
-    for (std::uint32_t offset = 1; offset <= 4; ++offset) {
-      const std::uint32_t address = net.length == 32 ? net.address : net.address + offset;
-      if (!net.contains(address)) break;
-      if (const auto device = rtnl_.leaves_by(address)) return device;
-    }
-    return std::nullopt;
-  }
-
   std::vector<Net> untranslated_by_wan() {
     std::vector<Net> by_wan;
     devices_untranslated_.clear();
     for (const Prefix& prefix : network_.untranslated) {
       if (!prefix.address.is_v4() || prefix.length <= 96) continue;
       const Net net = Net::of(prefix);
-      const auto device = way_into(net);
+      const auto device = rtnl_.way_into(net);
       if (!device) continue;
       if (std::any_of(network_.wan.begin(), network_.wan.end(),
                       [&](const PlaneInterface& wan) { return wan.index == *device; }))
