@@ -1315,7 +1315,10 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
           now);
   }
   if (const auto refusal = cannot_write()) return refuse(done, *refusal, now);
-  if (lease != nothing) return renew(request, {}, lease, lifetime_s, now, done);
+  if (lease != nothing) {
+    request.ports = asked;  // a set stays as large as it is, whatever new ones may be
+    return renew(request, {}, lease, lifetime_s, now, done);
+  }
   if (request.insist && request.ports < asked)
     return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
   if (request.ports > 1 || (request.parity && mapping == nothing))

@@ -294,6 +294,10 @@ TEST_F(SetTest, CountsEachOfItsPorts) {  // PSET-4-11
   EXPECT_EQ(told(suggesting(set(console, 6100, 4), 7100)), "6100>7100+1 for 3600");
   EXPECT_EQ(granted(set(console, 6200, 2))->error(), MappingErrc::quota_exceeded);
   EXPECT_EQ(granted(pcp(console, 6200))->error(), MappingErrc::quota_exceeded);
+  policy.ports_per_set = 2;
+  service->set_policy(policy, now());
+  EXPECT_EQ(told(suggesting(set(console, 6000, 9), 7000)), "6000>7000+4 for 3600") << "as large as it is";
+  policy.ports_per_set = 4;
   policy.leases_total = 6;
   service->set_policy(policy, now());
   EXPECT_EQ(told(suggesting(set(camera, 6000, 4), 8000)), "6000>8000+1 for 3600");
@@ -416,14 +420,17 @@ TEST_F(SetTest, WhatAsksForAPortOfItWaitsForItsDeletion) {
   const auto request = suggesting(set(console, 6000, 4), 7000);
   granted(request);
   const auto ended = end(request);
-  const auto single = ask(natpmp(console, 6002)), whole = ask(set(console, 6001, 8));
+  const auto single = ask(natpmp(console, 6002)), whole = ask(set(console, 6001, 8)),
+             across = ask(set(console, 5999, 2));
   EXPECT_TRUE(single->waits() && whole->waits());
+  EXPECT_TRUE(across->waits()) << "though nothing is on its first port";
   commit();
   EXPECT_TRUE(ended->ok());
   commit();
   commit();
   ASSERT_TRUE(single->ok());
   ASSERT_TRUE(whole->ok());
+  ASSERT_TRUE(across->ok());
   EXPECT_EQ(ended->times + single->times + whole->times, 3);
   std::set<std::uint16_t> externals;
   for (const auto& view : service->list({}, now())) externals.insert(view.external.port.number());
