@@ -191,6 +191,39 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
                    {Address::v4(external_), *Port::from(external)}};
 }
 
+std::optional<FoundRange> Engine::Impl::find_range(const RangeSpec& spec, TimePoint now) {
+  set_now(now);
+  const Part part = part_of(spec.transport);
+  const std::uint16_t port = spec.first.port.number();
+  const std::optional<bool> odd = spec.parity ? std::optional{port % 2 != 0} : std::nullopt;
+  PortRun best{0, 0};
+  const auto try_at = [&](std::uint32_t external, Claim claim) {
+    if (external == 0 || (odd && (external % 2 != 0) != *odd)) return false;
+    const std::uint16_t size = fits_at(spec, external, claim);
+    if (size > best.size) best = {static_cast<std::uint16_t>(external), size};
+    return best.size == spec.size;
+  };
+  const auto found = [&]() -> std::optional<FoundRange> {
+    if (best.size == 0) return std::nullopt;
+    return FoundRange{*Port::from(best.first), best.size};
+  };
+  if (spec.insist && spec.suggested) {
+    try_at(spec.suggested->number(), Claim::insisted);
+    return found();
+  }
+  if (try_at(mapping_of(part, spec.first.address.v4_number(), port), Claim::suggested) ||
+      try_at(spec.suggested ? spec.suggested->number() : port, Claim::suggested))
+    return found();
+  const PortRange pool{std::max(spec.allowed.first, policy_.pool.first),
+                       std::min(spec.allowed.last, policy_.pool.last)};
+  for (const PortRange range : {pool, spec.allowed}) {
+    const PortRun run = choose_run(part, range, spec.size, odd);
+    if (run.size > best.size) best = run;
+    if (best.size == spec.size) break;
+  }
+  return found();
+}
+
 Result<void> Engine::Impl::renew(MappingId id, TimePoint deadline) {
   Lease* lease = find_lease(id);
   if (!lease || (lease->flags & Lease::gone)) return PlaneErrc::not_found;
@@ -585,6 +618,9 @@ void Engine::translate(std::span<Packet> batch, TimePoint now, PacketSink& sink)
 }
 Result<Installed> Engine::install(const MappingSpec& spec, TimePoint now) {
   return impl_->install(spec, now);
+}
+std::optional<FoundRange> Engine::find_range(const RangeSpec& spec, TimePoint now) {
+  return impl_->find_range(spec, now);
 }
 Result<void> Engine::renew(MappingId id, TimePoint deadline) { return impl_->renew(id, deadline); }
 Result<void> Engine::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,

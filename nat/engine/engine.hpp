@@ -126,6 +126,7 @@ class Engine {
 
   // As DataPlane
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now);
   Result<void> renew(MappingId id, TimePoint deadline);
   Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now);
   void withdraw(MappingId id, Ending how, TimePoint now);

@@ -48,6 +48,7 @@ class Engine::Impl {
   void take_made(PacketSink& sink);
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now);
   Result<void> renew(MappingId id, TimePoint deadline);
   Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now);
   void withdraw(MappingId id, Ending how, TimePoint now);
@@ -153,6 +154,9 @@ class Engine::Impl {
   enum class Verdict : std::uint8_t { free, taken, reserved, resting };
   Verdict may_claim(Part part, std::uint16_t external, std::uint32_t host, Claim claim);
   std::uint16_t choose_port(Part part, PortRange range);
+  /// How many ports of the range can be had from this external one on.
+  std::uint16_t fits_at(const RangeSpec& spec, std::uint32_t external, Claim claim);
+  PortRun choose_run(Part part, PortRange range, std::uint16_t size, std::optional<bool> odd);
   /// `goes_on`: the slot's flows stay its own. False: a program in the kernel claimed the port meanwhile.
   bool claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port, SlotKind kind,
                   std::uint32_t deadline_s, std::uint32_t aux, bool goes_on = false);

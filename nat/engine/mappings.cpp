@@ -130,6 +130,43 @@ std::uint16_t Engine::Impl::choose_port(Part part, PortRange range) {
   return port.value_or(0);
 }
 
+std::uint16_t Engine::Impl::fits_at(const RangeSpec& spec, std::uint32_t external, Claim claim) {
+  const Part part = part_of(spec.transport);
+  const std::uint32_t host = spec.first.address.v4_number();
+  std::uint16_t size = 0;
+  for (; size < spec.size && external <= spec.allowed.last && external >= spec.allowed.first;
+       ++size, ++external) {
+    const auto at = static_cast<std::uint16_t>(external);
+    if (may_claim(part, at, host, claim) == Verdict::free) continue;
+    // where the outbound packets of just this port leave from
+    const auto port = static_cast<std::uint16_t>(spec.first.port.number() + size);
+    if (mapping_of(part, host, port) != at || mappings_.slot(part, at).is_lease()) break;
+  }
+  return size;
+}
+
+PortRun Engine::Impl::choose_run(Part part, PortRange range, std::uint16_t size, std::optional<bool> odd) {
+  constexpr int most_tries = 64;
+  for (const bool reclaimed : {false, true}) {
+    if (reclaimed) reclaim(part);
+    RunFinder finder{mappings_.ports(part).free_in(range)};
+    for (int tries = 0; tries < most_tries; ++tries) {
+      const auto run = finder.find(size, odd, static_cast<std::uint32_t>(random() >> 32));
+      if (!run) break;
+      bool good = true;  // the router's own ports are not in the bitmap, nor what programs in the kernel claimed
+      for (std::uint32_t port = run->first; port < run->first + std::uint32_t{run->size}; ++port)
+        if (is_own(part, static_cast<std::uint16_t>(port)) || (shared_ && !retire(part, static_cast<std::uint16_t>(port)))) {
+          finder.exclude(static_cast<std::uint16_t>(port));
+          good = false;
+        }
+      if (!good) continue;
+      if (run->size == size || reclaimed) return *run;
+      break;
+    }
+  }
+  return {0, 0};
+}
+
 /// Frees at once what is over, instead of with the sweep: at most once a second.
 void Engine::Impl::reclaim(Part part) {
   auto& done_s = reclaimed_s_[static_cast<std::size_t>(part)];

@@ -33,6 +33,9 @@ class EbpfTestPlane {
   nat::ebpf::Core& core() noexcept { return *core_; }
 
   Result<nat::Installed> install(const nat::MappingSpec& spec, TimePoint now);
+  std::optional<nat::FoundRange> find_range(const nat::RangeSpec& spec, TimePoint now) {
+    return core_->engine().find_range(spec, now);
+  }
   Result<void> renew(nat::MappingId id, TimePoint deadline);
   Result<void> set_remotes(nat::MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
                            TimePoint now);

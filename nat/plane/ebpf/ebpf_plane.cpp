@@ -174,19 +174,34 @@ class EbpfPlane::Impl {
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now) {
     refresh_own_ports(now);
-    MappingSpec wish = spec;
-    const bool spare_router_ports = router_ports_.last == last_router_port &&
-                                    spec.allowed.first < router_ports_.first &&
-                                    spec.allowed.last >= router_ports_.first &&
-                                    (!spec.suggested || spec.suggested->number() < router_ports_.first);
-    if (spare_router_ports) wish.allowed.last = static_cast<std::uint16_t>(router_ports_.first - 1);
+    const auto wish = without_router_ports(spec);
     Result<Installed> installed = claim(wish, now);
-    if (!installed && spare_router_ports && installed.error() == PlaneErrc::no_ports_left)
+    if (!installed && wish.allowed != spec.allowed && installed.error() == PlaneErrc::no_ports_left)
       installed = claim(spec, now);
     if (!installed || !router_ports_.contains(installed->external.port)) return installed;
     leased_[installed->id] = installed->external.port.number();
     keep_leased_ports();
     return installed;
+  }
+
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) {
+    refresh_own_ports(now);
+    const auto wish = without_router_ports(spec);
+    auto found = locked([&] { return core_.engine().find_range(wish, now); });
+    if (wish.allowed == spec.allowed || (found && found->size == spec.size)) return found;
+    const auto wider = locked([&] { return core_.engine().find_range(spec, now); });
+    return wider && (!found || wider->size > found->size) ? wider : found;
+  }
+
+  /// The router's own range is chosen from only when all else is taken.
+  template <class Spec>
+  Spec without_router_ports(const Spec& spec) const {
+    Spec wish = spec;
+    if (router_ports_.last == last_router_port && spec.allowed.first < router_ports_.first &&
+        spec.allowed.last >= router_ports_.first &&
+        (!spec.suggested || spec.suggested->number() < router_ports_.first))
+      wish.allowed.last = static_cast<std::uint16_t>(router_ports_.first - 1);
+    return wish;
   }
 
   /// No port on which a service began to listen since the last look at all sockets (POL-TGT-05).
@@ -596,6 +611,9 @@ EbpfPlane::~EbpfPlane() = default;
 
 Result<Installed> EbpfPlane::install(const MappingSpec& spec, TimePoint now) {
   return impl_->install(spec, now);
+}
+std::optional<FoundRange> EbpfPlane::find_range(const RangeSpec& spec, TimePoint now) {
+  return impl_->find_range(spec, now);
 }
 Result<void> EbpfPlane::renew(MappingId id, TimePoint deadline) {
   return impl_->locked([&] { return impl_->core().engine().renew(id, deadline); });

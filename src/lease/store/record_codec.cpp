@@ -1,5 +1,6 @@
 #include "src/lease/store/record_codec.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -100,7 +101,8 @@ std::optional<std::span<const std::byte>> checked(std::uint64_t key, std::span<c
   return body.subspan(1);
 }
 
-constexpr std::uint8_t has_nonce = 1, permanent = 2, disabled = 4, other_client = 8, outbound = 16;
+constexpr std::uint8_t has_nonce = 1, permanent = 2, disabled = 4, other_client = 8, outbound = 16,
+                       port_set = 32;
 
 std::optional<Transport> transport_from(std::uint64_t number) {
   if (number == 6) return Transport::tcp;
@@ -117,11 +119,13 @@ void encode(const LeaseRecord& record, std::vector<std::byte>& out) {
   to.number(static_cast<std::uint8_t>(record.transport), 1);
   const bool other = record.contact.client != record.internal_address;
   to.number((record.nonce ? has_nonce : 0) | (record.lifetime_s ? 0 : permanent) |
-                (record.enabled ? 0 : disabled) | (other ? other_client : 0) | (record.outbound ? outbound : 0),
+                (record.enabled ? 0 : disabled) | (other ? other_client : 0) |
+                (record.outbound ? outbound : 0) | (record.ports > 1 ? port_set : 0),
             1);
   to.address(record.internal_address);
   to.number(record.internal_port, 2);
   to.number(record.external_port, 2);
+  if (record.ports > 1) to.number(record.ports, 2);
   if (record.nonce) to.raw(*record.nonce);
   if (record.lifetime_s) {
     to.number(*record.lifetime_s, 4);
@@ -162,6 +166,7 @@ std::optional<LeaseRecord> decode_lease(std::uint64_t key, std::span<const std::
   record.internal_address = in.address();
   record.internal_port = static_cast<std::uint16_t>(in.number(2));
   record.external_port = static_cast<std::uint16_t>(in.number(2));
+  if (flags & port_set) record.ports = static_cast<std::uint16_t>(in.number(2));
   if (flags & has_nonce) {
     record.nonce.emplace();
     const auto nonce = in.take(record.nonce->size());
@@ -190,7 +195,10 @@ std::optional<LeaseRecord> decode_lease(std::uint64_t key, std::span<const std::
     record.remotes.push_back(remote);
   }
   record.description = in.text();
-  if (!in.done() || record.internal_port == 0 || record.external_port == 0) return std::nullopt;
+  if (!in.done() || record.internal_port == 0 || record.external_port == 0 || record.ports == 0)
+    return std::nullopt;
+  if (std::max(record.internal_port, record.external_port) + std::uint32_t{record.ports} - 1 > 65535)
+    return std::nullopt;
   return record;
 }
 
