@@ -158,6 +158,7 @@ struct sp_config {
   sp_u64 secret[2];
   sp_u64 id_secret;
   sp_u64 now_ns; /* tests only: the time, instead of the kernel's */
+  sp_u64 boot_offset_ns; /* the boot clock is ahead of the monotonic one by this: time spent suspended */
   sp_u32 test_iif; /* tests only: the interface a packet came in by, as no program can be told */
   sp_u32 has_external, external;
   sp_u32 lan_count, lan[SP_MOST_LANS]; /* interface indexes */

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -136,6 +137,7 @@ class EbpfPlane::Impl {
       return make_error_code(PlaneErrc::system_failure);
     }
     tap_mac_ = link_of(name).mac;
+    tell_time();
     core_.tables().config().tap = device_.index();
     return {};
   }
@@ -263,7 +265,18 @@ class EbpfPlane::Impl {
     return take_router_ports() ? Result<void>{} : make_error_code(PlaneErrc::system_failure);
   }
 
+  /// The programs read a clock that stands still while the machine is suspended.
+  void tell_time() {
+    timespec monotonic{}, boot{};
+    clock_gettime(CLOCK_MONOTONIC, &monotonic);
+    clock_gettime(CLOCK_BOOTTIME, &boot);
+    const auto ns = [](const timespec& of) { return std::int64_t{of.tv_sec} * 1'000'000'000 + of.tv_nsec; };
+    const std::int64_t offset = ns(boot) - ns(monotonic);
+    core_.tables().config().boot_offset_ns = offset > 1'000'000 ? static_cast<std::uint64_t>(offset) : 0;
+  }
+
   std::vector<PlaneEvent> sweep(TimePoint now) {
+    tell_time();
     refresh_own_ports(now);
     auto events = locked([&] { return core_.sweep(now); });
     wake();
