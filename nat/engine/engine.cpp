@@ -554,8 +554,10 @@ void Engine::Impl::reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint
   reset_both_ends(flow);
 }
 
-void Engine::Impl::adopt(TimePoint now) {
+void Engine::Impl::adopt(const std::optional<Address>& external_then, TimePoint now) {
   set_now(now);
+  has_external_ = external_then.has_value();
+  external_ = external_then ? external_then->v4_number() : 0;
 
   for (const Part part : {Part::tcp, Part::udp, Part::icmp})
     for (std::uint32_t port = 1; port < 65536; ++port) {
@@ -611,7 +613,7 @@ bool Engine::make_mapping(std::span<std::byte> packet, TimePoint now, PacketSink
 void Engine::reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now) {
   impl_->reset(key, tcp, external, now);
 }
-void Engine::adopt(TimePoint now) { impl_->adopt(now); }
+void Engine::adopt(const std::optional<Address>& external, TimePoint now) { impl_->adopt(external, now); }
 
 void Engine::translate(std::span<Packet> batch, TimePoint now, PacketSink& sink) {
   impl_->translate(batch, now, sink);

@@ -121,8 +121,9 @@ class Engine {
   /// Makes RSTs to both ends of a TCP session of an ended lease, for take_made().
   void reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now);
   /// Takes up the leases that an earlier run left in the tables: in force until their deadline, or until
-  /// install() claims them with `restore` or `is_static`.
-  void adopt(TimePoint now);
+  /// install() claims them with `restore` or `is_static`. `external`: the address that flows and mappings were made for;
+  /// with another one set_network() ends them.
+  void adopt(const std::optional<Address>& external, TimePoint now);
 
   // As DataPlane
   Result<Installed> install(const MappingSpec& spec, TimePoint now);

@@ -66,7 +66,7 @@ class Engine::Impl {
   void refuse(std::span<std::byte> packet, std::uint8_t code, TimePoint now, PacketSink& sink);
   bool make_mapping(std::span<std::byte> packet, TimePoint now, PacketSink& sink);
   void reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now);
-  void adopt(TimePoint now);
+  void adopt(const std::optional<Address>& external, TimePoint now);
 
  private:
   /// One packet on its way through a batch.

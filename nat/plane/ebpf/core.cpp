@@ -62,7 +62,7 @@ Core::Core(std::unique_ptr<Tables> tables, const EngineOptions& options, const O
   config.id_secret = SipHash{options.secret}(0x69702d6964);
   ++config.epoch;
   if (tables_->reused())
-    engine_.adopt(now);
+    engine_.adopt(config.has_external ? std::optional{Address::v4(config.external)} : std::nullopt, now);
   else
     tables_->state().draws = options.seed;
 }

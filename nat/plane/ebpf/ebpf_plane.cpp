@@ -579,10 +579,11 @@ Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, 
   for (const std::string& name : options.interfaces) {
     const std::uint32_t index = if_nametoindex(name.c_str());
     if (!index) continue;
-    if (const std::uint32_t program = attached(index, Direction::egress)) {
-      found = maps_of(program);
-      break;
-    }
+    // No program uses all tables.
+    for (const Direction direction : {Direction::ingress, Direction::egress})
+      if (const std::uint32_t program = attached(index, direction))
+        for (const auto& [map, fd] : maps_of(program))
+          if (!found.emplace(map, fd).second) close(fd);
   }
   auto tables = Tables::load({.flows = options.flows}, found, why);
   for (const auto& [name, fd] : found) close(fd);
