@@ -1,5 +1,3 @@
-#include "tests/support/ebpf_test_plane.hpp"
-
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <linux/bpf.h>
@@ -10,10 +8,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <set>
 
 #include "nat/packet/build.hpp"
 #include "nat/packet/checksum.hpp"
 #include "nat/packet/ipv4.hpp"
+#include "nat/plane/ebpf/core.hpp"
+#include "tests/support/test_plane.hpp"
 
 namespace sallyport::test {
 namespace {
@@ -44,7 +46,74 @@ std::uint32_t address_at(std::span<const std::byte> packet, std::size_t at) {
                                 : packet::load32(reinterpret_cast<const std::uint8_t*>(packet.data()) + at);
 }
 
-}  // namespace
+/// The programs for the kernel, run on one packet at a time without interfaces (BPF_PROG_TEST_RUN), with the
+/// stack around them played: what forwards, what is the gateway's own. As MemoryPlane, so the same tests run
+/// on both. In a network namespace of the process's own; needs root.
+class EbpfTestPlane final : public TestPlane {
+ public:
+  using Octets = std::vector<std::byte>;
+
+  explicit EbpfTestPlane(const EngineOptions& options = {});
+  ~EbpfTestPlane() override;
+
+  std::string unusable() const override { return unusable_; }
+
+  std::vector<Emitted> pass(Octets octets, Side from, TimePoint now) override;
+  Action last_action() const override { return last_action_; }
+  DropReason last_reason() const override { return last_reason_; }
+  void listen(Transport transport, std::uint16_t port) override;
+  void close(Transport transport, std::uint16_t port) override;
+  std::vector<Emitted> take_made() override;
+  Engine* engine() override { return nullptr; }
+
+  Result<Installed> install(const MappingSpec& spec, TimePoint now) override;
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) override {
+    return core_->engine().find_range(spec, now);
+  }
+  Result<void> renew(MappingId id, TimePoint deadline) override;
+  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
+                           TimePoint now) override;
+  void withdraw(MappingId id, Ending how, TimePoint now) override;
+  void end_flows(const Address& device, TimePoint now) override;
+  Result<Counters> counters(MappingId id) const override;
+  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override;
+  Result<void> set_network(const NetworkView& network, TimePoint now) override;
+  Result<void> set_policy(const PlanePolicy& policy, TimePoint now) override;
+  std::vector<PlaneEvent> sweep(TimePoint now) override;
+  std::vector<ImplicitView> implicit_mappings(TimePoint now) const override;
+  bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const override;
+  PlaneStatus status() const override;
+
+ private:
+  struct Ports final : OwnPorts {
+    std::set<std::pair<Transport, std::uint16_t>> ports;
+    bool in_use(Transport transport, std::uint16_t port) const override {
+      return ports.contains({transport, port});
+    }
+  };
+  struct Ran {
+    int verdict = 0;
+    Octets frame;
+  };
+
+  Ran run(Hook hook, std::span<const std::byte> packet, std::uint32_t mark);
+  void through(sp_side side, Octets packet, std::uint32_t mark, std::vector<Emitted>& out);
+  void stack(Octets packet, std::vector<Emitted>& out);
+  void give(std::span<const std::byte> packet, sp_back how, sp_side side, std::vector<Emitted>& out);
+  void dropped(DropReason reason);
+  bool is_lan(std::uint32_t address) const;
+  bool is_gateway(std::uint32_t address) const;
+
+  std::string unusable_;
+  Ports own_ports_;
+  std::unique_ptr<Core> core_;
+  NetworkView network_;
+  TimePoint now_{};
+  Action last_action_ = Action::drop;
+  DropReason last_reason_{};
+  std::map<std::pair<Transport, std::uint16_t>, int> sockets_;
+  std::map<std::string, std::uint64_t> of_the_stack_;  // drops
+};
 
 EbpfTestPlane::EbpfTestPlane(const EngineOptions& options) {
   unusable_ = enter_namespace();
@@ -331,6 +400,12 @@ PlaneStatus EbpfTestPlane::status() const {
   if (core_) core_->fill_status(status);
   for (const auto& [reason, count] : of_the_stack_) status.drops.emplace_back(reason, count);
   return status;
+}
+
+}  // namespace
+
+std::unique_ptr<TestPlane> make_test_plane(const EngineOptions& options) {
+  return std::make_unique<EbpfTestPlane>(options);
 }
 
 }  // namespace sallyport::test

@@ -7,11 +7,8 @@
 #include <string>
 
 #include "nat/engine/drop_reason.hpp"
-#include "nat/plane/memory/memory_plane.hpp"
 #include "tests/support/packet_builder.hpp"
-#ifdef SALLYPORT_TEST_EBPF
-#include "tests/support/ebpf_test_plane.hpp"
-#endif
+#include "tests/support/test_plane.hpp"
 
 /// A home behind a translator: LAN 192.168.1.0/24 with the gateway at .1, external address 203.0.113.2. What
 /// the gateway emits is described in one line a packet, and its checksums are checked against full
@@ -26,13 +23,6 @@ inline constexpr const char* alice = "192.168.1.10";
 inline constexpr const char* bob = "192.168.1.11";
 inline constexpr const char* server = "198.51.100.7";
 inline constexpr const char* other_server = "198.51.100.8";
-
-/// The plane that the tests of a program run on: the same tests for each.
-#ifdef SALLYPORT_TEST_EBPF
-using TestPlane = EbpfTestPlane;
-#else
-using TestPlane = nat::MemoryPlane;
-#endif
 
 inline Port port(std::uint32_t number) { return *Port::from(number); }
 
@@ -55,18 +45,17 @@ inline nat::NetworkView home_network() {
 class NatLan : public ::testing::Test {
  protected:
   NatLan() : NatLan(nat::EngineOptions{.secret = {0x0123456789abcdef, 0xfedcba9876543210}, .seed = 7}) {}
-  explicit NatLan(const nat::EngineOptions& options) : plane{options} {
+  explicit NatLan(const nat::EngineOptions& options)
+      : owned_plane_{make_test_plane(options)}, plane{*owned_plane_} {
     EXPECT_TRUE(plane.set_policy(policy, now));
     EXPECT_TRUE(plane.set_network(network, now));
   }
 
-#ifdef SALLYPORT_TEST_EBPF
   void SetUp() override {
     if (!plane.unusable().empty()) GTEST_SKIP() << plane.unusable();
   }
-#endif
 
-  using Out = std::vector<nat::MemoryPlane::Emitted>;
+  using Out = std::vector<TestPlane::Emitted>;
 
   Out pass(const Octets& octets, nat::Side from) {
     Out out = plane.pass(octets, from, now);
@@ -157,7 +146,14 @@ class NatLan : public ::testing::Test {
   TimePoint now{1h};
   nat::PlanePolicy policy;
   nat::NetworkView network = home_network();
-  TestPlane plane;
+  /// Whether a packet's TTL, and the ICMP errors about it, are the stack's and not the engine's.
+  bool stack_forwards() const { return plane.engine() == nullptr; }
+
+ private:
+  std::unique_ptr<TestPlane> owned_plane_;
+
+ protected:
+  TestPlane& plane;
   bool check_transport = true;
 
  private:

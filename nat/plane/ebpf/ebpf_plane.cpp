@@ -24,21 +24,21 @@
 
 #include "nat/plane/ebpf/core.hpp"
 #include "nat/plane/ebpf/hooks.hpp"
-#include "nat/plane/tun/own_ports.hpp"
-#include "nat/plane/tun/rtnl.hpp"
-#include "nat/plane/tun/sysctls.hpp"
-#include "nat/plane/tun/tun_device.hpp"
+#include "nat/plane/host/own_ports.hpp"
+#include "nat/plane/host/rtnl.hpp"
+#include "nat/plane/host/sysctls.hpp"
+#include "nat/plane/host/tun_device.hpp"
 
 namespace sallyport::nat {
 namespace {
 
 using namespace ebpf;
-using tun::KernelOwnPorts;
-using tun::read_sysctl;
-using tun::Rtnl;
-using tun::SysctlKeeper;
-using tun::TunDevice;
-using tun::write_sysctl;
+using host::KernelOwnPorts;
+using host::read_sysctl;
+using host::Rtnl;
+using host::SysctlKeeper;
+using host::TunDevice;
+using host::write_sysctl;
 
 constexpr std::size_t link_header = 14;
 constexpr std::size_t largest_frame = 65535 + link_header;
@@ -85,13 +85,13 @@ Link link_of(const std::string& name) {
 struct alignas(64) Buffer {
   static constexpr std::size_t packet_at = 32;
   static constexpr std::size_t link_at = packet_at - link_header;
-  static constexpr std::size_t frame_at = link_at - sizeof(tun::VirtioHeader);
+  static constexpr std::size_t frame_at = link_at - sizeof(host::VirtioHeader);
   std::array<std::byte, packet_at + 65536> bytes;
 
   std::byte* frame() noexcept { return bytes.data() + frame_at; }
   std::byte* link() noexcept { return bytes.data() + link_at; }
   std::byte* packet() noexcept { return bytes.data() + packet_at; }
-  tun::VirtioHeader& header() noexcept { return *reinterpret_cast<tun::VirtioHeader*>(frame()); }
+  host::VirtioHeader& header() noexcept { return *reinterpret_cast<host::VirtioHeader*>(frame()); }
 };
 
 }  // namespace
@@ -341,7 +341,7 @@ class EbpfPlane::Impl {
     devices_untranslated_.clear();
     for (const Prefix& prefix : network_.untranslated) {
       if (!prefix.address.is_v4() || prefix.length <= 96) continue;
-      const auto device = rtnl_.way_into(tun::Net::of(prefix));
+      const auto device = rtnl_.way_into(host::Net::of(prefix));
       if (!device) continue;
       if (std::any_of(network_.wan.begin(), network_.wan.end(),
                       [&](const PlaneInterface& wan) { return wan.index == *device; }))
@@ -478,27 +478,27 @@ class EbpfPlane::Impl {
 
   bool carry_one() {
     Buffer& buffer = *buffer_;
-    const ssize_t size = read(device_.fd(), buffer.frame(), sizeof(tun::VirtioHeader) + largest_frame);
+    const ssize_t size = read(device_.fd(), buffer.frame(), sizeof(host::VirtioHeader) + largest_frame);
     if (size < 0) {
       if (errno == EINTR) return true;
       if (errno != EAGAIN) dead_.store(errno, std::memory_order_relaxed);
       return false;
     }
-    if (size < static_cast<ssize_t>(sizeof(tun::VirtioHeader) + link_header + 20)) return true;
+    if (size < static_cast<ssize_t>(sizeof(host::VirtioHeader) + link_header + 20)) return true;
     sp_tag tag{};
     std::memcpy(&tag, buffer.link() + 6, sizeof tag);
     if (tag.tag0 != SP_TAG_0 || tag.tag1 != SP_TAG_1) return true;  // what the stack itself sends there
     const std::span packet{buffer.packet(),
-                           static_cast<std::size_t>(size) - sizeof(tun::VirtioHeader) - link_header};
-    const bool partial = buffer.header().flags & tun::VirtioHeader::needs_checksum;
-    const bool gso = buffer.header().gso_type != tun::VirtioHeader::gso_none;
+                           static_cast<std::size_t>(size) - sizeof(host::VirtioHeader) - link_header};
+    const bool partial = buffer.header().flags & host::VirtioHeader::needs_checksum;
+    const bool gso = buffer.header().gso_type != host::VirtioHeader::gso_none;
     const std::lock_guard lock{mutex_};
     const auto fate = core_.take(tag, packet, partial, gso, clock_.now(),
                                  [this](auto made, sp_back how, sp_side side) { give(made, how, side); });
     if (!fate.goes) return true;
-    buffer.header().flags &= tun::VirtioHeader::needs_checksum;
+    buffer.header().flags &= host::VirtioHeader::needs_checksum;
     address(buffer.link(), fate.how, static_cast<sp_side>(tag.side));
-    send(buffer.frame(), sizeof(tun::VirtioHeader) + link_header + fate.size);
+    send(buffer.frame(), sizeof(host::VirtioHeader) + link_header + fate.size);
     return true;
   }
 
@@ -515,9 +515,9 @@ class EbpfPlane::Impl {
   }
 
   void give(std::span<const std::byte> packet, sp_back how, sp_side side) {
-    std::vector<std::byte> frame(sizeof(tun::VirtioHeader) + link_header + packet.size());
-    address(frame.data() + sizeof(tun::VirtioHeader), how, side);
-    std::copy(packet.begin(), packet.end(), frame.begin() + sizeof(tun::VirtioHeader) + link_header);
+    std::vector<std::byte> frame(sizeof(host::VirtioHeader) + link_header + packet.size());
+    address(frame.data() + sizeof(host::VirtioHeader), how, side);
+    std::copy(packet.begin(), packet.end(), frame.begin() + sizeof(host::VirtioHeader) + link_header);
     send(frame.data(), frame.size());
   }
 

@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "nat/plane/data_plane.hpp"
-#include "nat/plane/tun/rtnl.hpp"
+#include "nat/plane/host/rtnl.hpp"
 
 /// Which packets go into the TUN device and which do not, as rules and routes. `README.md` beside this file
 /// tells why each one stands where it does.
 namespace sallyport::nat::tun {
+
+using namespace host;
 
 constexpr std::uint32_t table_outbound = 7100;     ///< what the LAN sends to the world
 constexpr std::uint32_t table_inbound = 7101;      ///< TCP and UDP to an external address

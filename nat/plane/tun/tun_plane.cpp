@@ -17,19 +17,21 @@
 #include <set>
 #include <thread>
 
-#include "nat/plane/tun/own_ports.hpp"
-#include "nat/plane/tun/rtnl.hpp"
+#include "nat/plane/host/own_ports.hpp"
+#include "nat/plane/host/rtnl.hpp"
+#include "nat/plane/host/sysctls.hpp"
+#include "nat/plane/host/tun_device.hpp"
 #include "nat/plane/tun/steering.hpp"
-#include "nat/plane/tun/sysctls.hpp"
-#include "nat/plane/tun/tun_device.hpp"
 
 namespace sallyport::nat {
 namespace {
 
+using namespace host;
 using namespace tun;
 
 constexpr std::size_t batch_size = 32;
-constexpr std::size_t batch_octets = 128 << 10;  // of super packets: what is read is written while in the cache
+constexpr std::size_t batch_octets = 128
+                                     << 10;  // of super packets: what is read is written while in the cache
 constexpr std::size_t largest_packet = 65535;
 constexpr std::uint32_t device_queue = 2048;  // packets: bursts of new flows overran the default of 500
 constexpr std::uint16_t last_router_port = 65534;
@@ -198,8 +200,8 @@ class TunPlane::Impl {
     return wish;
   }
 
-  /// As the engine's install(), but no port on which a service began to listen since the last look at all sockets
-  /// (POL-TGT-05).
+  /// As the engine's install(), but no port on which a service began to listen since the last look at all
+  /// sockets (POL-TGT-05).
   Result<Installed> claim(const MappingSpec& spec, TimePoint now) {
     constexpr int most_tries = 8;
     const std::lock_guard lock{mutex_};
@@ -505,7 +507,8 @@ class TunPlane::Impl {
     std::array<pollfd, 2> wait{pollfd{device_.fd(), POLLIN, 0}, pollfd{stop_event_, POLLIN, 0}};
     while (!stopping_.load(std::memory_order_relaxed)) {
       if (poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) break;
-      // Sleeps only after a look that found nothing: the next packet often came while the last ones were written.
+      // Sleeps only after a look that found nothing: the next packet often came while the last ones were
+      // written.
       while (!stopping_.load(std::memory_order_relaxed) && carry_batch()) {
       }
       if (dead_.load(std::memory_order_relaxed)) return;
@@ -693,9 +696,7 @@ Result<void> TunPlane::set_remotes(MappingId id, std::span<const RemoteFilter> r
   return impl_->locked([&] { return impl_->engine().set_remotes(id, remotes, outbound, now); });
 }
 void TunPlane::withdraw(MappingId id, Ending how, TimePoint now) { impl_->withdraw(id, how, now); }
-void TunPlane::end_flows(const Address& device, TimePoint now) {
-  impl_->end_flows(device, now);
-}
+void TunPlane::end_flows(const Address& device, TimePoint now) { impl_->end_flows(device, now); }
 Result<Counters> TunPlane::counters(MappingId id) const {
   return impl_->locked([&] { return impl_->engine().counters(id); });
 }

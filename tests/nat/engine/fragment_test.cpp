@@ -15,7 +15,7 @@ class FragmentTest : public NatLan {
     return udp(from, 5000, server, 53).id(id).dont_fragment(false).payload(text);
   }
   /// Puts fragments together; empty when they do not make a datagram.
-  static Octets join(const std::vector<nat::MemoryPlane::Emitted>& parts) {
+  static Octets join(const std::vector<TestPlane::Emitted>& parts) {
     if (parts.empty()) return {};
     std::map<unsigned, const Octets*> by_offset;
     for (const auto& part : parts) by_offset[get16(part.octets, 6) & 0x1fff] = &part.octets;

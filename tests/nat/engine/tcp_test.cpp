@@ -242,8 +242,8 @@ TEST_F(TcpTest, HairpinReachesAMappingWithTheExternalSource) {  // N5382-17, NMA
             "lan: tcp 203.0.113.2:5000 > 192.168.1.11:80 A ttl=63");
 }
 
-#ifndef SALLYPORT_TEST_EBPF  // the kernel keeps partial sums itself
 TEST_F(TcpTest, PartialChecksumsGetAddressesButNeverPorts) {  // NPKT-09
+  if (stack_forwards()) return;  // the kernel keeps partial sums itself
   open(Transport::tcp, alice, 80, 8080);
   Octets packet = tcp(server, 999, external_address, 8080, syn);
   // as a sender whose card sums leaves it: the pseudo-header's sum, not inverted
@@ -261,12 +261,11 @@ TEST_F(TcpTest, PartialChecksumsGetAddressesButNeverPorts) {  // NPKT-09
   struct Nothing : nat::PacketSink {
     void emit(std::span<const std::byte>, nat::Action) override {}
   } sink;
-  plane.engine().translate(std::span{&one, 1}, now, sink);
+  plane.engine()->translate(std::span{&one, 1}, now, sink);
   ASSERT_EQ(one.action, nat::Action::forward_lan);
   EXPECT_EQ(describe(packet), "tcp 198.51.100.7:999 > 192.168.1.10:80 S ttl=63");
   EXPECT_EQ(get16(packet, 36), pseudo(packet));
 }
-#endif
 
 }  // namespace
 }  // namespace sallyport::test

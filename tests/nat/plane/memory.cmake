@@ -1,1 +1,1 @@
-sallyport_test(memory_plane_test LINK sallyport_plane_memory)
+sallyport_test(memory_plane_test LINK sallyport_memory_test_plane)

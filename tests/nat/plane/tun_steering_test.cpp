@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "nat/plane/tun/steering.hpp"
-#include "nat/plane/tun/sysctls.hpp"
+#include "nat/plane/host/sysctls.hpp"
 
 // What needs no kernel: which rules follow from which network.
 

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 
 /// libmnl's mnl_attr_for_each is C: it assigns void pointers. `header` is the size of what stands before the
 /// attributes.
@@ -18,4 +18,4 @@ void for_each_attribute(const nlmsghdr* message, std::size_t header, OnAttribute
   }
 }
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host

@@ -1,4 +1,4 @@
-#include "nat/plane/tun/tun_device.hpp"
+#include "nat/plane/host/tun_device.hpp"
 
 #include <fcntl.h>
 #include <linux/if_tun.h>
@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <utility>
 
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 namespace {
 
 boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
@@ -43,4 +43,4 @@ TunDevice::~TunDevice() {
   if (fd_ >= 0) close(fd_);
 }
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host

@@ -9,7 +9,7 @@
 #include "sallyport/values/result.hpp"
 
 /// Sysctls below /proc/sys/net of this network namespace, with a memory for what they were.
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 
 /// The value without its line end; empty where there is no such key (an interface that is away).
 std::optional<std::string> read_sysctl(std::string_view key);
@@ -51,4 +51,4 @@ class SysctlKeeper {
   std::vector<std::pair<std::string, std::string>> before_;  // in order of change
 };
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host

@@ -12,7 +12,7 @@
 #include "nat/engine/engine.hpp"
 #include "sallyport/values/result.hpp"
 
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 
 /// The router's own sockets on an external or the wildcard address, by socket diagnostics.
 class KernelOwnPorts final : public OwnPorts {
@@ -63,4 +63,4 @@ class KernelOwnPorts final : public OwnPorts {
   std::unique_ptr<Live> live_;  // of expects()
 };
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host

@@ -1,4 +1,4 @@
-#include "nat/plane/tun/own_ports.hpp"
+#include "nat/plane/host/own_ports.hpp"
 
 #include <arpa/inet.h>
 #include <libmnl/libmnl.h>
@@ -9,9 +9,9 @@
 #include <cerrno>
 #include <cstring>
 
-#include "nat/plane/tun/attributes.hpp"
+#include "nat/plane/host/attributes.hpp"
 
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 namespace {
 
 constexpr auto freshness = std::chrono::milliseconds{250};
@@ -203,4 +203,4 @@ Result<void> KernelOwnPorts::refresh(TimePoint now) {
   return {};
 }
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host

@@ -6,7 +6,7 @@
 
 #include "sallyport/values/result.hpp"
 
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 
 /// The header the kernel puts before each packet (virtio 5.1.6, legacy form, host byte order).
 /// linux/virtio_net.h has a member named `class`.
@@ -42,4 +42,4 @@ class TunDevice {
   std::uint32_t index_;
 };
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host

@@ -1,4 +1,4 @@
-#include "nat/plane/tun/rtnl.hpp"
+#include "nat/plane/host/rtnl.hpp"
 
 #include <arpa/inet.h>
 #include <libmnl/libmnl.h>
@@ -10,9 +10,9 @@
 #include <cerrno>
 #include <cstring>
 
-#include "nat/plane/tun/attributes.hpp"
+#include "nat/plane/host/attributes.hpp"
 
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 namespace {
 
 boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
@@ -320,4 +320,4 @@ Result<void> Rtnl::set_link(std::uint32_t index, std::uint32_t mtu, std::uint32_
   return talk(request.head, ignore);
 }
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host

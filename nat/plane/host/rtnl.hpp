@@ -14,7 +14,7 @@ struct mnl_socket;
 
 /// What the tun plane asks of rtnetlink (IPv4 only). Calls wait for the kernel's answer, which comes at once.
 /// Errors are errno values of the generic category.
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 
 /// Marks our rules and routes (FRA_PROTOCOL, rtm_protocol), so that only ours are ever removed.
 constexpr std::uint8_t our_protocol = 0x53;
@@ -113,4 +113,4 @@ class Rtnl {
   std::uint32_t sequence_ = 0;
 };
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host

@@ -1,4 +1,4 @@
-#include "nat/plane/tun/sysctls.hpp"
+#include "nat/plane/host/sysctls.hpp"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 #include <fstream>
 #include <sstream>
 
-namespace sallyport::nat::tun {
+namespace sallyport::nat::host {
 namespace {
 
 boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
@@ -159,4 +159,4 @@ void SysctlKeeper::forget() {
   unlink(undo_file_.c_str());
 }
 
-}  // namespace sallyport::nat::tun
+}  // namespace sallyport::nat::host
