@@ -137,6 +137,7 @@ struct PlanePolicy {
   bool random_ports = false;  ///< outbound traffic never keeps its port number (RFC 6056)
   bool icmp_to_lan = true, icmp_to_wan = true;  ///< ICMP errors of the translator itself (N5508-32)
   bool answer_ping = true;
+  bool redirect = false;  ///< ebpf: packets pass from interface to interface without the stack where they can
   bool drop_private_wan_sources = false;
   std::uint32_t mappings_per_device = 16384;
   std::uint32_t new_mappings_per_second = 0;  ///< of one device (N6888-04)

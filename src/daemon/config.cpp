@@ -63,6 +63,7 @@ nat::PlanePolicy Config::plane_policy() const {
   result.reuse_strict = policy.reuse_strict;
   result.implicit = filtering.implicit;
   result.random_ports = engine.random_ports;
+  result.redirect = engine.redirect;
   result.icmp_to_lan = filtering.icmp_to_lan;
   result.icmp_to_wan = filtering.icmp_to_wan;
   result.answer_ping = filtering.answer_ping;

@@ -171,6 +171,7 @@ struct sp_config {
   sp_u32 tcp_established, tcp_transitory, tcp_half_open, udp_idle, icmp_query, fragment_timeout; /* seconds */
   sp_u32 mappings_per_device, new_mappings_per_second, flows_per_device, flows_total, icmp_ids_per_device; /* 0: none */
   sp_u32 mss; /* 0: no clamping */
+  sp_u32 redirect; /* past the stack where that can be */
 };
 
 /* state: one entry, written by the programs. */

@@ -170,6 +170,7 @@ void Core::write_config() {
                                                               : SP_FILTER_ADDRESS_AND_PORT;
   config.random_ports = policy_.random_ports;
   config.answer_ping = policy_.answer_ping;
+  config.redirect = policy_.redirect;
   config.drop_private = policy_.drop_private_wan_sources;
   config.tcp_established = to_number(policy_.tcp_established);
   config.tcp_transitory = to_number(policy_.tcp_transitory);

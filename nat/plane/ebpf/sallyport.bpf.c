@@ -460,6 +460,17 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct work *w, const 
   return 0;
 }
 
+/* For a packet that the stack does not forward. */
+PROGRAM int lower_ttl(struct __sk_buff *skb) {
+  void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+  sp_u8 *ip = data + ETH_HLEN;
+  if ((void *)(ip + 20) > end) return 1;
+  const sp_u32 change = change_of((sp_u16)(ip[8] << 8), (sp_u16)((sp_u8)(ip[8] - 1) << 8));
+  --ip[8];
+  store16(ip + 10, checksum_after(be16(ip + 10), change));
+  return 0;
+}
+
 /* --- mappings --- */
 
 static __always_inline struct sp_slot *slot_of(sp_u8 part, sp_u16 external) {
@@ -1169,6 +1180,31 @@ static __always_inline bool is_lan_interface(const struct sp_config *cfg, sp_u32
   return false;
 }
 
+/* --- past the stack, when the administrator wants it --- */
+
+/* The way that the stack would take, written into the frame's link layer: the interface, or 0 where the stack is
+ * needed: no route, no neighbour yet, too large, another kind of link. */
+PROGRAM sp_u32 find_way(struct __sk_buff *skb, sp_u32 source, sp_u32 destination, sp_u32 length) {
+  struct bpf_fib_lookup fib = {};
+  fib.family = 2; /* AF_INET */
+  fib.ifindex = skb->ingress_ifindex ? skb->ingress_ifindex : skb->ifindex;
+  fib.ipv4_src = bpf_htonl(source);
+  fib.ipv4_dst = bpf_htonl(destination);
+  fib.tot_len = skb->gso_size ? 0 : (sp_u16)length;
+  if (bpf_fib_lookup(skb, &fib, sizeof fib, 0) != BPF_FIB_LKUP_RET_SUCCESS) return 0;
+  if (skb->gso_size) {
+    sp_u32 mtu = 0;
+    if (bpf_check_mtu(skb, fib.ifindex, &mtu, 0, BPF_MTU_CHK_SEGS)) return 0;
+  }
+  struct {
+    sp_u8 to[ETH_ALEN], from[ETH_ALEN];
+  } link;
+  __builtin_memcpy(link.to, fib.dmac, ETH_ALEN);
+  __builtin_memcpy(link.from, fib.smac, ETH_ALEN);
+  bpf_skb_store_bytes(skb, 0, &link, sizeof link, 0);
+  return fib.ifindex;
+}
+
 /* --- WAN egress --- */
 
 static __always_inline int from_router(struct __sk_buff *skb, const struct sp_config *cfg, struct work *w) {
@@ -1306,7 +1342,16 @@ int wan_ingress(struct __sk_buff *skb) {
   if (verdict && verdict != LOCAL) return dropped(verdict);
   if (w.more_fragments && !w.offset && skb->mark == SP_MARK_RETRY) note_fragment(cfg, &w, &before);
   if (skb->mark == SP_MARK_RETRY) skb->mark = 0;
-  if (verdict != LOCAL) count(SP_COUNT_PACKETS);
+  if (verdict != LOCAL) {
+    count(SP_COUNT_PACKETS);
+    if (cfg->redirect && cfg->wan_header && !is_fragment(&w) && w.ttl > 1) {
+      const sp_u32 way = find_way(skb, w.source, w.destination, w.total);
+      if (way && is_lan_interface(cfg, way)) {
+        if (lower_ttl(skb)) return TC_ACT_SHOT;
+        return bpf_redirect(way, 0);
+      }
+    }
+  }
   return TC_ACT_UNSPEC;
 }
 
@@ -1357,6 +1402,32 @@ PROGRAM int to_lan(struct __sk_buff *skb, sp_u32 iif, sp_u32 destination) {
   return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
 }
 
+/* A packet to the outside: translated here and sent out by the WAN, or left to the stack and the WAN's own program. */
+static __always_inline int leave_at_once(struct __sk_buff *skb, const struct sp_config *cfg) {
+  struct work w = {};
+  tell_time(&w, cfg);
+  /* What is rare, or wrong, or new goes the long way, where all of it is judged. */
+  if (parse(skb, &w, ETH_HLEN, true) || is_fragment(&w) || !has_ports(&w) || w.ttl <= 1) return TC_ACT_UNSPEC;
+  if (w.protocol == IPPROTO_TCP && (w.segment.flags & (SP_SYN | SP_RST))) return TC_ACT_UNSPEC;
+  const struct sp_flow_key key = {.host = w.source,
+                                  .peer = w.destination,
+                                  .host_port = w.sport,
+                                  .peer_port = w.dport,
+                                  .protocol = w.protocol};
+  if (!bpf_map_lookup_elem(&flows, &key)) return TC_ACT_UNSPEC;
+  const sp_u32 way = find_way(skb, w.source, w.destination, w.total);
+  if (way != cfg->wan) return TC_ACT_UNSPEC;
+  const sp_u32 host = w.source;
+  sp_u32 wears;
+  const int verdict = outbound(skb, &w, &wears, TO_OUTSIDE);
+  if (IS_SLOW(verdict)) return to_slow_path(skb, ETH_HLEN, SP_FROM_LAN, verdict);
+  if (verdict) return dropped(verdict & 0xff);
+  if (rewrite(skb, &w, cfg, SOURCE, cfg->external, (sp_u16)wears, host, 1)) return TC_ACT_SHOT;
+  skb->mark = SP_MARK_FINISHED;
+  count(SP_COUNT_PACKETS);
+  return bpf_redirect(way, 0);
+}
+
 SEC("tc")
 int lan_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
@@ -1364,7 +1435,10 @@ int lan_ingress(struct __sk_buff *skb) {
     return TC_ACT_UNSPEC;
   void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
   if (data + ETH_HLEN + 20 > end) return TC_ACT_UNSPEC;
-  if (be32(data + ETH_HLEN + 16) != cfg->external) return TC_ACT_UNSPEC;
+  if (be32(data + ETH_HLEN + 16) != cfg->external) {
+    if (!cfg->redirect || !cfg->wan_header || networks_of(be32(data + ETH_HLEN + 16))) return TC_ACT_UNSPEC;
+    return leave_at_once(skb, cfg);
+  }
   struct work w = {};
   tell_time(&w, cfg);
   int verdict = parse(skb, &w, ETH_HLEN, true);
