@@ -6,15 +6,18 @@ import threading
 import time
 import unittest
 
-import wire
-from lab import DEVICE1, EXTERNAL, FAR, UdpEcho, wait_until
+import lab as lab_module
+import test_datapath
+import test_restart
+import test_wan
+from lab import DEVICE1, FAR, UdpEcho, wait_until
 from labcase import LabCase
 
 
 class Ebpf(LabCase):
     @classmethod
     def setUpClass(cls):
-        cls.config = {"engine": {"data_plane": "ebpf"}, "limits": {"flows_total": 8192}}
+        lab_module.Lab.data_plane = "ebpf"  # each class has a process of its own
         try:
             super().setUpClass()
         except AssertionError as error:
@@ -160,3 +163,49 @@ class Traces(Ebpf):
                 answer, sender = self.answer_of(self.lab.device1, (FAR, 7702), source=(DEVICE1, 0))
                 self.assertEqual(answer, b"u")
         self.assertEqual(self.programs()["wan0", "egress"], 1)
+
+
+# What every plane does, once more on this one.
+
+class OutboundOnEbpf(Ebpf, test_datapath.Outbound):
+    pass
+
+
+class HairpinOnEbpf(Ebpf, test_datapath.Hairpin):
+    pass
+
+
+class OutboundRedirected(Ebpf, test_datapath.Outbound):
+    config = {"engine": {"redirect": True}}
+
+
+class NothingLeavesUntranslatedOnEbpf(Ebpf, test_wan.NothingLeavesUntranslated):
+    pass
+
+
+class GuestsOnEbpf(Ebpf, test_wan.Guests):
+    pass
+
+
+class VpnOnEbpf(Ebpf, test_wan.Vpn):
+    pass
+
+
+class LateWanOnEbpf(Ebpf, test_wan.LateWan):
+    pass
+
+
+class AddressChangeOnEbpf(Ebpf, test_wan.AddressChange):
+    pass
+
+
+class LinksThatComeLateOnEbpf(Ebpf, test_wan.LinksThatComeLate):
+    pass
+
+
+class RestartOnEbpf(Ebpf, test_restart.Restart):
+    pass
+
+
+class DetachOnEbpf(Ebpf, test_restart.Detach):
+    pass
