@@ -23,7 +23,7 @@ class SipHash {
     State state{key0_, key1_};
     state.take(first);
     state.take(second);
-    (state.take(std::uint64_t{more}), ...);
+    (state.take(static_cast<std::uint64_t>(more)), ...);
     return state.finish(8 * (2 + sizeof...(more)));
   }
 
