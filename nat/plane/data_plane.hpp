@@ -152,6 +152,7 @@ struct PlaneStatus {
   std::uint64_t packets = 0;  ///< translated, both directions
   std::vector<std::pair<std::string, std::uint64_t>> drops;  ///< by reason (NSEC-07)
   std::vector<std::string> warnings;  ///< in words, with what to do
+  std::string ipv6;  ///< what becomes of IPv6, in words; empty: nothing to say
 };
 
 /// Something the control thread should know of, found by a sweep.

@@ -509,7 +509,7 @@ admin::DaemonStatus Daemon::status() const {
       std::string{config_.engine.data_plane == PlaneChoice::tun
                       ? "tun was asked for"
                       : "auto: the ebpf plane is not part of this version, tun runs on any kernel"} +
-      "; IPv6 is left to the system";
+      (status.plane.ipv6.empty() ? "" : "; " + status.plane.ipv6);
   const auto add = [&](const nat::PlaneInterface& interface, const char* role, bool served) {
     status.interfaces.push_back(
         {interface.name, role, interface.index != 0 && interface.up, interface.addresses, served});
