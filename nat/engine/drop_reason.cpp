@@ -32,6 +32,8 @@ std::string_view to_string(DropReason reason) noexcept {
       return "bad_tcp_flags";
     case DropReason::bad_fragment:
       return "bad_fragment";
+    case DropReason::bad_extension:
+      return "bad_extension";
     case DropReason::spoofed_source:
       return "spoofed_source";
     case DropReason::martian_source:
@@ -54,6 +56,8 @@ std::string_view to_string(DropReason reason) noexcept {
       return "hairpin_to_itself";
     case DropReason::ttl_expired:
       return "ttl_expired";
+    case DropReason::too_big:
+      return "too_big";
     case DropReason::no_mapping:
       return "no_mapping";
     case DropReason::filtered:

@@ -23,6 +23,7 @@ enum class DropReason : std::uint8_t {
   port_zero,
   bad_tcp_flags,
   bad_fragment,
+  bad_extension,
   // who speaks to whom
   spoofed_source,        ///< from the LAN, with a source that is not of the LAN or is the gateway's
   martian_source,        ///< from the WAN, with a source that cannot be there
@@ -35,6 +36,7 @@ enum class DropReason : std::uint8_t {
   ping_refused,
   hairpin_to_itself,
   ttl_expired,
+  too_big,  ///< for the link it would leave by; its sender is told the MTU (IPv6)
   // mappings and flows
   no_mapping,
   filtered,

@@ -40,6 +40,7 @@ Engine::Impl::Impl(const EngineOptions& options, const OwnPorts& own_ports)
       mappings_{hash_, options.shared},
       flows_{hash_},
       fragments_{hash_},
+      firewall6_{hash_, options.ttl},
       hosts_{16, HostHasher{hash_}} {
   for (const Part part : {Part::tcp, Part::udp, Part::icmp}) mappings_.ports(part).set_all();
 }
@@ -47,6 +48,7 @@ Engine::Impl::Impl(const EngineOptions& options, const OwnPorts& own_ports)
 void Engine::Impl::set_now(TimePoint now) noexcept {
   now_ = now;
   now_s_ = floor_seconds(now);
+  firewall6_.set_now(now, now_s_);
 }
 
 Lease* Engine::Impl::find_lease(MappingId id, std::uint32_t* found) noexcept {
@@ -69,6 +71,7 @@ bool Engine::Impl::filters_allow(std::uint32_t lease, std::uint32_t peer, std::u
 
 Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) {
   set_now(now);
+  if (!spec.internal.address.is_v4()) return firewall6_.install(spec);
   if (!has_external_ && !spec.restore && !spec.is_static) return PlaneErrc::no_external_address;
   const Part part = part_of(spec.transport);
   const std::uint32_t host = spec.internal.address.v4_number();
@@ -225,6 +228,7 @@ std::optional<FoundRange> Engine::Impl::find_range(const RangeSpec& spec, TimePo
 }
 
 Result<void> Engine::Impl::renew(MappingId id, TimePoint deadline) {
+  if (Firewall6::owns(id)) return firewall6_.renew(id, deadline);
   Lease* lease = find_lease(id);
   if (!lease || (lease->flags & Lease::gone)) return PlaneErrc::not_found;
   lease->deadline = deadline;
@@ -236,6 +240,7 @@ Result<void> Engine::Impl::renew(MappingId id, TimePoint deadline) {
 Result<void> Engine::Impl::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
                                        TimePoint now) {
   set_now(now);
+  if (Firewall6::owns(id)) return firewall6_.set_remotes(id, remotes, outbound);
   std::uint32_t at = 0;
   Lease* lease = find_lease(id, &at);
   if (!lease || (lease->flags & Lease::gone)) return PlaneErrc::not_found;
@@ -254,6 +259,7 @@ Result<void> Engine::Impl::set_remotes(MappingId id, std::span<const RemoteFilte
 
 void Engine::Impl::withdraw(MappingId id, Ending how, TimePoint now) {
   set_now(now);
+  if (Firewall6::owns(id)) return firewall6_.withdraw(id, how);
   std::uint32_t at = 0;
   Lease* lease = find_lease(id, &at);
   if (!lease) return;
@@ -264,7 +270,7 @@ void Engine::Impl::withdraw(MappingId id, Ending how, TimePoint now) {
 
 void Engine::Impl::end_flows(const Address& device, TimePoint now) {
   set_now(now);
-  if (!device.is_v4()) return;
+  if (!device.is_v4()) return firewall6_.end_flows(device);
   const std::uint32_t host = device.v4_number();
   for (const Part part : {Part::tcp, Part::udp, Part::icmp})
     for (std::uint32_t external = 1; external < 65536; ++external) {
@@ -295,6 +301,7 @@ void Engine::Impl::end_flows(const Address& device, TimePoint now) {
 }
 
 Result<Counters> Engine::Impl::counters(MappingId id) const {
+  if (Firewall6::owns(id)) return firewall6_.counters(id);
   const Lease* lease = find_lease(id);
   if (!lease) return PlaneErrc::not_found;
   Counters counters{.packets_in = lease->packets_in,
@@ -332,6 +339,7 @@ std::optional<TimePoint> Engine::Impl::held_until(Transport transport, Port exte
 
 void Engine::Impl::set_network(const NetworkView& network, TimePoint now) {
   set_now(now);
+  firewall6_.set_network(network);
   std::vector<Net> lan;
   std::vector<Net> untranslated;
   std::vector<std::uint32_t> gateway, lan_gateway;
@@ -418,6 +426,7 @@ void Engine::Impl::forget_everything_implicit() {
 
 void Engine::Impl::set_policy(const PlanePolicy& policy, TimePoint now) {
   set_now(now);
+  firewall6_.set_policy(policy);
   const auto touched = [](const PlanePolicy& of) {
     std::vector<std::pair<Part, std::uint16_t>> ports;
     for (const auto& [transport, port] : of.reserved) ports.emplace_back(part_of(transport), port.number());
@@ -447,6 +456,7 @@ void Engine::Impl::set_policy(const PlanePolicy& policy, TimePoint now) {
 std::vector<PlaneEvent> Engine::Impl::sweep(TimePoint now) {
   set_now(now);
   fragments_.sweep(now_s_);
+  shortage_flows_ |= firewall6_.sweep();
   sweep_flows(flows_.high_water() / sweep_parts + 64);
   std::vector<PlaneEvent> events;
   if (shared_ || explicit_count_ || implicit_count_ || slot_cursor_ != 0) {
@@ -496,7 +506,7 @@ std::vector<ImplicitView> Engine::Impl::implicit_mappings(TimePoint now) const {
 }
 
 bool Engine::Impl::has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const {
-  if (!internal.address.is_v4()) return false;
+  if (!internal.address.is_v4()) return firewall6_.has_implicit(transport, internal, now);
   const Part part = part_of(transport);
   const std::uint16_t external = mappings_.find(part, internal.address.v4_number(), internal.port.number());
   if (external == 0) return false;
@@ -586,10 +596,10 @@ void Engine::Impl::adopt(const std::optional<Address>& external_then, TimePoint 
 }
 
 void Engine::Impl::fill_status(PlaneStatus& status) const {
-  status.explicit_mappings = explicit_count_;
+  status.explicit_mappings = explicit_count_ + firewall6_.pinholes();
   status.implicit_mappings = implicit_count_;
-  status.flows = flows_.count();
-  status.packets = packets_;
+  status.flows = flows_.count() + firewall6_.flows();
+  status.packets = packets_ + firewall6_.packets();
   status.drops.clear();
   for (std::size_t i = 1; i < drop_reasons; ++i)
     if (drops_[i]) status.drops.emplace_back(to_string(static_cast<DropReason>(i)), drops_[i]);

@@ -30,7 +30,7 @@ enum class Action : std::uint8_t {
 enum class DropReason : std::uint8_t;  // in engine/drop_reason.hpp, with names
 std::string_view to_string(DropReason reason) noexcept;
 
-/// A packet in a buffer of the caller: an IPv4 header at `data`.
+/// A packet in a buffer of the caller: an IPv4 or IPv6 header at `data`.
 struct Packet {
   std::byte* data = nullptr;
   std::uint32_t size = 0;

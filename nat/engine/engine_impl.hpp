@@ -6,6 +6,7 @@
 
 #include "nat/engine/drop_reason.hpp"
 #include "nat/engine/engine.hpp"
+#include "nat/engine/firewall6.hpp"
 #include "nat/engine/flow_table.hpp"
 #include "nat/engine/fragments.hpp"
 #include "nat/engine/mapping_table.hpp"
@@ -229,6 +230,7 @@ class Engine::Impl {
   MappingTable mappings_;
   FlowTable flows_;
   Fragments fragments_;
+  Firewall6 firewall6_;
   std::unordered_map<std::uint32_t, Host, HostHasher> hosts_;
   std::unordered_map<std::uint32_t, std::vector<RemoteFilter>> filters_;  // by lease
   Queue unanswered_, half_open_;

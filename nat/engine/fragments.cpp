@@ -14,10 +14,11 @@ constexpr std::size_t own_octets = 320;
 
 }  // namespace
 
-Fragments::Next Fragments::take(const packet::Ipv4& packet, Side side, std::uint32_t now_s,
-                                FragmentFate& fate) {
+template <class Family>
+typename BasicFragments<Family>::Next BasicFragments<Family>::take(const Ip& packet, Side side,
+                                                                   std::uint32_t now_s, FragmentFate& fate) {
   sweep(now_s);
-  const Key key{packet.source, packet.destination, packet.id, packet.protocol, side};
+  const Key key{packet.source, packet.destination, Family::name(packet), side};
   auto at = datagrams_.find(key);
   if (at == datagrams_.end()) {
     auto& of_source = sources_[packet.source];
@@ -34,7 +35,7 @@ Fragments::Next Fragments::take(const packet::Ipv4& packet, Side side, std::uint
   Datagram& datagram = at->second;
   if (datagram.poisoned) return Next::overlap;
   const std::uint32_t first = packet.fragment_offset;
-  const std::uint32_t last = first + packet.transport_size();
+  const std::uint32_t last = first + Family::size(packet);
   for (const auto& [from, to] : datagram.ranges)
     if (from <= first && last <= to) return Next::overlap;  // a repetition: the first version holds
   const bool beyond =
@@ -66,11 +67,12 @@ Fragments::Next Fragments::take(const packet::Ipv4& packet, Side side, std::uint
   return Next::hold;
 }
 
-std::vector<std::vector<std::byte>> Fragments::settle(const packet::Ipv4& first, std::uint32_t source,
-                                                      std::uint32_t destination, Side side,
-                                                      const FragmentFate& fate) {
+template <class Family>
+std::vector<std::vector<std::byte>> BasicFragments<Family>::settle(const Ip& first, const Source& source,
+                                                                   const Source& destination, Side side,
+                                                                   const FragmentFate& fate) {
   std::vector<std::vector<std::byte>> released;
-  const auto at = datagrams_.find(Key{source, destination, first.id, first.protocol, side});
+  const auto at = datagrams_.find(Key{source, destination, Family::name(first), side});
   if (at == datagrams_.end()) return released;
   Datagram& datagram = at->second;
   datagram.settled = true;
@@ -88,7 +90,8 @@ std::vector<std::vector<std::byte>> Fragments::settle(const packet::Ipv4& first,
   return released;
 }
 
-bool Fragments::cover(Datagram& datagram, std::uint32_t first, std::uint32_t last) {
+template <class Family>
+bool BasicFragments<Family>::cover(Datagram& datagram, std::uint32_t first, std::uint32_t last) {
   auto& ranges = datagram.ranges;
   const auto behind = std::lower_bound(ranges.begin(), ranges.end(), std::pair{first, 0U});
   if (behind != ranges.end() && behind->first < last) return false;
@@ -109,13 +112,15 @@ bool Fragments::cover(Datagram& datagram, std::uint32_t first, std::uint32_t las
   return true;
 }
 
-void Fragments::forget_held(Datagram& datagram) {
+template <class Family>
+void BasicFragments<Family>::forget_held(Datagram& datagram) {
   for (const Held& held : datagram.held) octets_ -= held.octets.size();
   datagram.held.clear();
   datagram.held.shrink_to_fit();
 }
 
-void Fragments::erase(Map::iterator at) {
+template <class Family>
+void BasicFragments<Family>::erase(typename Map::iterator at) {
   forget_held(at->second);
   octets_ -= own_octets;
   ages_.erase(at->second.age);
@@ -124,7 +129,8 @@ void Fragments::erase(Map::iterator at) {
   datagrams_.erase(at);
 }
 
-void Fragments::sweep(std::uint32_t now_s) {
+template <class Family>
+void BasicFragments<Family>::sweep(std::uint32_t now_s) {
   while (!ages_.empty()) {
     const auto oldest = datagrams_.find(ages_.front());
     if (!rules::sp_is_over(oldest->second.deadline_s, now_s)) break;
@@ -132,8 +138,12 @@ void Fragments::sweep(std::uint32_t now_s) {
   }
 }
 
-void Fragments::clear() {
+template <class Family>
+void BasicFragments<Family>::clear() {
   while (!ages_.empty()) erase(datagrams_.find(ages_.front()));
 }
+
+template class BasicFragments<Fragmented4>;
+template class BasicFragments<Fragmented6>;
 
 }  // namespace sallyport::nat

@@ -18,11 +18,13 @@ class SipHash {
     state.take(word);
     return state.finish(8);
   }
-  constexpr std::uint64_t operator()(std::uint64_t first, std::uint64_t second) const noexcept {
+  template <class... Words>
+  constexpr std::uint64_t operator()(std::uint64_t first, std::uint64_t second, Words... more) const noexcept {
     State state{key0_, key1_};
     state.take(first);
     state.take(second);
-    return state.finish(16);
+    (state.take(static_cast<std::uint64_t>(more)), ...);
+    return state.finish(8 * (2 + sizeof...(more)));
   }
 
  private:

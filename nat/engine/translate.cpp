@@ -42,6 +42,8 @@ constexpr DropReason reason_of(Malformed malformed) noexcept {
       return DropReason::bad_tcp_flags;
     case Malformed::fragment:
       return DropReason::bad_fragment;
+    case Malformed::extension:
+      return DropReason::bad_extension;
   }
   return DropReason::truncated;
 }
@@ -153,6 +155,7 @@ void Engine::Impl::drop(Packet& packet, DropReason reason) noexcept {
 }
 
 void Engine::Impl::pass(Packet& packet, Work& work) {
+  if (packet.size != 0 && std::to_integer<unsigned>(*packet.data) >> 4 == 6) return firewall6_.pass(packet, *sink_);
   packet.action = Action::drop;
   packet.reason = DropReason::none;
   if (work.malformed != Malformed::no) {
@@ -554,6 +557,7 @@ void Engine::Impl::answer_ended(const Ipv4& ip, Action where) {
 void Engine::Impl::take_made(PacketSink& sink) {
   for (const auto& [octets, where] : made_) sink.emit(octets, where);
   made_.clear();
+  firewall6_.take_made(sink);
 }
 
 void Engine::Impl::reset_both_ends(const Flow& flow) {

@@ -36,6 +36,7 @@ enum class Malformed : std::uint8_t {
   port,              ///< zero
   tcp_flags,         ///< a combination that no host sends
   fragment,          ///< empty, beyond 65535, not a multiple of 8, or a first one too short (RFC 1858, 3128)
+  extension,         ///< IPv6: extension headers too many, too long, or where none may stand
 };
 
 /// An IPv4 header and the transport header behind it, read from octets that stay the caller's. `sport` and

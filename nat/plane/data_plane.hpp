@@ -105,8 +105,8 @@ struct PlaneInterface {
   std::uint32_t index = 0;  ///< 0: it does not exist now
   std::uint32_t mtu = 1500;
   bool up = false;
-  std::vector<Address> addresses;  ///< IPv4 addresses of the gateway on it
-  std::vector<Prefix> prefixes;    ///< LAN: its subnets and the routed ones behind it (IPv4)
+  std::vector<Address> addresses;  ///< addresses of the gateway on it, link-local ones of IPv6 too
+  std::vector<Prefix> prefixes;    ///< LAN: its subnets and the routed ones behind it; never fe80::/10
   friend bool operator==(const PlaneInterface&, const PlaneInterface&) = default;
 };
 
@@ -114,7 +114,7 @@ struct PlaneInterface {
 struct NetworkView {
   std::vector<PlaneInterface> lan;
   std::vector<PlaneInterface> wan;
-  std::vector<Address> external;   ///< external addresses in order of preference; empty: none now
+  std::vector<Address> external;   ///< external addresses (IPv4) in order of preference; empty: none now
   std::vector<Prefix> untranslated;  ///< main-table routes that leave by neither LAN nor WAN, and `no_translate`
   friend bool operator==(const NetworkView&, const NetworkView&) = default;
 };
@@ -147,6 +147,7 @@ struct PlanePolicy {
   std::uint32_t fragments_per_source = 256;
   std::uint32_t fragments_total = 8192;
   std::uint32_t mss_clamp = 1;  ///< 0: off, 1: auto (when the WAN's MTU is below the LAN's), else the value
+  bool ipv6 = true;  ///< the firewall stands before IPv6 too; false: the system forwards it as configured
   friend bool operator==(const PlanePolicy&, const PlanePolicy&) = default;
 };
 
@@ -167,6 +168,7 @@ struct PlaneStatus {
   std::uint64_t packets = 0;  ///< translated, both directions
   std::vector<std::pair<std::string, std::uint64_t>> drops;  ///< by reason (NSEC-07)
   std::vector<std::string> warnings;  ///< in words, with what to do
+  std::string ipv6;  ///< what becomes of IPv6, in words; empty: nothing to say
 };
 
 /// Something the control thread should know of, found by a sweep.
@@ -183,6 +185,11 @@ class DataPlane {
   /// here but by renew() and set_remotes(). An implicit mapping of the very same endpoint is turned into this one
   /// and keeps its port (unless `insist` names another: port_taken). Without an external address only restored
   /// and static mappings are taken: their external address reads 0.0.0.0 and they forward once there is one.
+  ///
+  /// For an IPv6 endpoint it opens a pinhole: nothing is translated, the external endpoint is the internal one, and a
+  /// second one is port_taken. Insisting on another port is port_reserved; a mere suggestion, `allowed`, `at_random`,
+  /// `second_port` play no part, and no external address is needed. Whether the address is a LAN host's is the
+  /// caller's to know: only to those anything is forwarded.
   virtual Result<Installed> install(const MappingSpec& spec, TimePoint now) = 0;
   /// Where such a range is free now, or the longest part of it from its first port on. Claims nothing: each
   /// port is then install()ed, insisting on its number. The range goes first where outbound packets of its
@@ -194,7 +201,7 @@ class DataPlane {
   /// Ends every flow and implicit mapping of a device (revoke --block).
   virtual void end_flows(const Address& device, TimePoint now) = 0;
   virtual Result<Counters> counters(MappingId id) const = 0;
-  /// For a refusal: when the mapping that holds this port ends; empty where nobody holds it, max() for good.
+  /// For a refusal: when the mapping that holds this IPv4 port ends; empty where nobody holds it, max() for good.
   virtual std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const = 0;
 
   virtual Result<void> set_network(const NetworkView& network, TimePoint now) = 0;
@@ -202,7 +209,7 @@ class DataPlane {
   /// Frees memory of what is over; called about once a second.
   virtual std::vector<PlaneEvent> sweep(TimePoint now) = 0;
   virtual std::vector<ImplicitView> implicit_mappings(TimePoint now) const = 0;
-  /// Whether outbound packets alone keep a mapping of this endpoint now. What drains after a lease does not count.
+  /// Whether outbound packets alone keep a mapping of this endpoint now (of an IPv6 one: a flow is alive that it began). What drains after a lease does not count.
   virtual bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const = 0;
   virtual PlaneStatus status() const = 0;
 };

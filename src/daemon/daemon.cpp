@@ -489,7 +489,7 @@ admin::DaemonStatus Daemon::status() const {
   status.uptime_s = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_).count());
   status.plane = plane_->status();
-  status.data_plane_reason = plane_reason_ + "; IPv6 is left to the system";
+  status.data_plane_reason = plane_reason_ + (status.plane.ipv6.empty() ? "" : "; " + status.plane.ipv6);
   const auto add = [&](const nat::PlaneInterface& interface, const char* role, bool served) {
     status.interfaces.push_back(
         {interface.name, role, interface.index != 0 && interface.up, interface.addresses, served});

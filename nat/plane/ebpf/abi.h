@@ -22,7 +22,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 1,
+  SP_ABI = 2,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16,
   SP_LEASES = 1 << 17,
@@ -145,6 +145,13 @@ enum sp_net_flag {
   SP_NET_GATEWAY = 4,
   SP_NET_UNTRANSLATED = 8,
 };
+/* networks6: the LAN's. */
+struct sp_net6_key {
+  sp_u32 length;
+  sp_u8 address[16];
+};
+SP_ASSERT_SIZE(struct sp_net6_key, 20);
+
 struct sp_net_key {
   sp_u32 length;
   sp_u8 address[4]; /* network order */
@@ -171,6 +178,7 @@ struct sp_config {
   sp_u32 tcp_established, tcp_transitory, tcp_half_open, udp_idle, icmp_query, fragment_timeout; /* seconds */
   sp_u32 mappings_per_device, new_mappings_per_second, flows_per_device, flows_total, icmp_ids_per_device; /* 0: none */
   sp_u32 mss; /* 0: no clamping */
+  sp_u32 ipv6;     /* the firewall stands before it */
   sp_u32 redirect; /* past the stack where that can be */
 };
 
@@ -191,6 +199,7 @@ enum sp_slow {
   SP_SLOW_ENDED,  /* TCP of an ended flow: answer with RST */
   SP_SLOW_REFUSE, /* answer with ICMP unreachable, `code` */
   SP_SLOW_POOL,   /* no port at random: search, then try again */
+  SP_SLOW_IPV6,   /* all of IPv6 that is forwarded: the engine is its firewall */
 };
 
 /* The link layer's source address on the way to the slow path and back. */
@@ -231,6 +240,7 @@ enum sp_drop {
   SP_DROP_port_zero,
   SP_DROP_bad_tcp_flags,
   SP_DROP_bad_fragment,
+  SP_DROP_bad_extension,
   SP_DROP_spoofed_source,
   SP_DROP_martian_source,
   SP_DROP_martian_destination,
@@ -242,6 +252,7 @@ enum sp_drop {
   SP_DROP_ping_refused,
   SP_DROP_hairpin_to_itself,
   SP_DROP_ttl_expired,
+  SP_DROP_too_big,
   SP_DROP_no_mapping,
   SP_DROP_filtered,
   SP_DROP_disabled,

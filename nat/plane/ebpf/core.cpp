@@ -128,6 +128,11 @@ void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by
       same->flags |= whole.flags;
   }
   tables_->set_networks(flat);
+  std::vector<Prefix> lan6;
+  for (const PlaneInterface& lan : network.lan)
+    for (const Prefix& prefix : lan.prefixes)
+      if (!prefix.address.is_v4()) lan6.push_back(prefix);
+  tables_->set_networks6(lan6);
 
   sp_config& config = tables_->config();
   config.lan_count = 0;
@@ -171,6 +176,7 @@ void Core::write_config() {
   config.random_ports = policy_.random_ports;
   config.answer_ping = policy_.answer_ping;
   config.redirect = policy_.redirect;
+  config.ipv6 = policy_.ipv6;
   config.drop_private = policy_.drop_private_wan_sources;
   config.tcp_established = to_number(policy_.tcp_established);
   config.tcp_transitory = to_number(policy_.tcp_transitory);
@@ -213,7 +219,7 @@ std::vector<PlaneEvent> Core::sweep(TimePoint now) {
 void Core::fill_status(PlaneStatus& status) const {
   engine_.fill_status(status);
   const auto counted = tables_->counters();
-  status.flows = tables_->state().flows;
+  status.flows += tables_->state().flows;
   status.packets += counted[SP_COUNT_PACKETS];
   status.implicit_mappings = 0;
   const auto slots = const_cast<Tables&>(*tables_).slots();
@@ -259,6 +265,7 @@ bool take_ttl(std::span<std::byte> octets) {
 sp_back Core::back_for(std::span<const std::byte> packet, Action where) const {
   if (where == Action::forward_wan) return SP_BACK_WAN;
   if (where == Action::local || packet.size() < 20) return SP_BACK_STACK;
+  if (std::to_integer<unsigned>(packet[0]) >> 4 == 6) return SP_BACK_STACK;
   const std::uint32_t source = packet::load32(reinterpret_cast<const std::uint8_t*>(packet.data()) + 12);
   return std::find(gateway_.begin(), gateway_.end(), source) != gateway_.end() ? SP_BACK_LAN : SP_BACK_STACK;
 }
@@ -271,6 +278,7 @@ Core::Fate Core::take(const sp_tag& tag, std::span<std::byte> octets, bool parti
   const auto side = static_cast<sp_side>(tag.side);
   Giver giver{give};
   switch (tag.what) {
+    case SP_SLOW_IPV6:
     case SP_SLOW_ICMP_ERROR: {
       Packet packet{.data = octets.data(),
                     .size = static_cast<std::uint32_t>(octets.size()),
@@ -282,7 +290,7 @@ Core::Fate Core::take(const sp_tag& tag, std::span<std::byte> octets, bool parti
       if (packet.action == Action::drop || packet.action == Action::held) return {};
       if (packet.action == Action::local && side != SP_FROM_WAN) return {};
       const sp_back how = back_for(octets.first(packet.size), packet.action);
-      if (how == SP_BACK_LAN && !take_ttl(octets)) {
+      if (tag.what == SP_SLOW_ICMP_ERROR && how == SP_BACK_LAN && !take_ttl(octets)) {
         drop(DropReason::ttl_expired);
         return {};
       }

@@ -52,6 +52,10 @@ std::string conf(const std::string& interface, std::string_view what) {
   return "ipv4/conf/" + interface + '/' + std::string{what};
 }
 
+std::string conf6(const std::string& interface, std::string_view what) {
+  return "ipv6/conf/" + interface + '/' + std::string{what};
+}
+
 /// The router's own ports: what the pool leaves above it, or below; {0, 0} where that is too little.
 PortRange router_ports_beside(const PortRange& pool) {
   if (pool.last <= last_router_port - fewest_router_ports)
@@ -115,8 +119,10 @@ class EbpfPlane::Impl {
     bool closed = take_router_ports();
     // Nothing passes untranslated before the programs stand; those of an earlier run stand already.
     if (!core_.tables().reused())
-      for (const std::string& name : options_.interfaces)
+      for (const std::string& name : options_.interfaces) {
         if (if_nametoindex(name.c_str())) closed = set(conf(name, "forwarding"), "0") && closed;
+        sysctls_.restore(conf6(name, "force_forwarding"));
+      }
     if (!closed) {
       why = problem_;
       return make_error_code(PlaneErrc::system_failure);
@@ -175,6 +181,7 @@ class EbpfPlane::Impl {
   const Core& core() const noexcept { return core_; }
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now) {
+    if (!spec.internal.address.is_v4()) return locked([&] { return core_.install(spec, now); });
     refresh_own_ports(now);
     const auto wish = without_router_ports(spec);
     Result<Installed> installed = claim(wish, now);
@@ -294,6 +301,9 @@ class EbpfPlane::Impl {
     PlaneStatus status;
     locked([&] { core_.fill_status(status); });
     status.name = "ebpf";
+    status.ipv6 = !read_sysctl(conf6("all", "disable_ipv6")) ? "this system has no IPv6"
+                  : !policy_.ipv6                            ? "IPv6 is left to the system (engine.ipv6)"
+                                                             : "";
     status.running = thread_.joinable() && !dead_.load(std::memory_order_relaxed) && standing_;
     const auto warn = [&](std::string text) { status.warnings.push_back(std::move(text)); };
     if (!problem_.empty()) warn(problem_);
@@ -326,6 +336,7 @@ class EbpfPlane::Impl {
       for (const PlaneInterface& interface : *side) {
         if (keep.contains(interface.name)) continue;
         sysctls_.restore(conf(interface.name, "forwarding"));
+        sysctls_.restore(conf6(interface.name, "force_forwarding"));
         const std::uint32_t index = if_nametoindex(interface.name.c_str());
         if (!index) continue;
         (void)ebpf::detach(index, Direction::ingress);
@@ -341,7 +352,7 @@ class EbpfPlane::Impl {
     devices_untranslated_.clear();
     for (const Prefix& prefix : network_.untranslated) {
       if (!prefix.address.is_v4() || prefix.length <= 96) continue;
-      const auto device = rtnl_.way_into(host::Net::of(prefix));
+      const auto device = rtnl_.way_into(prefix);
       if (!device) continue;
       if (std::any_of(network_.wan.begin(), network_.wan.end(),
                       [&](const PlaneInterface& wan) { return wan.index == *device; }))
@@ -394,6 +405,10 @@ class EbpfPlane::Impl {
       const auto result = sysctls_.set(conf(name, "forwarding"), "1");
       if (!result && result.error().value() != ENOENT)  // ENOENT: gone again; its return will be told
         return failed("cannot switch forwarding on for " + name, result.error());
+      // An old kernel has no such key, and then forwarding is the administrator's.
+      if (policy_.ipv6 && read_sysctl(conf6(name, "force_forwarding")) == "0" &&
+          read_sysctl(conf6("all", "forwarding")) != "1")
+        (void)set(conf6(name, "force_forwarding"), "1");
     }
     return {};
   }
@@ -510,14 +525,15 @@ class EbpfPlane::Impl {
     std::memcpy(link, to.data(), to.size());
     const sp_tag tag{SP_TAG_0, SP_TAG_1, static_cast<sp_u8>(side), static_cast<sp_u8>(how), 0, 0};
     std::memcpy(link + 6, &tag, sizeof tag);
-    link[12] = std::byte{8};
-    link[13] = std::byte{0};
+    const bool ipv6 = std::to_integer<unsigned>(link[link_header]) >> 4 == 6;
+    link[12] = ipv6 ? std::byte{0x86} : std::byte{0x08};
+    link[13] = ipv6 ? std::byte{0xdd} : std::byte{0x00};
   }
 
   void give(std::span<const std::byte> packet, sp_back how, sp_side side) {
     std::vector<std::byte> frame(sizeof(host::VirtioHeader) + link_header + packet.size());
-    address(frame.data() + sizeof(host::VirtioHeader), how, side);
     std::copy(packet.begin(), packet.end(), frame.begin() + sizeof(host::VirtioHeader) + link_header);
+    address(frame.data() + sizeof(host::VirtioHeader), how, side);
     send(frame.data(), frame.size());
   }
 

@@ -92,6 +92,14 @@ struct {
   __type(value, sp_u32);
 } networks SEC(".maps");
 
+struct {
+  __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 1 << 10);
+  __type(key, struct sp_net6_key);
+  __type(value, sp_u32);
+} networks6 SEC(".maps");
+
 /* Ports that are given to nobody: reserved, or the router's own. Words of 64 ports, TCP then UDP. */
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -1159,7 +1167,7 @@ PROGRAM int to_slow_path(struct __sk_buff *skb, sp_u32 l3, sp_u32 side, sp_u32 v
   }
   if (l3 == 0) {
     if (bpf_skb_change_head(skb, ETH_HLEN, 0)) return TC_ACT_SHOT;
-    const sp_u16 type = bpf_htons(ETH_P_IP);
+    const sp_u16 type = skb->protocol;
     bpf_skb_store_bytes(skb, 12, &type, 2, 0);
   }
   const struct sp_tag tag = {.tag0 = SP_TAG_0,
@@ -1256,8 +1264,10 @@ int wan_egress(struct __sk_buff *skb) {
     skb->mark = 0;
     return TC_ACT_UNSPEC;
   }
-  if (skb->protocol != bpf_htons(ETH_P_IP)) return TC_ACT_UNSPEC;
   const sp_u32 iif = cfg->test_iif ? cfg->test_iif : skb->ingress_ifindex;
+  if (skb->protocol == bpf_htons(ETH_P_IPV6) && cfg->ipv6 && is_lan_interface(cfg, iif))
+    return to_slow_path(skb, wan_header(cfg), SP_FROM_LAN, SLOW(SP_SLOW_IPV6, 0, 0));
+  if (skb->protocol != bpf_htons(ETH_P_IP)) return TC_ACT_UNSPEC;
   sp_u32 side = SP_FROM_LAN;
   if (skb->mark != SP_MARK_RETRY && !is_lan_interface(cfg, iif)) {
     if (iif != 0 && iif != 0xffffffff) return TC_ACT_UNSPEC;
@@ -1321,6 +1331,14 @@ static __always_inline int arrive(struct __sk_buff *skb, const struct sp_config 
   return rewrite(skb, w, cfg, DESTINATION, to.host, to.port, 0, 0);
 }
 
+/* What is for the LAN is the engine's to judge; what is for the router, or its link, is the stack's. */
+static __always_inline int arrive6(struct __sk_buff *skb, const struct sp_config *cfg) {
+  struct sp_net6_key key = {.length = 128};
+  if (bpf_skb_load_bytes(skb, wan_header(cfg) + 24, key.address, sizeof key.address)) return TC_ACT_SHOT;
+  if (!bpf_map_lookup_elem(&networks6, &key)) return TC_ACT_UNSPEC;
+  return to_slow_path(skb, wan_header(cfg), SP_FROM_WAN, SLOW(SP_SLOW_IPV6, 0, 0));
+}
+
 SEC("tc")
 int wan_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
@@ -1329,6 +1347,7 @@ int wan_ingress(struct __sk_buff *skb) {
     skb->mark = 0;
     return TC_ACT_UNSPEC;
   }
+  if (skb->protocol == bpf_htons(ETH_P_IPV6) && cfg->ipv6) return arrive6(skb, cfg);
   if (skb->protocol != bpf_htons(ETH_P_IP)) return TC_ACT_UNSPEC;
   struct work w = {};
   tell_time(&w, cfg);
@@ -1428,6 +1447,16 @@ static __always_inline int leave_at_once(struct __sk_buff *skb, const struct sp_
   return bpf_redirect(way, 0);
 }
 
+PROGRAM int to_lan6(struct __sk_buff *skb, sp_u32 iif) {
+  struct bpf_fib_lookup fib = {};
+  fib.family = 10; /* AF_INET6 */
+  fib.ifindex = iif;
+  if (bpf_skb_load_bytes(skb, ETH_HLEN + 24, fib.ipv6_dst, sizeof fib.ipv6_dst)) return TC_ACT_SHOT;
+  const long found = bpf_fib_lookup(skb, &fib, sizeof fib, BPF_FIB_LOOKUP_DIRECT);
+  if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) return TC_ACT_SHOT;
+  return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
+}
+
 SEC("tc")
 int lan_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
@@ -1464,7 +1493,8 @@ int lan_ingress(struct __sk_buff *skb) {
 SEC("tc")
 int tap_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
-  if (!cfg || skb->protocol != bpf_htons(ETH_P_IP)) return TC_ACT_SHOT;
+  const bool ipv6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+  if (!cfg || (!ipv6 && skb->protocol != bpf_htons(ETH_P_IP))) return TC_ACT_SHOT;
   struct sp_tag tag;
   sp_u32 destination;
   if (bpf_skb_load_bytes(skb, ETH_ALEN, &tag, sizeof tag) || tag.tag0 != SP_TAG_0 || tag.tag1 != SP_TAG_1)
@@ -1473,6 +1503,7 @@ int tap_ingress(struct __sk_buff *skb) {
   skb->mark = tag.what == SP_BACK_RETRY ? SP_MARK_RETRY : SP_MARK_FINISHED;
   switch (tag.what) {
     case SP_BACK_LAN:
+      if (ipv6) return to_lan6(skb, cfg->lan[0]);
       return to_lan(skb, cfg->lan[0], bpf_ntohl(destination));
     case SP_BACK_RETRY:
       if (tag.side == SP_FROM_WAN) break;

@@ -114,6 +114,7 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
   tables->hosts_ = keep(bpf_map__fd(maps.hosts));
   tables->filters_ = keep(bpf_map__fd(maps.filters));
   tables->networks_ = keep(bpf_map__fd(maps.networks));
+  tables->networks6_ = keep(bpf_map__fd(maps.networks6));
   tables->counters_ = keep(bpf_map__fd(maps.counters));
   tables->programs_ = {
       keep(bpf_program__fd(object->progs.wan_egress)), keep(bpf_program__fd(object->progs.wan_ingress)),
@@ -202,6 +203,26 @@ void Tables::set_networks(const std::vector<Network>& networks) {
     at = next;
   }
   for (const auto& key : gone) bpf_map_delete_elem(networks_, &key);
+}
+
+void Tables::set_networks6(const std::vector<Prefix>& networks) {
+  std::vector<sp_net6_key> wanted;
+  for (const Prefix& network : networks) {
+    sp_net6_key key{.length = network.length, .address = {}};
+    std::memcpy(key.address, network.address.bytes().data(), sizeof key.address);
+    const std::uint32_t value = SP_NET_LAN;
+    bpf_map_update_elem(networks6_, &key, &value, BPF_ANY);
+    wanted.push_back(key);
+  }
+  std::vector<sp_net6_key> gone;
+  sp_net6_key at{}, next{};
+  for (int more = bpf_map_get_next_key(networks6_, nullptr, &next); more == 0;
+       more = bpf_map_get_next_key(networks6_, &at, &next)) {
+    if (std::none_of(wanted.begin(), wanted.end(), [&](const auto& key) { return std::memcmp(&key, &next, sizeof key) == 0; }))
+      gone.push_back(next);
+    at = next;
+  }
+  for (const auto& key : gone) bpf_map_delete_elem(networks6_, &key);
 }
 
 // --- SharedTables ---

@@ -55,6 +55,7 @@ class Tables final : public SharedTables {
     std::uint32_t flags = 0;  ///< sp_net_flag
   };
   void set_networks(const std::vector<Network>& networks);
+  void set_networks6(const std::vector<Prefix>& networks);
 
   /// Takes a part of the flow table: deletes what is over, and after each turn puts right what the programs
   /// only estimate: numbers by device, deadlines of implicit mappings.
@@ -104,7 +105,7 @@ class Tables final : public SharedTables {
   sp_state* state_ = nullptr;
   std::vector<std::pair<void*, std::size_t>> mapped_;
   std::vector<int> descriptors_;
-  int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1, counters_ = -1;
+  int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1, networks6_ = -1, counters_ = -1;
 
   std::vector<Network> standing_networks_;
   std::unordered_map<std::uint32_t, std::uint32_t> filter_entries_;  // by lease

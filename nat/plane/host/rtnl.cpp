@@ -6,9 +6,11 @@
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <type_traits>
 
 #include "nat/plane/host/attributes.hpp"
 
@@ -31,13 +33,27 @@ struct Request {
   }
 };
 
+template <class Net>
+constexpr std::uint8_t family_of = std::is_same_v<Net, Net6> ? AF_INET6 : AF_INET;
+
 void put_net(nlmsghdr* head, std::uint16_t type, const Net& net) {
   mnl_attr_put_u32(head, type, htonl(net.address));
 }
+void put_net(nlmsghdr* head, std::uint16_t type, const Net6& net) {
+  mnl_attr_put(head, type, net.address.bytes().size(), net.address.bytes().data());
+}
+void take_address(const nlattr* attribute, Net& net) { net.address = ntohl(mnl_attr_get_u32(attribute)); }
+void take_address(const nlattr* attribute, Net6& net) {
+  Address::Bytes bytes{};
+  std::memcpy(bytes.data(), mnl_attr_get_payload(attribute),
+              std::min<std::size_t>(bytes.size(), mnl_attr_get_payload_len(attribute)));
+  net.address = Address{bytes};
+}
 
-Rule parse_rule(const nlmsghdr* message, std::uint8_t& protocol) {
+template <class Net>
+BasicRule<Net> parse_rule(const nlmsghdr* message, std::uint8_t& protocol) {
   const auto* head = static_cast<const fib_rule_hdr*>(mnl_nlmsg_get_payload(message));
-  Rule rule;
+  BasicRule<Net> rule;
   rule.action = static_cast<RuleAction>(head->action);
   rule.from.length = head->src_len;
   rule.to.length = head->dst_len;
@@ -52,10 +68,10 @@ Rule parse_rule(const nlmsghdr* message, std::uint8_t& protocol) {
         rule.iif = mnl_attr_get_str(attribute);
         break;
       case FRA_SRC:
-        rule.from.address = ntohl(mnl_attr_get_u32(attribute));
+        take_address(attribute, rule.from);
         break;
       case FRA_DST:
-        rule.to.address = ntohl(mnl_attr_get_u32(attribute));
+        take_address(attribute, rule.to);
         break;
       case FRA_IP_PROTO:
         rule.ip_protocol = mnl_attr_get_u8(attribute);
@@ -85,7 +101,8 @@ Rule parse_rule(const nlmsghdr* message, std::uint8_t& protocol) {
   return rule;
 }
 
-std::uint8_t parse_route(const nlmsghdr* message, Route& route) {
+template <class Net>
+std::uint8_t parse_route(const nlmsghdr* message, BasicRoute<Net>& route) {
   const auto* head = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
   route.table = head->rtm_table;
   route.to.length = head->rtm_dst_len;
@@ -96,16 +113,17 @@ std::uint8_t parse_route(const nlmsghdr* message, Route& route) {
         route.table = mnl_attr_get_u32(attribute);
         break;
       case RTA_DST:
-        route.to.address = ntohl(mnl_attr_get_u32(attribute));
+        take_address(attribute, route.to);
         break;
       case RTA_OIF:
-        route.device = mnl_attr_get_u32(attribute);
+        // IPv6 shows the loopback interface for what goes nowhere.
+        if (route.kind == RouteKind::unicast) route.device = mnl_attr_get_u32(attribute);
         break;
       case RTA_PRIORITY:
         route.metric = mnl_attr_get_u32(attribute);
         break;
       case RTA_PREFSRC:
-        route.source = ntohl(mnl_attr_get_u32(attribute));
+        if (family_of<Net> == AF_INET) route.source = ntohl(mnl_attr_get_u32(attribute));
         break;
       default:
         break;
@@ -168,25 +186,33 @@ namespace {
 constexpr auto ignore = [](const nlmsghdr*) {};
 constexpr int dump_attempts = 8;
 
-Rule local_first_rule() {
-  Rule rule;
+template <class Net>
+BasicRule<Net> local_first_rule() {
+  BasicRule<Net> rule;
   rule.target = table_local;
   return rule;
 }
 }  // namespace
 
-Result<Rtnl::Rules> Rtnl::rules() {
+Net6 Net6::of(const Prefix& prefix) noexcept {
+  Address::Bytes bytes = prefix.address.bytes();
+  for (std::size_t bit = prefix.length; bit < 128; ++bit) bytes[bit / 8] &= ~(std::byte{0x80} >> (bit % 8));
+  return {Address{bytes}, prefix.length};
+}
+
+template <class Net>
+Result<Rtnl::Rules<Net>> Rtnl::rules() {
   for (int attempt = 1;; ++attempt) {
     Request request{RTM_GETRULE, NLM_F_DUMP};
-    request.extra<fib_rule_hdr>()->family = AF_INET;
-    Rules found;
+    request.extra<fib_rule_hdr>()->family = family_of<Net>;
+    Rules<Net> found;
     const auto result = talk(request.head, [&](const nlmsghdr* message) {
       if (message->nlmsg_type != RTM_NEWRULE) return;
       std::uint8_t protocol = 0;
-      Rule rule = parse_rule(message, protocol);
+      BasicRule<Net> rule = parse_rule<Net>(message, protocol);
       if (protocol == our_protocol)
         found.ours.push_back(std::move(rule));
-      else if (rule == local_first_rule())
+      else if (rule == local_first_rule<Net>())
         found.local_first = true;
     });
     if (result) return found;
@@ -194,11 +220,12 @@ Result<Rtnl::Rules> Rtnl::rules() {
   }
 }
 
-Result<void> Rtnl::change_rule(const Rule& rule, std::uint16_t type, std::uint16_t flags,
+template <class Net>
+Result<void> Rtnl::change_rule(const BasicRule<Net>& rule, std::uint16_t type, std::uint16_t flags,
                                std::uint8_t protocol) {
   Request request{type, static_cast<std::uint16_t>(NLM_F_ACK | flags)};
   auto* head = request.extra<fib_rule_hdr>();
-  head->family = AF_INET;
+  head->family = family_of<Net>;
   head->action = static_cast<std::uint8_t>(rule.action);
   head->src_len = rule.from.length;
   head->dst_len = rule.to.length;
@@ -218,40 +245,44 @@ Result<void> Rtnl::change_rule(const Rule& rule, std::uint16_t type, std::uint16
   return talk(request.head, ignore);
 }
 
-Result<void> Rtnl::add(const Rule& rule) {
+template <class Net>
+Result<void> Rtnl::add(const BasicRule<Net>& rule) {
   const auto result = change_rule(rule, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, our_protocol);
   if (!result && result.error().value() == EEXIST) return {};
   return result;
 }
-Result<void> Rtnl::remove(const Rule& rule) {
+template <class Net>
+Result<void> Rtnl::remove(const BasicRule<Net>& rule) {
   const auto result = change_rule(rule, RTM_DELRULE, 0, our_protocol);
   if (!result && result.error().value() == ENOENT) return {};
   return result;
 }
 Result<void> Rtnl::add_local_first() {
-  const auto result = change_rule(local_first_rule(), RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, RTPROT_KERNEL);
+  const auto result =
+      change_rule(local_first_rule<Net>(), RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, RTPROT_KERNEL);
   if (!result && result.error().value() == EEXIST) return {};
   return result;
 }
 Result<void> Rtnl::remove_local_first() {
-  const auto standing = rules();
+  const auto standing = rules<Net>();
   if (!standing) return standing.error();
   if (!standing->local_first) return {};
   // protocol 0 matches the rule whoever put it back last: the kernel, or an administrator
-  const auto result = change_rule(local_first_rule(), RTM_DELRULE, 0, RTPROT_UNSPEC);
+  const auto result = change_rule(local_first_rule<Net>(), RTM_DELRULE, 0, RTPROT_UNSPEC);
   if (!result && result.error().value() == ENOENT) return {};
   return result;
 }
 
-Result<std::vector<Route>> Rtnl::our_routes(std::uint32_t table) {
+template <class Net>
+Result<std::vector<BasicRoute<Net>>> Rtnl::our_routes(std::uint32_t table) {
   for (int attempt = 1;; ++attempt) {
     Request request{RTM_GETROUTE, NLM_F_DUMP};
-    request.extra<rtmsg>()->rtm_family = AF_INET;
+    request.extra<rtmsg>()->rtm_family = family_of<Net>;
     mnl_attr_put_u32(request.head, RTA_TABLE, table);
-    std::vector<Route> found;
+    std::vector<BasicRoute<Net>> found;
     const auto result = talk(request.head, [&](const nlmsghdr* message) {
       if (message->nlmsg_type != RTM_NEWROUTE) return;
-      Route route;
+      BasicRoute<Net> route;
       if (parse_route(message, route) == our_protocol && route.table == table) found.push_back(route);
     });
     if (result || result.error().value() == ENOENT) return found;  // ENOENT: no such table yet
@@ -259,10 +290,11 @@ Result<std::vector<Route>> Rtnl::our_routes(std::uint32_t table) {
   }
 }
 
-Result<void> Rtnl::change_route(const Route& route, std::uint16_t type, std::uint16_t flags) {
+template <class Net>
+Result<void> Rtnl::change_route(const BasicRoute<Net>& route, std::uint16_t type, std::uint16_t flags) {
   Request request{type, static_cast<std::uint16_t>(NLM_F_ACK | flags)};
   auto* head = request.extra<rtmsg>();
-  head->rtm_family = AF_INET;
+  head->rtm_family = family_of<Net>;
   head->rtm_dst_len = route.to.length;
   head->rtm_protocol = our_protocol;
   head->rtm_type = static_cast<std::uint8_t>(route.kind);
@@ -274,30 +306,49 @@ Result<void> Rtnl::change_route(const Route& route, std::uint16_t type, std::uin
   if (route.source) mnl_attr_put_u32(request.head, RTA_PREFSRC, htonl(route.source));
   return talk(request.head, ignore);
 }
-Result<void> Rtnl::put(const Route& route) {
+template <class Net>
+Result<void> Rtnl::put(const BasicRoute<Net>& route) {
   return change_route(route, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
 }
-Result<void> Rtnl::remove(const Route& route) {
+template <class Net>
+Result<void> Rtnl::remove(const BasicRoute<Net>& route) {
   const auto result = change_route(route, RTM_DELROUTE, 0);
   if (!result && result.error().value() == ESRCH) return {};
   return result;
 }
 
-std::optional<std::uint32_t> Rtnl::way_into(const Net& net) {
-  for (std::uint32_t offset = 1; offset <= 4; ++offset) {
-    const std::uint32_t address = net.length == 32 ? net.address : net.address + offset;
-    if (!net.contains(address)) break;
-    if (const auto device = leaves_by(address)) return device;
+template Result<Rtnl::Rules<Net>> Rtnl::rules();
+template Result<Rtnl::Rules<Net6>> Rtnl::rules();
+template Result<void> Rtnl::add(const Rule&);
+template Result<void> Rtnl::add(const Rule6&);
+template Result<void> Rtnl::remove(const Rule&);
+template Result<void> Rtnl::remove(const Rule6&);
+template Result<std::vector<Route>> Rtnl::our_routes(std::uint32_t);
+template Result<std::vector<Route6>> Rtnl::our_routes(std::uint32_t);
+template Result<void> Rtnl::put(const Route&);
+template Result<void> Rtnl::put(const Route6&);
+template Result<void> Rtnl::remove(const Route&);
+template Result<void> Rtnl::remove(const Route6&);
+
+std::optional<std::uint32_t> Rtnl::way_into(const Prefix& prefix) {
+  Address::Bytes bytes = prefix.address.is_v4() ? Address::v4(Net::of(prefix).address).bytes() : Net6::of(prefix).address.bytes();
+  for (int offset = 1; offset <= 4; ++offset) {
+    if (prefix.length < 128) bytes[15] = static_cast<std::byte>(std::to_integer<int>(bytes[15]) + 1);
+    if (!prefix.contains(Address{bytes})) break;
+    if (const auto device = leaves_by(Address{bytes})) return device;
   }
   return std::nullopt;
 }
 
-std::optional<std::uint32_t> Rtnl::leaves_by(std::uint32_t address) {
+std::optional<std::uint32_t> Rtnl::leaves_by(const Address& address) {
   Request request{RTM_GETROUTE, NLM_F_ACK};
   auto* head = request.extra<rtmsg>();
-  head->rtm_family = AF_INET;
-  head->rtm_dst_len = 32;
-  mnl_attr_put_u32(request.head, RTA_DST, htonl(address));
+  head->rtm_family = address.is_v4() ? AF_INET : AF_INET6;
+  head->rtm_dst_len = address.is_v4() ? 32 : 128;
+  if (address.is_v4())
+    put_net(request.head, RTA_DST, Net::host(address));
+  else
+    put_net(request.head, RTA_DST, Net6::host(address));
   std::optional<std::uint32_t> device;
   const auto result = talk(request.head, [&](const nlmsghdr* message) {
     if (message->nlmsg_type != RTM_NEWROUTE) return;

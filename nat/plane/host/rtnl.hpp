@@ -12,8 +12,8 @@
 
 struct mnl_socket;
 
-/// What the tun plane asks of rtnetlink (IPv4 only). Calls wait for the kernel's answer, which comes at once.
-/// Errors are errno values of the generic category.
+/// What planes ask of rtnetlink, for IPv4 (Net, Rule, Route) and IPv6 (Net6, Rule6, Route6). Calls
+/// wait for the kernel's answer, which comes at once. Errors are errno values of the generic category.
 namespace sallyport::nat::host {
 
 /// Marks our rules and routes (FRA_PROTOCOL, rtm_protocol), so that only ours are ever removed.
@@ -37,10 +37,21 @@ struct Net {
   friend auto operator<=>(const Net&, const Net&) = default;
 };
 
+/// An IPv6 prefix, host bits cleared. Length 0 is everything.
+struct Net6 {
+  Address address;
+  std::uint8_t length = 0;
+  static Net6 of(const Prefix& prefix) noexcept;
+  static constexpr Net6 host(const Address& address) noexcept { return {address, 128}; }
+  bool contains(const Address& other) const noexcept { return Prefix{address, length}.contains(other); }
+  friend auto operator<=>(const Net6&, const Net6&) = default;
+};
+
 enum class RuleAction : std::uint8_t { lookup = 1, jump = 2, nop = 3, blackhole = 6 };  // FR_ACT_*
 
 /// A routing policy rule; the defaults match everything.
-struct Rule {
+template <class Net>
+struct BasicRule {
   std::uint32_t priority = 0;
   std::string iif;
   Net from;
@@ -51,24 +62,29 @@ struct Rule {
   RuleAction action = RuleAction::lookup;
   std::uint32_t target = 0;       ///< a table, or the priority to jump to
   bool no_default_route = false;  ///< suppress_prefixlength 0
-  friend auto operator<=>(const Rule&, const Rule&) = default;
+  friend auto operator<=>(const BasicRule&, const BasicRule&) = default;
 };
+using Rule = BasicRule<Net>;
+using Rule6 = BasicRule<Net6>;
 
 enum class RouteKind : std::uint8_t { unicast = 1, blackhole = 6, throw_ = 9 };  // RTN_*
 
-struct Route {
+template <class Net>
+struct BasicRoute {
   std::uint32_t table = 0;
   Net to;
   std::uint32_t metric = 0;
   RouteKind kind = RouteKind::unicast;
   std::uint32_t device = 0;  ///< interface index, of unicast routes
-  std::uint32_t source = 0;  ///< preferred source address, host order; 0: none
-  friend auto operator<=>(const Route&, const Route&) = default;
+  std::uint32_t source = 0;  ///< preferred source address, host order; 0: none (IPv4 only)
+  friend auto operator<=>(const BasicRoute&, const BasicRoute&) = default;
   /// Whether the kernel would hold only one of the two.
-  bool same_place(const Route& other) const noexcept {
+  bool same_place(const BasicRoute& other) const noexcept {
     return table == other.table && to == other.to && metric == other.metric;
   }
 };
+using Route = BasicRoute<Net>;
+using Route6 = BasicRoute<Net6>;
 
 class Rtnl {
  public:
@@ -77,24 +93,31 @@ class Rtnl {
   ~Rtnl();
 
   /// Our rules, and whether the kernel's own rule 0 (lookup local) stands.
+  template <class Net>
   struct Rules {
-    std::vector<Rule> ours;
+    std::vector<BasicRule<Net>> ours;
     bool local_first = false;
   };
-  Result<Rules> rules();
-  Result<void> add(const Rule& rule);     ///< one that stands already is success
-  Result<void> remove(const Rule& rule);  ///< one that is gone is success
+  template <class Net>
+  Result<Rules<Net>> rules();
+  template <class Net>
+  Result<void> add(const BasicRule<Net>& rule);  ///< one that stands already is success
+  template <class Net>
+  Result<void> remove(const BasicRule<Net>& rule);  ///< one that is gone is success
   Result<void> add_local_first();
   Result<void> remove_local_first();
 
-  Result<std::vector<Route>> our_routes(std::uint32_t table);
-  Result<void> put(const Route& route);     ///< in place of the one at the same place
-  Result<void> remove(const Route& route);  ///< one that is gone is success
+  template <class Net>
+  Result<std::vector<BasicRoute<Net>>> our_routes(std::uint32_t table);
+  template <class Net>
+  Result<void> put(const BasicRoute<Net>& route);  ///< in place of the one at the same place
+  template <class Net>
+  Result<void> remove(const BasicRoute<Net>& route);  ///< one that is gone is success
 
   /// The interface by which the router itself would reach an address; empty where it could not.
-  std::optional<std::uint32_t> leaves_by(std::uint32_t address);
+  std::optional<std::uint32_t> leaves_by(const Address& address);
   /// The interface that a prefix is reached by; its first addresses may be the router's own.
-  std::optional<std::uint32_t> way_into(const Net& net);
+  std::optional<std::uint32_t> way_into(const Prefix& prefix);
 
   /// 0 is "leave as it is" for both numbers.
   Result<void> set_link(std::uint32_t index, std::uint32_t mtu, std::uint32_t queue_length, bool up);
@@ -104,8 +127,11 @@ class Rtnl {
   struct Close {
     void operator()(mnl_socket* socket) const noexcept;
   };
-  Result<void> change_rule(const Rule& rule, std::uint16_t type, std::uint16_t flags, std::uint8_t protocol);
-  Result<void> change_route(const Route& route, std::uint16_t type, std::uint16_t flags);
+  template <class Net>
+  Result<void> change_rule(const BasicRule<Net>& rule, std::uint16_t type, std::uint16_t flags,
+                           std::uint8_t protocol);
+  template <class Net>
+  Result<void> change_route(const BasicRoute<Net>& route, std::uint16_t type, std::uint16_t flags);
   template <class OnMessage>
   Result<void> talk(void* request, OnMessage&& on_message);
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <set>
 #include <string_view>
+#include <type_traits>
 
 namespace sallyport::nat::tun {
 namespace {
@@ -233,6 +234,127 @@ Steering steer(const SteeringInput& input) {
 
 namespace {
 
+std::vector<Net6> nets6(const std::vector<Prefix>& prefixes) {
+  std::set<Net6> unique;
+  for (const Prefix& prefix : prefixes)
+    if (!prefix.address.is_v4()) unique.insert(Net6::of(prefix));
+  return {unique.begin(), unique.end()};
+}
+
+// Behind the kernel's rule 0, before `main` at 32766.
+constexpr std::uint32_t out_of_sp0 = 200;
+constexpr std::uint32_t out_of_sp0_nowhere = 201;
+constexpr std::uint32_t out_of_sp0_rest = 202;
+constexpr std::uint32_t from_router = 203;
+constexpr std::uint32_t wan_spoof6 = 210;
+constexpr std::uint32_t wan_untranslated6 = 212;
+constexpr std::uint32_t wan_elsewhere6 = 213;
+constexpr std::uint32_t wan_inbound6 = 214;
+constexpr std::uint32_t wan_nowhere6 = 215;
+constexpr std::uint32_t lan_valid6 = 220;
+constexpr std::uint32_t lan_spoof6 = 221;
+constexpr std::uint32_t lan_no_translate6 = 222;
+constexpr std::uint32_t lan_outbound6 = 223;
+constexpr std::uint32_t lan_thrown6 = 224;
+constexpr std::uint32_t lan_nowhere6 = 225;
+constexpr std::uint32_t end6 = 290;
+constexpr std::uint32_t usual_metric = 1024;  // what IPv6 makes of 0
+
+}  // namespace
+
+Steering6 steer(const SteeringInput6& input) {
+  using enum RuleAction;
+  const NetworkView& network = input.network;
+  std::vector<Rule6> rules;
+  const auto add = [&](std::uint32_t priority, const std::string& iif, RuleAction action,
+                       std::uint32_t target = 0) -> Rule6& {
+    Rule6& rule = rules.emplace_back();
+    rule.priority = priority;
+    rule.iif = iif;
+    rule.action = action;
+    rule.target = target;
+    return rule;
+  };
+  std::set<Net6> lan_nets;
+  for (const auto& lan : network.lan)
+    for (const Net6& net : nets6(lan.prefixes)) lan_nets.insert(net);
+  std::set<Net6> own;
+  for (const auto* side : {&network.lan, &network.wan})
+    for (const auto& interface : *side)
+      for (const Address& address : interface.addresses)
+        if (!address.is_v4()) own.insert(Net6::host(address));
+  const std::vector<Net6> untranslated = nets6(network.untranslated);
+
+  // What was let in goes to the LAN or nowhere: should its route be gone, the default one must not send it
+  // back.
+  for (const Net6& net : lan_nets) {
+    auto& rule = add(out_of_sp0, input.device, lookup, table_main);
+    rule.to = net;
+    rule.no_default_route = true;
+    add(out_of_sp0_nowhere, input.device, blackhole).to = net;
+  }
+  add(out_of_sp0_rest, input.device, jump, end6);
+  add(from_router, "lo", jump, end6);
+
+  for (const auto& wan : network.wan) {
+    for (const Net6& net : lan_nets) add(wan_spoof6, wan.name, blackhole).from = net;
+    for (const Net6& net : own) add(wan_spoof6, wan.name, blackhole).from = net;
+    for (const Net6& from : input.untranslated_by_wan)
+      for (const Net6& to : lan_nets) {
+        auto& rule = add(wan_untranslated6, wan.name, lookup, table_main);
+        rule.from = from;
+        rule.to = to;
+      }
+    for (const Net6& to : untranslated) {
+      if (std::find(input.untranslated_by_wan.begin(), input.untranslated_by_wan.end(), to) !=
+          input.untranslated_by_wan.end())
+        continue;
+      auto& rule = add(wan_elsewhere6, wan.name, lookup, table_main);
+      rule.to = to;
+      rule.no_default_route = true;
+    }
+    // Everything, not what goes to the LAN as we know it: a prefix that came this very moment is judged too.
+    add(wan_inbound6, wan.name, lookup, table_inbound);
+    add(wan_nowhere6, wan.name, blackhole);
+  }
+  const bool default_untranslated = !untranslated.empty() && untranslated.front().length == 0;
+  for (const auto& lan : network.lan) {
+    for (const Net6& from : nets6(lan.prefixes))
+      add(lan_valid6, lan.name, jump, lan_no_translate6).from = from;
+    add(lan_spoof6, lan.name, blackhole);
+    for (const Net6& to : input.untranslated_by_wan)
+      add(lan_no_translate6, lan.name, lookup, table_main).to = to;
+    add(lan_outbound6, lan.name, lookup, table_outbound);
+    add(lan_thrown6, lan.name, lookup, table_main).no_default_route = !default_untranslated;
+    add(lan_nowhere6, lan.name, blackhole);
+  }
+  add(lan_no_translate6, {}, nop);  // a jump needs somewhere to land
+  add(end6, {}, nop);
+
+  Steering6 steering;
+  for (const std::uint32_t table : {table_outbound, table_inbound})
+    steering.routes.push_back(
+        {.table = table, .to = {}, .metric = blackhole_metric, .kind = RouteKind::blackhole});
+  std::set<Net6> thrown{untranslated.begin(), untranslated.end()};
+  thrown.insert(lan_nets.begin(), lan_nets.end());
+  for (const Net6& net : thrown)
+    steering.routes.push_back(
+        {.table = table_outbound, .to = net, .metric = usual_metric, .kind = RouteKind::throw_});
+  if (input.device_index != 0) {
+    for (const std::uint32_t table : {table_outbound, table_inbound})
+      if (table == table_inbound || !default_untranslated)
+        steering.routes.push_back(
+            {.table = table, .to = {}, .metric = usual_metric, .device = input.device_index});
+  }
+  std::sort(rules.begin(), rules.end());
+  rules.erase(std::unique(rules.begin(), rules.end()), rules.end());
+  steering.rules = std::move(rules);
+  std::sort(steering.routes.begin(), steering.routes.end());
+  return steering;
+}
+
+namespace {
+
 constexpr std::array tables{table_outbound, table_inbound, table_icmp, table_router_icmp};
 
 template <class T>
@@ -242,10 +364,14 @@ std::vector<T> without(const std::vector<T>& all, const std::vector<T>& minus) {
   return left;
 }
 
-Result<std::vector<Route>> standing_routes(Rtnl& rtnl) {
-  std::vector<Route> all;
+template <class Net>
+constexpr bool is_v4 = std::is_same_v<Net, tun::Net>;
+
+template <class Net>
+Result<std::vector<BasicRoute<Net>>> standing_routes(Rtnl& rtnl) {
+  std::vector<BasicRoute<Net>> all;
   for (const std::uint32_t table : tables) {
-    auto routes = rtnl.our_routes(table);
+    auto routes = rtnl.our_routes<Net>(table);
     if (!routes) return routes.error();
     all.insert(all.end(), routes->begin(), routes->end());
   }
@@ -255,68 +381,82 @@ Result<std::vector<Route>> standing_routes(Rtnl& rtnl) {
 
 }  // namespace
 
-Result<void> apply(Rtnl& rtnl, const Steering& wanted) {
-  const auto routes = standing_routes(rtnl);
+template <class Net>
+Result<void> apply(Rtnl& rtnl, const BasicSteering<Net>& wanted) {
+  const auto routes = standing_routes<Net>(rtnl);
   if (!routes) return routes.error();
   auto missing = without(wanted.routes, *routes);
   // Blackholes first, then ways into the engine, and only then what passes it by.
-  const auto rank = [](const Route& route) {
+  const auto rank = [](const auto& route) {
     return route.kind == RouteKind::blackhole ? 0 : route.kind == RouteKind::unicast ? 1 : 2;
   };
   std::stable_sort(missing.begin(), missing.end(),
-                   [&](const Route& a, const Route& b) { return rank(a) < rank(b); });
-  for (const Route& route : missing)
+                   [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+  for (const auto& route : missing)
     if (const auto result = rtnl.put(route); !result) return result;
-  for (const Route& route : without(*routes, wanted.routes)) {
+  for (const auto& route : without(*routes, wanted.routes)) {
     const bool replaced = std::any_of(wanted.routes.begin(), wanted.routes.end(),
-                                      [&](const Route& other) { return other.same_place(route); });
+                                      [&](const auto& other) { return other.same_place(route); });
     if (replaced) continue;
     if (const auto result = rtnl.remove(route); !result) return result;
   }
 
-  auto rules = rtnl.rules();
+  auto rules = rtnl.template rules<Net>();
   if (!rules) return rules.error();
   std::sort(rules->ours.begin(), rules->ours.end());
   if (const auto result = apply_rules(rtnl, rules->ours, wanted.rules); !result) return result;
-  return rtnl.remove_local_first();
+  if constexpr (is_v4<Net>) return rtnl.remove_local_first();
+  return {};
 }
 
-Result<void> apply_rules(Rtnl& rtnl, const std::vector<Rule>& standing, const std::vector<Rule>& wanted) {
+template <class Net>
+Result<void> apply_rules(Rtnl& rtnl, const std::vector<BasicRule<Net>>& standing,
+                         const std::vector<BasicRule<Net>>& wanted) {
   auto fresh = without(wanted, standing);
   std::stable_partition(fresh.begin(), fresh.end(),
-                        [](const Rule& rule) { return rule.action == RuleAction::blackhole; });
-  for (const Rule& rule : fresh)
+                        [](const auto& rule) { return rule.action == RuleAction::blackhole; });
+  for (const auto& rule : fresh)
     if (const auto result = rtnl.add(rule); !result) return result;
   auto stale = without(standing, wanted);
   std::stable_partition(stale.begin(), stale.end(),
-                        [](const Rule& rule) { return rule.action != RuleAction::blackhole; });
-  for (const Rule& rule : stale)
+                        [](const auto& rule) { return rule.action != RuleAction::blackhole; });
+  for (const auto& rule : stale)
     if (const auto result = rtnl.remove(rule); !result) return result;
   return {};
 }
 
-Result<bool> stands(Rtnl& rtnl, const Steering& wanted) {
-  auto rules = rtnl.rules();
+template <class Net>
+Result<bool> stands(Rtnl& rtnl, const BasicSteering<Net>& wanted) {
+  auto rules = rtnl.template rules<Net>();
   if (!rules) return {boost::system::in_place_error, rules.error()};
   std::sort(rules->ours.begin(), rules->ours.end());
-  if (rules->local_first || rules->ours != wanted.rules) return false;
-  const auto routes = standing_routes(rtnl);
+  if ((is_v4<Net> && rules->local_first) || rules->ours != wanted.rules) return false;
+  const auto routes = standing_routes<Net>(rtnl);
   if (!routes) return {boost::system::in_place_error, routes.error()};
   return *routes == wanted.routes;
 }
 
+template <class Net>
 Result<void> remove_all(Rtnl& rtnl) {
-  auto rules = rtnl.rules();
+  auto rules = rtnl.template rules<Net>();
   if (!rules) return rules.error();
-  if (!rules->ours.empty())
+  if (is_v4<Net> && !rules->ours.empty())
     if (const auto result = rtnl.add_local_first(); !result) return result;
-  for (const Rule& rule : rules->ours)
+  for (const auto& rule : rules->ours)
     if (const auto result = rtnl.remove(rule); !result) return result;
-  const auto routes = standing_routes(rtnl);
+  const auto routes = standing_routes<Net>(rtnl);
   if (!routes) return routes.error();
-  for (const Route& route : *routes)
+  for (const auto& route : *routes)
     if (const auto result = rtnl.remove(route); !result) return result;
   return {};
 }
+
+template Result<void> apply(Rtnl&, const Steering&);
+template Result<void> apply(Rtnl&, const Steering6&);
+template Result<void> apply_rules(Rtnl&, const std::vector<Rule>&, const std::vector<Rule>&);
+template Result<bool> stands(Rtnl&, const Steering&);
+template Result<bool> stands(Rtnl&, const Steering6&);
+template Result<void> remove_all<Net>(Rtnl&);
+template Result<void> remove_all<Net6>(Rtnl&);
 
 }  // namespace sallyport::nat::tun

@@ -35,27 +35,47 @@ struct SteeringInput {
   std::map<Transport, std::vector<std::uint16_t>> bound_to_wan;
 };
 
-struct Steering {
-  std::vector<Rule> rules;
-  std::vector<Route> routes;
+template <class Net>
+struct BasicSteering {
+  std::vector<BasicRule<Net>> rules;
+  std::vector<BasicRoute<Net>> routes;
 };
+using Steering = BasicSteering<Net>;
+using Steering6 = BasicSteering<Net6>;
 
 /// A pure function; sorted results without duplicates.
 Steering steer(const SteeringInput& input);
 
+/// What the rules for IPv6 depend on.
+struct SteeringInput6 {
+  std::string device;
+  std::uint32_t device_index = 0;  ///< 0: there is none, only blackholes
+  NetworkView network;
+  std::vector<Net6> untranslated_by_wan;
+};
+/// The same for IPv6. Nothing is translated there, so what is for the router itself stays with it: all of
+/// these stand behind the local table.
+Steering6 steer(const SteeringInput6& input);
+
 /// Brings the kernel's rules and routes to `wanted`, touching only ours and changing nothing that is right
 /// already. Between any two steps the LAN is translated, dropped, or as it was before. The kernel's rule 0
-/// goes last.
-Result<void> apply(Rtnl& rtnl, const Steering& wanted);
+/// goes last (IPv4 alone).
+template <class Net>
+Result<void> apply(Rtnl& rtnl, const BasicSteering<Net>& wanted);
 
 /// The same for rules, from what stands by our own account: no dump. For leased ports, which come and go
 /// often.
-Result<void> apply_rules(Rtnl& rtnl, const std::vector<Rule>& standing, const std::vector<Rule>& wanted);
+template <class Net>
+Result<void> apply_rules(Rtnl& rtnl, const std::vector<BasicRule<Net>>& standing,
+                         const std::vector<BasicRule<Net>>& wanted);
 
-/// Whether the kernel holds just `wanted` of ours and no rule 0: another program may have flushed them.
-Result<bool> stands(Rtnl& rtnl, const Steering& wanted);
+/// Whether the kernel holds just `wanted` of ours and (IPv4) no rule 0: another program may have flushed
+/// them.
+template <class Net>
+Result<bool> stands(Rtnl& rtnl, const BasicSteering<Net>& wanted);
 
-/// Removes all of ours; rule 0 is put back first.
+/// Removes all of ours of one family; of IPv4, rule 0 is put back first.
+template <class Net>
 Result<void> remove_all(Rtnl& rtnl);
 
 }  // namespace sallyport::nat::tun

@@ -16,6 +16,7 @@
 #include <mutex>
 #include <set>
 #include <thread>
+#include <tuple>
 
 #include "nat/plane/host/own_ports.hpp"
 #include "nat/plane/host/rtnl.hpp"
@@ -32,8 +33,8 @@ using namespace tun;
 constexpr std::size_t batch_size = 32;
 constexpr std::size_t batch_octets = 128
                                      << 10;  // of super packets: what is read is written while in the cache
-constexpr std::size_t largest_packet = 65535;
-constexpr std::uint32_t device_queue = 2048;  // packets: bursts of new flows overran the default of 500
+constexpr std::size_t largest_packet = 40 + 65535;  // of IPv6; IPv4 stays below
+constexpr std::uint32_t device_queue = 2048;        // packets: bursts of new flows overran the default of 500
 constexpr std::uint16_t last_router_port = 65534;
 constexpr std::uint16_t fewest_router_ports = 512;
 
@@ -78,6 +79,9 @@ class Emitted final : public PacketSink {
 std::string conf(const std::string& interface, std::string_view what) {
   return "ipv4/conf/" + interface + '/' + std::string{what};
 }
+std::string conf6(const std::string& interface, std::string_view what) {
+  return "ipv6/conf/" + interface + '/' + std::string{what};
+}
 
 /// The router's own ports: what the pool leaves above it, or below; {0, 0} where that is too little.
 PortRange router_ports_beside(const PortRange& pool) {
@@ -89,8 +93,15 @@ PortRange router_ports_beside(const PortRange& pool) {
 
 std::string describe(const boost::system::error_code& error) { return error.message(); }
 
-constexpr const char* ipv6_notice =
-    "IPv6 is not translated or filtered yet; the system forwards it as configured";
+/// Below it an interface has no IPv6 (RFC 8200 5).
+constexpr std::uint32_t least_ipv6_mtu = 1280;
+
+bool has_ipv6(const NetworkView& network) {
+  return std::any_of(network.lan.begin(), network.lan.end(), [](const PlaneInterface& lan) {
+    return std::any_of(lan.prefixes.begin(), lan.prefixes.end(),
+                       [](const Prefix& prefix) { return !prefix.address.is_v4(); });
+  });
+}
 
 }  // namespace
 
@@ -115,7 +126,11 @@ class TunPlane::Impl {
     }
     const std::string& name = options_.device;
     // Our own device: it vanishes with all of these. An older kernel or one without IPv6 lacks some keys.
-    write_sysctl("ipv6/conf/" + name + "/disable_ipv6", "1");
+    system_has_ipv6_ = read_sysctl(conf6(name, "disable_ipv6")).has_value();
+    write_sysctl(conf6(name, "disable_ipv6"), "1");   // until there are rules for it
+    write_sysctl(conf6(name, "addr_gen_mode"), "1");  // no address of its own, so nothing is said from one
+    write_sysctl(conf6(name, "accept_ra"), "0");
+    write_sysctl(conf6(name, "force_forwarding"), "1");
     write_sysctl(conf(name, "accept_local"), "1");
     write_sysctl(conf(name, "rp_filter"), "0");
     write_sysctl(conf(name, "send_redirects"), "0");
@@ -160,6 +175,7 @@ class TunPlane::Impl {
   Engine& engine() noexcept { return engine_; }
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now) {
+    if (!spec.internal.address.is_v4()) return locked([&] { return engine_.install(spec, now); });
     refresh_own_ports(now);
     const auto wish = without_router_ports(spec);
     Result<Installed> installed = claim(wish, now);
@@ -243,11 +259,15 @@ class TunPlane::Impl {
   Result<void> set_network(const NetworkView& network, TimePoint now) {
     network_ = network;
     std::vector<Net> lan;
+    std::vector<Net6> lan6;
     std::vector<std::uint32_t> own;
     std::vector<std::uint32_t> lan_indexes, wan_indexes;
     for (const PlaneInterface& interface : network.lan) {
       for (const Prefix& prefix : interface.prefixes)
-        if (prefix.address.is_v4() && prefix.length >= 96) lan.push_back(Net::of(prefix));
+        if (!prefix.address.is_v4())
+          lan6.push_back(Net6::of(prefix));
+        else if (prefix.length >= 96)
+          lan.push_back(Net::of(prefix));
       if (interface.index) lan_indexes.push_back(interface.index);
     }
     for (const PlaneInterface& interface : network.wan)
@@ -261,6 +281,7 @@ class TunPlane::Impl {
     locked([&] {
       engine_.set_network(network, now);
       lan_nets_ = std::move(lan);
+      lan_nets6_ = std::move(lan6);
       own_addresses_ = std::move(own);
     });
     own_ports_.watch(network.external, std::move(lan_indexes), std::move(wan_indexes));
@@ -281,10 +302,11 @@ class TunPlane::Impl {
   }
 
   Result<void> set_policy(const PlanePolicy& policy, TimePoint now) {
+    const bool other_ipv6 = policy.ipv6 != policy_.ipv6;
     policy_ = policy;
     locked([&] { engine_.set_policy(policy, now); });
     const PortRange ports = router_ports_beside(policy.pool);
-    if (ports == router_ports_) return {};
+    if (ports == router_ports_) return other_ipv6 && steering_ ? steer_packets() : Result<void>{};
     router_ports_ = ports;
     if (!take_router_ports()) return make_error_code(PlaneErrc::system_failure);
     return steering_ ? steer_packets() : Result<void>{};
@@ -303,9 +325,12 @@ class TunPlane::Impl {
     // and a route to a `no_translate` destination may have come or gone.
     if (steering_) {
       const auto standing = stands(rtnl_, *steering_);
+      const auto standing6 = steering6_ ? stands(rtnl_, *steering6_) : Result<bool>{true};
       steer_ports();  // sockets bound to the WAN came or went
-      if (untranslated_by_wan() != by_wan_ || !standing || !*standing) {
-        const bool tampered = standing && !*standing;
+      const auto by_wan = untranslated_by_wan();
+      if (by_wan.first != by_wan_ || by_wan.second != by_wan6_ || !standing || !*standing || !standing6 ||
+          !*standing6) {
+        const bool tampered = (standing && !*standing) || (standing6 && !*standing6);
         if (steer_packets() && tampered) ++repaired_;
       }
     }
@@ -318,7 +343,10 @@ class TunPlane::Impl {
     status.name = "tun";
     status.running = thread_.joinable() && !dead_.load(std::memory_order_relaxed) && steering_.has_value();
     const auto warn = [&](std::string text) { status.warnings.push_back(std::move(text)); };
-    warn(ipv6_notice);
+    status.ipv6 = !system_has_ipv6_ ? "this system has no IPv6"
+                  : !policy_.ipv6   ? "IPv6 is left to the system (engine.ipv6)"
+                                    : "IPv6 is filtered";
+    for (const std::string& problem : ipv6_problems()) warn(problem);
     if (const int error = dead_.load(std::memory_order_relaxed))
       warn("the interface " + options_.device + " is gone (" +
            describe({error, boost::system::generic_category()}) + "): restart sallyportd");
@@ -408,22 +436,26 @@ class TunPlane::Impl {
     if (freed) take_leased_ports();
   }
 
-  std::vector<Net> untranslated_by_wan() {
-    std::vector<Net> by_wan;
+  std::pair<std::vector<Net>, std::vector<Net6>> untranslated_by_wan() {
+    std::pair<std::vector<Net>, std::vector<Net6>> by_wan;
     devices_untranslated_.clear();
     for (const Prefix& prefix : network_.untranslated) {
-      if (!prefix.address.is_v4() || prefix.length <= 96) continue;
-      const Net net = Net::of(prefix);
-      const auto device = rtnl_.way_into(net);
+      const bool v4 = prefix.address.is_v4();
+      if (prefix.length <= (v4 ? 96 : 0) || (!v4 && !ipv6_is_ours())) continue;
+      const auto device = rtnl_.way_into(prefix);
       if (!device) continue;
-      if (std::any_of(network_.wan.begin(), network_.wan.end(),
-                      [&](const PlaneInterface& wan) { return wan.index == *device; }))
-        by_wan.push_back(net);
-      else
+      if (std::none_of(network_.wan.begin(), network_.wan.end(),
+                       [&](const PlaneInterface& wan) { return wan.index == *device; }))
         devices_untranslated_.insert(*device);
+      else if (v4)
+        by_wan.first.push_back(Net::of(prefix));
+      else
+        by_wan.second.push_back(Net6::of(prefix));
     }
     return by_wan;
   }
+
+  bool ipv6_is_ours() const { return system_has_ipv6_ && policy_.ipv6; }
 
   SteeringInput input() const {
     return {options_.device,       device_.index(),          network_, by_wan_, router_ports_,
@@ -431,7 +463,7 @@ class TunPlane::Impl {
   }
 
   Result<void> steer_packets() {
-    by_wan_ = untranslated_by_wan();
+    std::tie(by_wan_, by_wan6_) = untranslated_by_wan();
     Steering wanted = steer(input());
     if (const auto result = apply(rtnl_, wanted); !result) {
       steering_.reset();
@@ -439,8 +471,72 @@ class TunPlane::Impl {
     }
     steering_ = std::move(wanted);
     last_problem_.clear();
+    if (const auto result = steer_ipv6(); !result) return result;
     relax_reverse_path_filter();
     return open_interfaces();
+  }
+
+  Result<void> steer_ipv6() {
+    if (!system_has_ipv6_) return {};
+    const std::string off = conf6(options_.device, "disable_ipv6");
+    if (!policy_.ipv6) {
+      steering6_.reset();
+      write_sysctl(off, "1");
+      give_back_ipv6_forwarding();
+      if (const auto result = remove_all<Net6>(rtnl_); !result)
+        return failed("cannot remove the routing rules of IPv6", result.error());
+      return {};
+    }
+    // Routes into a device are taken only while it has IPv6. That it was off, or its MTU too small, took them
+    // away.
+    if (mtu_ >= least_ipv6_mtu) write_sysctl(off, "0");
+    Steering6 wanted = steer(
+        SteeringInput6{options_.device, mtu_ >= least_ipv6_mtu ? device_.index() : 0, network_, by_wan6_});
+    ipv6_obstacle_.clear();
+    if (const auto result = apply(rtnl_, wanted); !result) {
+      steering6_.reset();
+      const auto error = result.error();
+      if (error.value() != EAFNOSUPPORT && error.value() != EOPNOTSUPP)
+        return failed("cannot set up routing rules of IPv6", error);
+      // That is no reason for IPv4 to stand still.
+      ipv6_obstacle_ =
+          "IPv6 is not filtered: this kernel has no routing rules for it (CONFIG_IPV6_MULTIPLE_TABLES)";
+      return {};
+    }
+    steering6_ = std::move(wanted);
+    return {};
+  }
+
+  /// Per interface, where the kernel can (Linux 6.17): `all` would make every interface a router's, and a
+  /// router takes no router advertisements.
+  void give_back_ipv6_forwarding() {
+    std::vector<std::string> keys;
+    for (const auto& [key, value] : sysctls_.changed())
+      if (key.starts_with("ipv6/conf/") && key.ends_with("/force_forwarding")) keys.push_back(key);
+    for (const std::string& key : keys) sysctls_.restore(key);
+  }
+
+  std::vector<std::string> ipv6_problems() const {
+    std::vector<std::string> problems;
+    if (!ipv6_is_ours() || !has_ipv6(network_)) return problems;
+    if (!ipv6_obstacle_.empty()) return {ipv6_obstacle_};
+    if (mtu_ < least_ipv6_mtu)
+      problems.push_back("the WAN's MTU of " + std::to_string(mtu_) +
+                         " is below 1280: IPv6 of the LAN is dropped until it is larger");
+    const bool all = read_sysctl(conf6("all", "forwarding")) == "1";
+    if (!all && !read_sysctl(conf6("all", "force_forwarding")))
+      problems.emplace_back(
+          "the system does not forward IPv6: set net.ipv6.conf.all.forwarding=1, and accept_ra=2 on a WAN "
+          "that takes "
+          "router advertisements (or [engine] ipv6 = false)");
+    for (const PlaneInterface& wan : network_.wan)
+      if (wan.index && all && read_sysctl(conf6(wan.name, "forwarding")) == "1" &&
+          read_sysctl(conf6(wan.name, "accept_ra")) == "1")
+        problems.push_back(
+            "net.ipv6.conf." + wan.name +
+            ".accept_ra is 1: as a router the system ignores advertisements there; set 2 if the WAN "
+            "gets its IPv6 by them");
+    return problems;
   }
 
   /// Answers to ICMP come in by the WAN while the reverse lookup leads to the TUN, and everything comes out
@@ -481,6 +577,10 @@ class TunPlane::Impl {
       const auto result = sysctls_.set(conf(name, "forwarding"), "1");
       if (!result && result.error().value() != ENOENT)  // ENOENT: gone again; its return will be told
         return failed("cannot switch forwarding on for " + name, result.error());
+      // An old kernel has no such key, and then forwarding is the administrator's (ipv6_problems).
+      if (ipv6_is_ours() && has_ipv6(network_) && read_sysctl(conf6(name, "force_forwarding")) == "0" &&
+          read_sysctl(conf6("all", "forwarding")) != "1")
+        set(conf6(name, "force_forwarding"), "1");
     }
     return {};
   }
@@ -493,8 +593,10 @@ class TunPlane::Impl {
       for (const PlaneInterface& interface : *side) keep.insert(interface.name);
     std::vector<std::string> keys;
     for (const auto& [key, value] : sysctls_.changed()) {
-      if (!key.starts_with("ipv4/conf/") || !key.ends_with("/forwarding")) continue;
-      const std::string name = key.substr(10, key.size() - 10 - std::strlen("/forwarding"));
+      const bool four = key.starts_with("ipv4/conf/") && key.ends_with("/forwarding");
+      if (!four && !key.ends_with("/force_forwarding")) continue;
+      const std::string name =
+          key.substr(10, key.size() - 10 - std::strlen(four ? "/forwarding" : "/force_forwarding"));
       if (!keep.contains(name) && !devices_untranslated_.contains(if_nametoindex(name.c_str())))
         keys.push_back(key);
     }
@@ -537,7 +639,8 @@ class TunPlane::Impl {
       packet.size = static_cast<std::uint32_t>(size - sizeof(VirtioHeader));
       packet.partial_checksum = buffer.header().flags & VirtioHeader::needs_checksum;
       packet.gso = buffer.header().gso_type != VirtioHeader::gso_none;
-      if (std::to_integer<unsigned>(packet.data[0]) >> 4 != 4) continue;
+      const unsigned version = std::to_integer<unsigned>(packet.data[0]) >> 4;
+      if (version != 4 && (version != 6 || packet.size < 40)) continue;
       ++count;
       octets += packet.size;
     }
@@ -562,6 +665,7 @@ class TunPlane::Impl {
 
   /// By its source: the rules let a LAN or router address in from nowhere else.
   Side side_of(const std::byte* packet) const {
+    if (std::to_integer<unsigned>(packet[0]) >> 4 == 6) return side_of_ipv6(packet);
     std::uint32_t source = 0;
     for (std::size_t i = 12; i < 16; ++i) source = source << 8 | std::to_integer<std::uint32_t>(packet[i]);
     for (const std::uint32_t address : own_addresses_)
@@ -569,6 +673,18 @@ class TunPlane::Impl {
     for (const Net& net : lan_nets_)
       if (net.contains(source)) return Side::lan;
     return Side::wan;
+  }
+
+  /// Nothing of the router's own comes here: what wears its addresses is forged, and the engine drops that of
+  /// either side.
+  Side side_of_ipv6(const std::byte* packet) const {
+    Address::Bytes bytes;
+    std::copy_n(packet + 8, bytes.size(), bytes.begin());
+    const Address source{bytes};
+    return std::any_of(lan_nets6_.begin(), lan_nets6_.end(),
+                       [&](const Net6& net) { return net.contains(source); })
+               ? Side::lan
+               : Side::wan;
   }
 
   void send_made() {
@@ -588,9 +704,10 @@ class TunPlane::Impl {
   SysctlKeeper sysctls_;
   KernelOwnPorts own_ports_;
 
-  mutable std::mutex mutex_;  // the engine, lan_nets_, own_addresses_
+  mutable std::mutex mutex_;  // the engine, lan_nets_, lan_nets6_, own_addresses_
   Engine engine_;
   std::vector<Net> lan_nets_;
+  std::vector<Net6> lan_nets6_;
   std::vector<std::uint32_t> own_addresses_;
 
   // the control thread's
@@ -599,8 +716,12 @@ class TunPlane::Impl {
   PlanePolicy policy_;
   PortRange router_ports_{};
   std::vector<Net> by_wan_;
+  std::vector<Net6> by_wan6_;
   std::set<std::uint32_t> devices_untranslated_;
   std::optional<Steering> steering_;  // what stands
+  std::optional<Steering6> steering6_;
+  bool system_has_ipv6_ = false;
+  std::string ipv6_obstacle_;
   std::uint32_t mtu_ = 0;
   // leased ports of the router's range, with the time from which an ended one is the router's again
   std::map<std::pair<Transport, std::uint16_t>, std::optional<TimePoint>> leased_;
@@ -668,12 +789,17 @@ Result<void> TunPlane::detach(const TunOptions& options, std::string& why) {
     return make_error_code(PlaneErrc::system_failure);
   }
   SysctlKeeper sysctls{options.undo_file};
-  const auto is_forwarding = [](const std::string& key) { return key.ends_with("/forwarding"); };
+  const auto is_forwarding = [](const std::string& key) { return key.ends_with("forwarding"); };
   sysctls.put_back(is_forwarding);  // where it was off, nothing leaks while the rules go
-  if (const auto removed = remove_all(*rtnl); !removed) {
+  if (const auto removed = remove_all<Net>(*rtnl); !removed) {
     why = "cannot remove the routing rules: " + describe(removed.error());
     return make_error_code(PlaneErrc::system_failure);
   }
+  if (read_sysctl(conf6("all", "disable_ipv6")))
+    if (const auto removed = remove_all<Net6>(*rtnl); !removed) {
+      why = "cannot remove the routing rules of IPv6: " + describe(removed.error());
+      return make_error_code(PlaneErrc::system_failure);
+    }
   sysctls.put_back([&](const std::string& key) { return !is_forwarding(key); });
   sysctls.forget();
   return {};

@@ -105,7 +105,7 @@ TEST_F(SecurityTest, MalformedPacketsAreCountedByReason) {  // NSEC-07, NPKT-08,
     if (sum) set_ip_checksum(packet);
     return from_lan(packet);
   };
-  EXPECT_EQ(broken(0, 0x65, false), "dropped: bad_version");
+  EXPECT_EQ(broken(0, 0x55, false), "dropped: bad_version");
   EXPECT_EQ(broken(0, 0x44, false), "dropped: bad_header_length");
   EXPECT_EQ(broken(3, 200), "dropped: bad_total_length");
   EXPECT_EQ(broken(3, 12), "dropped: bad_total_length");

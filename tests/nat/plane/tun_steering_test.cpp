@@ -141,5 +141,51 @@ TEST_F(UndoFile, OfAnotherNamespaceOfThisBootCountsAsNone) {
   EXPECT_FALSE(std::filesystem::exists(file()));
 }
 
+SteeringInput6 gateway6() {
+  SteeringInput6 input;
+  input.device = "sp0";
+  input.device_index = 9;
+  input.network = gateway().network;
+  input.network.lan[0].addresses = {*Address::parse("2001:db8:1::1"), *Address::parse("fe80::1")};
+  input.network.lan[0].prefixes.push_back(*Prefix::parse("2001:db8:1::/64"));
+  input.network.untranslated = {*Prefix::parse("2001:db8:8::/64"), *Prefix::parse("10.8.0.0/24")};
+  return input;
+}
+
+TEST(Steering6, IsSortedAndHoldsNothingOfIpv4) {
+  const Steering6 steering = steer(gateway6());
+  EXPECT_TRUE(std::is_sorted(steering.rules.begin(), steering.rules.end()));
+  EXPECT_EQ(std::adjacent_find(steering.rules.begin(), steering.rules.end()), steering.rules.end());
+  EXPECT_TRUE(std::is_sorted(steering.routes.begin(), steering.routes.end()));
+  for (const Rule6& rule : steering.rules) {
+    EXPECT_FALSE(rule.from.address.is_v4());
+    EXPECT_FALSE(rule.to.address.is_v4());
+  }
+}
+
+TEST(Steering6, WhateverEntersByLanOrWanEndsInABlackhole) {
+  const Steering6 steering = steer(gateway6());
+  for (const char* interface : {"lan0", "wan0"}) {
+    const auto last = std::find_if(steering.rules.rbegin(), steering.rules.rend(),
+                                   [&](const Rule6& rule) { return rule.iif == interface; });
+    ASSERT_NE(last, steering.rules.rend());
+    EXPECT_EQ(last->action, RuleAction::blackhole) << interface;
+    EXPECT_EQ(last->from, Net6{});
+    EXPECT_EQ(last->to, Net6{});
+  }
+}
+
+TEST(Steering6, WithoutTheDeviceOnlyBlackholesStand) {
+  auto input = gateway6();
+  input.device_index = 0;
+  for (const Route6& route : steer(input).routes) EXPECT_NE(route.kind, RouteKind::unicast);
+}
+
+TEST(Net6, ClearsHostBits) {
+  EXPECT_EQ(Net6::of(*Prefix::parse("2001:db8:1:2fff::9/51")).address, *Address::parse("2001:db8:1:2000::"));
+  EXPECT_EQ(Net6::of({*Address::parse("2001:db8::9"), 128}).address, *Address::parse("2001:db8::9"));
+  EXPECT_EQ(Net6::of({*Address::parse("2001:db8::9"), 0}), Net6{});
+}
+
 }  // namespace
 }  // namespace sallyport::nat::tun
