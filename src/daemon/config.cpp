@@ -76,6 +76,7 @@ nat::PlanePolicy Config::plane_policy() const {
   result.fragments_per_source = limits.fragments_per_source;
   result.fragments_total = limits.fragments_total;
   result.mss_clamp = engine.mss_clamp;
+  result.ipv6 = engine.ipv6;
   return result;
 }
 

@@ -64,6 +64,13 @@ void fill_random(Value& value) {
   if (::getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) std::abort();
 }
 
+/// For those who speak IPv4 alone.
+nat::PlaneInterface without_ipv6(nat::PlaneInterface interface) {
+  std::erase_if(interface.addresses, [](const Address& address) { return !address.is_v4(); });
+  std::erase_if(interface.prefixes, [](const Prefix& prefix) { return !prefix.address.is_v4(); });
+  return interface;
+}
+
 class Daemon {
  public:
   Daemon(const Config& config, const Flags& flags) : config_{config}, flags_{flags} {}
@@ -236,6 +243,7 @@ int Daemon::run() {
   watch_signals();
   if (!start()) return 1;
   tell_changed_warnings();
+  if (const auto ipv6 = plane_->status().ipv6; !ipv6.empty()) log::info(ipv6);
   // What changed while we started: its notices wait, and this is sooner.
   network_->refresh();
   after_work();
@@ -317,6 +325,7 @@ void Daemon::reload() {
   after_work();
   tell_changed_warnings();
   log::info("the configuration was reloaded");
+  if (const auto ipv6 = plane_->status().ipv6; !ipv6.empty()) log::info(ipv6);
   notify_service_manager("READY=1");
 }
 
@@ -342,7 +351,8 @@ bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
   std::vector<nat::PlaneInterface> interfaces;
   std::vector<nat::PlaneInterface> upnp_interfaces;
   std::vector<Port5351::Spoken> spoken;
-  for (const auto& interface : view.lan) {
+  for (const auto& each : view.lan) {
+    const auto interface = without_ipv6(each);
     if (config_.speaks(Protocol::upnp, interface.name)) upnp_interfaces.push_back(interface);
     const bool pcp = config_.speaks(Protocol::pcp, interface.name);
     const bool natpmp = config_.speaks(Protocol::natpmp, interface.name);
@@ -446,7 +456,7 @@ std::vector<std::string> Daemon::own_warnings() const {
       warnings.push_back("the " + name + " does not exist; it is taken up when it comes");
     else if (!interface.up)
       warnings.push_back("the " + name + " is down or has no link");
-    else if (interface.addresses.empty())
+    else if (without_ipv6(interface).addresses.empty())
       warnings.push_back("the " + name + " has no IPv4 address");
   };
   for (const auto& interface : view_.lan) describe(interface, "LAN");

@@ -43,6 +43,12 @@ Result<Socket> open_socket(unsigned groups) {
 
 Address v4_of(const nlattr* attribute) { return Address::v4(ntohl(mnl_attr_get_u32(attribute))); }
 
+Address v6_of(const nlattr* attribute) {
+  Address::Bytes bytes{};
+  std::memcpy(bytes.data(), mnl_attr_get_payload(attribute), bytes.size());
+  return Address{bytes};
+}
+
 /// libmnl's own macro does not compile as C++.
 template <class Take>
 void each_attribute(const nlmsghdr* message, std::size_t offset, Take&& take) {
@@ -106,9 +112,7 @@ void take_ipv6(const nlmsghdr* message, NetworkState& state) {
   each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
     const auto type = mnl_attr_get_type(attribute);
     if (type == IFA_ADDRESS && holds(attribute, 16)) {
-      Address::Bytes bytes{};
-      std::memcpy(bytes.data(), mnl_attr_get_payload(attribute), bytes.size());
-      entry.address.address = Address{bytes};
+      entry.address.address = v6_of(attribute);
     } else if (type == IFA_FLAGS && holds(attribute, 4)) {
       flags = mnl_attr_get_u32(attribute);
     }
@@ -117,12 +121,23 @@ void take_ipv6(const nlmsghdr* message, NetworkState& state) {
   state.ipv6.push_back(entry);
 }
 
+/// Routes that every IPv6 host has and that tell nothing: of link-local addresses, and of itself.
+bool says_nothing(const Prefix& destination) {
+  const auto first = std::to_integer<unsigned>(destination.address.bytes()[0]);
+  const auto second = std::to_integer<unsigned>(destination.address.bytes()[1]);
+  return (first == 0xfe && second >> 6 == 2) || first == 0xff || (destination.length == 128 && first == 0);
+}
+
 void take_route(const nlmsghdr* message, NetworkState& state) {
   const auto* info = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
-  if (info->rtm_family != AF_INET || info->rtm_type != RTN_UNICAST || info->rtm_dst_len > 32) return;
+  const bool six = info->rtm_family == AF_INET6;
+  if ((info->rtm_family != AF_INET && !six) || info->rtm_type != RTN_UNICAST ||
+      info->rtm_dst_len > (six ? 128 : 32) ||
+      (info->rtm_flags & RTM_F_CLONED) != 0)  // what a path's MTU made of a route
+    return;
   NetworkState::Route route;
   std::uint32_t table = info->rtm_table;
-  std::uint32_t destination = 0;
+  route.destination = six ? Prefix{Address{}, info->rtm_dst_len} : Prefix::v4(0, info->rtm_dst_len);
   each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
     const auto type = mnl_attr_get_type(attribute);
     if (type == RTA_MULTIPATH) {
@@ -137,13 +152,14 @@ void take_route(const nlmsghdr* message, NetworkState& state) {
     }
     if (!holds(attribute, 4)) return;
     if (type == RTA_TABLE) table = mnl_attr_get_u32(attribute);
-    if (type == RTA_DST) destination = ntohl(mnl_attr_get_u32(attribute));
+    if (type == RTA_DST && !six) route.destination.address = v4_of(attribute);
+    if (type == RTA_DST && six && holds(attribute, 16)) route.destination.address = v6_of(attribute);
     if (type == RTA_OIF) route.interfaces.push_back(mnl_attr_get_u32(attribute));
     if (type == RTA_PRIORITY) route.metric = mnl_attr_get_u32(attribute);
   });
   if (table != RT_TABLE_MAIN || route.interfaces.empty()) return;
-  route.destination = Prefix::v4(destination, info->rtm_dst_len);
-  state.routes.push_back(std::move(route));
+  if (six && says_nothing(route.destination)) return;
+  (six ? state.routes6 : state.routes).push_back(std::move(route));
 }
 
 /// Asks for everything of one kind and hands each message to `take`. EINTR stands for a table that changed
@@ -206,6 +222,15 @@ Result<NetworkState> read_state(mnl_socket* socket) {
     if (!error)
       error =
           dump(socket, RTM_GETROUTE, AF_INET, [&](const nlmsghdr* message) { take_route(message, state); });
+    if (!error)
+      if (const auto six = dump(socket, RTM_GETROUTE, AF_INET6,
+                                [&](const nlmsghdr* message) {
+                                  const auto* info =
+                                      static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
+                                  if (info->rtm_family == AF_INET6) take_route(message, state);
+                                });
+          six == boost::system::errc::interrupted)
+        error = six;
     if (!error) return state;
     // a table that keeps changing is read again at its next notice
     if (error != boost::system::errc::interrupted || attempt == 5) return error;
@@ -286,14 +311,16 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
 
   void read_neighbours() {
     if (macs_.size() > max_neighbours) macs_.clear();
-    dump(queries_.get(), RTM_GETNEIGH, AF_INET, [&](const nlmsghdr* message) {
+    const auto take = [&](const nlmsghdr* message) {
       const auto* info = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
-      if (info->ndm_family != AF_INET) return;
+      const bool six = info->ndm_family == AF_INET6;
+      if (info->ndm_family != AF_INET && !six) return;
       std::optional<Address> address;
       std::string mac;
       each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
         const auto type = mnl_attr_get_type(attribute);
-        if (type == NDA_DST && holds(attribute, 4)) address = v4_of(attribute);
+        if (type == NDA_DST && holds(attribute, six ? 16 : 4))
+          address = six ? v6_of(attribute) : v4_of(attribute);
         if (type == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == 6) {
           const auto* octets = static_cast<const unsigned char*>(mnl_attr_get_payload(attribute));
           std::array<char, 18> text{};
@@ -303,7 +330,8 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
         }
       });
       if (address && !mac.empty()) macs_[*address] = std::move(mac);
-    });
+    };
+    for (const unsigned char family : {AF_INET, AF_INET6}) dump(queries_.get(), RTM_GETNEIGH, family, take);
   }
 
   Socket notices_;
@@ -322,7 +350,8 @@ NetworkWatcher::~NetworkWatcher() = default;
 
 Result<std::unique_ptr<NetworkWatcher>> NetworkWatcher::open(asio::io_context& io) {
   // Notices first: what changes between them and the reading is noticed.
-  auto notices = open_socket(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR);
+  auto notices = open_socket(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR |
+                             RTMGRP_IPV6_ROUTE);
   if (!notices) return notices.error();
   auto queries = open_socket(0);
   if (!queries) return queries.error();

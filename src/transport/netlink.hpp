@@ -15,7 +15,7 @@ class io_context;
 
 namespace sallyport::transport {
 
-/// Follows links, IPv4 addresses and main-table routes of the network namespace of the thread that makes it.
+/// Follows links, addresses and main-table routes of the network namespace of the thread that makes it.
 /// The kernel's notices only say that something changed; what it is is then read whole, so no lost notice can
 /// mislead. Control thread only.
 class NetworkWatcher {

@@ -11,6 +11,12 @@ bool covers(const Prefix& outer, const Prefix& inner) noexcept {
   return outer.length <= inner.length && outer.contains(inner.address);
 }
 
+/// fe80::/10: the same on every link, so it names no network (RFC 4291 2.5.6).
+bool is_link_local(const Address& address) noexcept {
+  static constexpr Prefix link_local{Address{Address::Bytes{std::byte{0xfe}, std::byte{0x80}}}, 10};
+  return link_local.contains(address);
+}
+
 bool overlap(const Prefix& a, const Prefix& b) noexcept { return covers(a, b) || covers(b, a); }
 
 void add_once(std::vector<Prefix>& prefixes, const Prefix& prefix) {
@@ -27,10 +33,12 @@ nat::PlaneInterface describe(const NetworkState& state, const std::string& name)
   interface.up = link->up;
   for (const auto& address : state.addresses)
     if (address.interface == link->index) interface.addresses.push_back(address.address);
+  for (const auto& address : state.ipv6)
+    if (address.interface == link->index) interface.addresses.push_back(address.address.address);
   return interface;
 }
 
-bool is_default(const Prefix& prefix) noexcept { return prefix.v4_bits() == 0; }
+bool is_default(const Prefix& prefix) noexcept { return prefix.length == (prefix.address.is_v4() ? 96 : 0); }
 
 bool leaves_by(const NetworkState::Route& route, const std::vector<nat::PlaneInterface>& interfaces) {
   return std::ranges::any_of(interfaces, [&](const nat::PlaneInterface& interface) {
@@ -45,10 +53,19 @@ std::vector<Prefix> prefixes_behind(const NetworkState& state, const nat::PlaneI
   for (const auto& address : state.addresses)
     if (address.interface == interface.index)
       add_once(prefixes, canonical({address.subnet, static_cast<std::uint8_t>(96 + address.bits)}));
-  for (const auto& route : state.routes)
-    if (!is_default(route.destination) &&
-        std::ranges::find(route.interfaces, interface.index) != route.interfaces.end())
-      add_once(prefixes, canonical(route.destination));
+  const auto add_routes = [&](const std::vector<NetworkState::Route>& routes) {
+    for (const auto& route : routes)
+      if (!is_default(route.destination) &&
+          std::ranges::find(route.interfaces, interface.index) != route.interfaces.end())
+        add_once(prefixes, canonical(route.destination));
+  };
+  add_routes(state.routes);
+  // Of an IPv6 address that came alone (/128) nobody but the gateway itself is behind.
+  for (const auto& address : state.ipv6)
+    if (address.interface == interface.index && address.address.length < 128 &&
+        !is_link_local(address.address.address))
+      add_once(prefixes, canonical(address.address));
+  add_routes(state.routes6);
   return prefixes;
 }
 
@@ -84,12 +101,30 @@ void add_untranslated(std::vector<Prefix>& result, const NetworkState::Route& ro
   for (const auto& piece : pieces) add_once(result, piece);
 }
 
+/// Adds to `view.untranslated` the routes of one family that are not ours.
+void leave_out(const std::vector<NetworkState::Route>& routes, nat::NetworkView& view) {
+  std::vector<const NetworkState::Route*> wan_routes;
+  for (const auto& route : routes)
+    if (leaves_by(route, view.wan)) wan_routes.push_back(&route);
+  // While the WAN has no default route, an interface that has one stands where it should: what leaves there
+  // is for the world, and so is not let out as it is (POL-NET-01).
+  std::vector<nat::PlaneInterface> in_its_place;
+  if (std::ranges::none_of(wan_routes, [](const auto* route) { return is_default(route->destination); }))
+    for (const auto& route : routes)
+      if (is_default(route.destination))
+        for (const std::uint32_t index : route.interfaces) in_its_place.emplace_back().index = index;
+  for (const auto& route : routes)
+    if (!is_default(route.destination) && !leaves_by(route, view.wan) && !leaves_by(route, view.lan) &&
+        !leaves_by(route, in_its_place))
+      add_untranslated(view.untranslated, route, wan_routes);
+}
+
 }  // namespace
 
 Prefix canonical(const Prefix& prefix) noexcept {
-  const unsigned bits = prefix.v4_bits();
-  const std::uint32_t mask = bits == 0 ? 0 : 0xffffffffU << (32 - bits);
-  return Prefix::v4(prefix.address.v4_number() & mask, static_cast<std::uint8_t>(bits));
+  Address::Bytes bytes = prefix.address.bytes();
+  for (std::size_t bit = prefix.length; bit < 128; ++bit) bytes[bit / 8] &= ~(std::byte{0x80} >> (bit % 8));
+  return {Address{bytes}, prefix.length};
 }
 
 std::vector<Prefix> subtract(const Prefix& whole, const Prefix& hole) {
@@ -97,9 +132,10 @@ std::vector<Prefix> subtract(const Prefix& whole, const Prefix& hole) {
   if (!covers(whole, hole)) return {whole};
   std::vector<Prefix> parts;
   // Each step halves the prefix: the half without the hole stays, the other is halved again.
-  for (unsigned bits = whole.v4_bits() + 1U; bits <= hole.v4_bits(); ++bits) {
-    const std::uint32_t bit = 1U << (32 - bits);
-    parts.push_back(canonical(Prefix::v4(hole.address.v4_number() ^ bit, static_cast<std::uint8_t>(bits))));
+  for (unsigned bits = whole.length + 1U; bits <= hole.length; ++bits) {
+    Address::Bytes bytes = hole.address.bytes();
+    bytes[(bits - 1) / 8] ^= std::byte{0x80} >> ((bits - 1) % 8);
+    parts.push_back(canonical({Address{bytes}, static_cast<std::uint8_t>(bits)}));
   }
   return parts;
 }
@@ -133,11 +169,16 @@ nat::NetworkView build_view(const NetworkState& state, const NetworkWishes& wish
     interface.prefixes = prefixes_behind(state, interface);
     view.lan.push_back(std::move(interface));
   }
-  if (!wishes.lan_prefixes.empty()) {
+  const auto of_family = [](bool v4) {
+    return [v4](const Prefix& prefix) { return prefix.address.is_v4() == v4; };
+  };
+  for (const bool v4 : {true, false}) {
+    if (std::ranges::none_of(wishes.lan_prefixes, of_family(v4))) continue;
     // A listed prefix stands behind the interfaces that reach into it; where none does (an address is still
     // to come), behind all.
     std::vector<std::vector<Prefix>> listed(view.lan.size());
     for (const auto& prefix : wishes.lan_prefixes) {
+      if (prefix.address.is_v4() != v4) continue;
       bool placed = false;
       for (std::size_t i = 0; i < view.lan.size(); ++i) {
         if (std::ranges::none_of(view.lan[i].prefixes,
@@ -148,27 +189,18 @@ nat::NetworkView build_view(const NetworkState& state, const NetworkWishes& wish
       }
       for (std::size_t i = 0; !placed && i < view.lan.size(); ++i) add_once(listed[i], canonical(prefix));
     }
-    for (std::size_t i = 0; i < view.lan.size(); ++i) view.lan[i].prefixes = std::move(listed[i]);
+    for (std::size_t i = 0; i < view.lan.size(); ++i) {
+      std::erase_if(view.lan[i].prefixes, of_family(v4));
+      view.lan[i].prefixes.insert(v4 ? view.lan[i].prefixes.begin() : view.lan[i].prefixes.end(),
+                                  listed[i].begin(), listed[i].end());
+    }
   }
   for (const auto& name : wishes.wan) view.wan.push_back(describe(state, name));
 
   view.external =
       wishes.external_addresses.empty() ? external_addresses(state, view.wan) : wishes.external_addresses;
 
-  std::vector<const NetworkState::Route*> wan_routes;
-  for (const auto& route : state.routes)
-    if (leaves_by(route, view.wan)) wan_routes.push_back(&route);
-  // While the WAN has no default route, an interface that has one stands where it should: what leaves there
-  // is for the world, and so is not let out as it is (POL-NET-01).
-  std::vector<nat::PlaneInterface> in_its_place;
-  if (std::ranges::none_of(wan_routes, [](const auto* route) { return is_default(route->destination); }))
-    for (const auto& route : state.routes)
-      if (is_default(route.destination))
-        for (const std::uint32_t index : route.interfaces) in_its_place.emplace_back().index = index;
-  for (const auto& route : state.routes)
-    if (!is_default(route.destination) && !leaves_by(route, view.wan) && !leaves_by(route, view.lan) &&
-        !leaves_by(route, in_its_place))
-      add_untranslated(view.untranslated, route, wan_routes);
+  for (const auto* routes : {&state.routes, &state.routes6}) leave_out(*routes, view);
   for (const auto& prefix : wishes.no_translate) add_once(view.untranslated, canonical(prefix));
   return view;
 }

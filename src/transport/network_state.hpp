@@ -35,7 +35,8 @@ struct NetworkState {
   };
   std::vector<Link> links;
   std::vector<LinkAddress> addresses;
-  std::vector<Route> routes;
+  std::vector<Route> routes;   ///< IPv4
+  std::vector<Route> routes6;  ///< IPv6, without those of fe80::/10 and ::1
   struct Ipv6Address {
     std::uint32_t interface = 0;
     Prefix address;  ///< with the length of the on-link prefix
@@ -50,7 +51,8 @@ struct NetworkWishes {
   std::vector<std::string> lan;
   std::vector<std::string> wan;
   std::vector<Prefix>
-      lan_prefixes;  ///< empty: the LAN interfaces' subnets and the routes that lead out of them
+      lan_prefixes;  ///< of each family, where none is listed: the LAN interfaces' subnets and the routes that lead
+                     ///< out of them
   std::vector<Address> external_addresses;  ///< pinned; empty: the WAN's own
   std::vector<Prefix> no_translate;
   friend bool operator==(const NetworkWishes&, const NetworkWishes&) = default;
@@ -71,10 +73,10 @@ std::vector<Prefix> conflicting_networks(const NetworkState& state, const nat::N
 /// Every IPv4 address of this machine.
 std::vector<Address> own_addresses(const NetworkState& state);
 
-/// `whole` without `hole`, as disjoint prefixes; `whole` itself when they do not overlap. IPv4.
+/// `whole` without `hole`, as disjoint prefixes; `whole` itself when they do not overlap.
 std::vector<Prefix> subtract(const Prefix& whole, const Prefix& hole);
 
-/// The prefix with its host bits cleared. IPv4.
+/// The prefix with its host bits cleared.
 Prefix canonical(const Prefix& prefix) noexcept;
 
 }  // namespace sallyport::transport

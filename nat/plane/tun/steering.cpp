@@ -248,9 +248,11 @@ constexpr std::uint32_t out_of_sp0_rest = 202;
 constexpr std::uint32_t from_router = 203;
 constexpr std::uint32_t wan_spoof6 = 210;
 constexpr std::uint32_t wan_untranslated6 = 212;
-constexpr std::uint32_t wan_elsewhere6 = 213;
+constexpr std::uint32_t wan_spoof_elsewhere6 = 213;
 constexpr std::uint32_t wan_inbound6 = 214;
-constexpr std::uint32_t wan_nowhere6 = 215;
+constexpr std::uint32_t wan_elsewhere6 = 215;
+constexpr std::uint32_t wan_rest6 = 216;
+constexpr std::uint32_t wan_nowhere6 = 217;
 constexpr std::uint32_t lan_valid6 = 220;
 constexpr std::uint32_t lan_spoof6 = 221;
 constexpr std::uint32_t lan_no_translate6 = 222;
@@ -309,12 +311,15 @@ Steering6 steer(const SteeringInput6& input) {
       if (std::find(input.untranslated_by_wan.begin(), input.untranslated_by_wan.end(), to) !=
           input.untranslated_by_wan.end())
         continue;
+      // The engine lets in what comes from there; by the WAN it does not.
+      add(wan_spoof_elsewhere6, wan.name, blackhole).from = to;
       auto& rule = add(wan_elsewhere6, wan.name, lookup, table_main);
       rule.to = to;
       rule.no_default_route = true;
     }
+    for (const Net6& net : lan_nets) add(wan_inbound6, wan.name, lookup, table_inbound).to = net;
     // Everything, not what goes to the LAN as we know it: a prefix that came this very moment is judged too.
-    add(wan_inbound6, wan.name, lookup, table_inbound);
+    add(wan_rest6, wan.name, lookup, table_inbound);
     add(wan_nowhere6, wan.name, blackhole);
   }
   const bool default_untranslated = !untranslated.empty() && untranslated.front().length == 0;

@@ -323,7 +323,7 @@ TEST_F(TunIpv6Test, SpoofedSourcesGoNowhere) {  // N6092-REC-5, REC-6
   lan->send(udp6("2001:db8:77::1", 1, vpn_host, 53));
   lan->send(udp6("2001:db8:77::1", 1, guest_host, 53));
   lan_sentinel();
-  for (const char* source : {"2001:db8:1::11", gateway, wan_address, guest_host, "fd00::1", "::1"})
+  for (const char* source : {"2001:db8:1::11", gateway, wan_address, guest_host, vpn_host, "fd00::1", "::1"})
     wan->send(udp6(source, 1, host, 3074));
   for (const auto& told : wan_sentinel()) ADD_FAILURE() << "leaked: " << told;
   EXPECT_TRUE(lan->drain().empty());
@@ -356,6 +356,25 @@ TEST_F(TunIpv6Test, WhatIsNotBetweenLanAndWanStaysOutside) {
   EXPECT_TRUE(vpn->await("udp [2001:db8:f::7]:1 > [2001:db8:8::2]:2 hops=63"))
       << "the VPN is not ours to guard";
   EXPECT_EQ(plane->status().flows, 0U);
+}
+
+TEST_F(TunIpv6Test, ALanInsideTheNetworkOfAVpnIsGuardedAllTheSame) {
+  std::string why;
+  auto started = TunPlane::start(options(), clock, why);
+  ASSERT_TRUE(started) << why;
+  plane = std::move(*started);
+  run("ip -6 route add 2001:db8::/34 dev vpn0");
+  auto view = network();
+  view.untranslated = {*Prefix::parse("2001:db8::/34")};
+  ASSERT_TRUE(plane->set_network(view, clock.now()));
+  wan->send(udp6("2001:dba::1", 1, host, 2));
+  wan->send(udp6("2001:db8:77::1", 1, host, 2));
+  wan->send(echo6("2001:dba::1", wan_address, 9));
+  EXPECT_TRUE(wan->await("icmp 129/0 2001:db8:3::2 > 2001:dba::1 hops=64"));
+  std::this_thread::sleep_for(50ms);
+  EXPECT_TRUE(lan->drain().empty());
+  lan->send(udp6(host, 1, "2001:dba::1", 2));
+  EXPECT_TRUE(wan->await("udp [2001:db8:1::10]:1 > [2001:dba::1]:2 hops=63"));
 }
 
 TEST_F(TunIpv6Test, NeighboursAndTheRoutersOwnConnectionsAreLeftAlone) {

@@ -103,6 +103,7 @@ const Row rows[] = {
      "\"10.8.0.0/16\""},
     {"[engine]\nmss_clamp = 100\n",
      "a.toml:2:13: engine.mss_clamp: found 100, expected \"auto\", \"off\" or an integer from 536 to 65495"},
+    {"[engine]\nipv6 = \"off\"\n", "a.toml:2:8: engine.ipv6: found \"off\", expected true or false"},
     {"[engine]\nredirect = 1\n", "a.toml:2:12: engine.redirect: found 1, expected true or false"},
     {"[engine]\ntcp_established = 0\n",
      "a.toml:2:19: engine.tcp_established: found 0, expected an integer from 1 to 31536000"},
@@ -305,6 +306,7 @@ tcp_established = 8000
 tcp_transitory = 1
 tcp_half_open = 9
 random_ports = true
+ipv6 = false
 udp_idle = 2
 icmp_query = 3
 [policy]
@@ -358,6 +360,7 @@ on_error = "memory"
   EXPECT_EQ(plane.tcp_transitory.count(), 1);
   EXPECT_EQ(plane.tcp_half_open.count(), 9);
   EXPECT_TRUE(plane.random_ports);
+  EXPECT_FALSE(plane.ipv6);
   EXPECT_EQ(plane.udp_idle.count(), 2);
   EXPECT_EQ(plane.icmp_query.count(), 3);
   EXPECT_EQ(plane.reuse_delay.count(), 9);
@@ -402,7 +405,7 @@ on_error = "memory"
   ASSERT_EQ(leases.rules.size(), 1u);
   EXPECT_EQ(leases.rules[0].device, *Prefix::parse("10.0.0.5"));
   EXPECT_TRUE(leases.rules[0].allow);
-  EXPECT_EQ(leases.rules[0].where, "a.toml:27");
+  EXPECT_EQ(leases.rules[0].where, "a.toml:28");
 }
 
 TEST(Config, LaterFilesOverrideKeysAndAddTables) {

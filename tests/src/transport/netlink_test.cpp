@@ -1,5 +1,9 @@
 #include "src/transport/netlink.hpp"
 
+#include <unistd.h>
+
+#include <algorithm>
+
 #include <boost/asio/io_context.hpp>
 
 #include "tests/src/transport/namespaces.hpp"
@@ -70,6 +74,35 @@ TEST_F(NetworkWatcherTest, ReadsTheMainTableOnlyAndTakesMultipathRoutesWhole) {
     return view().untranslated ==
            std::vector{*Prefix::parse("10.3.0.0/16"), *Prefix::parse("198.51.100.0/24")};
   }));
+}
+
+TEST_F(NetworkWatcherTest, FollowsIpv6AddressesAndRoutes) {
+  if (access("/proc/sys/net/ipv6/conf/all/disable_ipv6", F_OK) != 0) GTEST_SKIP() << "needs IPv6";
+  gateway.ip("link add br0 type bridge");
+  gateway.ip("link set br0 up");
+  gateway.ip("addr add 2001:db8:1::1/64 dev br0 nodad");
+  gateway.ip("-6 route add 2001:db8:1:100::/56 dev br0");
+  gateway.ip("addr add 2001:db8:2::2/64 dev wan0 nodad");
+  gateway.ip("-6 route add default via 2001:db8:2::1");
+  gateway.ip("-6 route add fd00:5::/64 dev cable0");
+  gateway.ip("-6 route add fd00:6::/64 dev cable0 table 100");
+  EXPECT_TRUE(until([&] {
+    const auto now = view();
+    return now.lan[0].prefixes ==
+               std::vector{*Prefix::parse("2001:db8:1::/64"), *Prefix::parse("2001:db8:1:100::/56")} &&
+           now.untranslated == std::vector{*Prefix::parse("fd00:5::/64")};
+  }));
+  const auto wan = view().wan[0].addresses;
+  EXPECT_NE(std::find(wan.begin(), wan.end(), *Address::parse("2001:db8:2::2")), wan.end());
+  gateway.ip("addr del 2001:db8:1::1/64 dev br0");
+  gateway.ip("addr add 2001:db8:3::1/64 dev br0 nodad");
+  EXPECT_TRUE(until([&] {
+    const auto prefixes = view().lan[0].prefixes;
+    return std::find(prefixes.begin(), prefixes.end(), *Prefix::parse("2001:db8:3::/64")) != prefixes.end() &&
+           std::find(prefixes.begin(), prefixes.end(), *Prefix::parse("2001:db8:1::/64")) == prefixes.end();
+  }));
+  gateway.ip("-6 neigh add 2001:db8:3::9 lladdr 02:00:00:00:00:09 dev br0 nud permanent");
+  EXPECT_EQ(watcher->mac_of(*Address::parse("2001:db8:3::9")), "02:00:00:00:00:09");
 }
 
 TEST_F(NetworkWatcherTest, AStormOfNoticesIsReadOnceOrSo) {

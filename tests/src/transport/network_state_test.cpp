@@ -163,7 +163,8 @@ TEST_F(NetworkView, ANetworkOnBothSidesIsFound) {  // N4787-12
   EXPECT_THAT(conflicting_networks(state, view()), IsEmpty());
   add_address(4, "192.168.1.77", 24);
   add_route("192.168.2.128/25", 4);
-  EXPECT_THAT(conflicting_networks(state, view()), ElementsAre(net("192.168.1.0/24"), net("192.168.2.128/25")));
+  EXPECT_THAT(conflicting_networks(state, view()),
+              ElementsAre(net("192.168.1.0/24"), net("192.168.2.128/25")));
 }
 
 TEST(PrefixArithmetic, SubtractsAHole) {
@@ -178,6 +179,74 @@ TEST(PrefixArithmetic, ClearsHostBits) {
   EXPECT_EQ(canonical(net("10.1.2.3/8")), net("10.0.0.0/8"));
   EXPECT_EQ(canonical(net("10.1.2.3/0")), net("0.0.0.0/0"));
   EXPECT_EQ(canonical(net("10.1.2.3/32")), net("10.1.2.3/32"));
+}
+
+/// The same router with IPv6: a delegated prefix on br0, router advertisements on eth0.
+class NetworkView6 : public NetworkView {
+ protected:
+  NetworkView6() {
+    state.ipv6 = {{2, net("2001:db8:1::1/64")}, {2, net("fe80::1/64")},         {3, net("fd00:2::1/64")},
+                  {4, net("2001:db8:2::2/64")}, {4, net("2001:db8:2::77/128")}, {4, net("fe80::4/64")},
+                  {5, net("fd00:5::1/64")}};
+    add_route6("::/0", 4, 1024);
+    add_route6("2001:db8:1::/64", 2);
+    add_route6("fd00:2::/64", 3);
+    add_route6("2001:db8:2::/64", 4);
+    add_route6("fd00:5::/64", 5);
+  }
+  void add_route6(const char* destination, std::uint32_t interface, std::uint32_t metric = 256) {
+    state.routes6.push_back({net(destination), {interface}, metric});
+  }
+};
+
+TEST_F(NetworkView6, BothFamiliesAreThere) {
+  const auto now = view();
+  EXPECT_THAT(now.lan[0].addresses, ElementsAre(ip("192.168.1.1"), ip("2001:db8:1::1"), ip("fe80::1")));
+  EXPECT_THAT(now.lan[0].prefixes, ElementsAre(net("192.168.1.0/24"), net("2001:db8:1::/64")));
+  EXPECT_THAT(now.lan[1].prefixes, ElementsAre(net("192.168.2.0/24"), net("fd00:2::/64")));
+  EXPECT_THAT(now.wan[0].addresses, testing::Contains(ip("2001:db8:2::2")));
+  EXPECT_THAT(now.external, ElementsAre(ip("203.0.113.7"))) << "IPv4 alone is translated";
+  EXPECT_THAT(now.untranslated, ElementsAre(net("fd00:5::/64")));
+}
+
+TEST_F(NetworkView6, RoutedPrefixesBehindTheLanAreItsOwn) {
+  add_route6("2001:db8:1:100::/56", 2);
+  add_route6("::/0", 2, 2000);
+  EXPECT_THAT(view().lan[0].prefixes,
+              ElementsAre(net("192.168.1.0/24"), net("2001:db8:1::/64"), net("2001:db8:1:100::/56")));
+}
+
+TEST_F(NetworkView6, AnAddressWithoutASubnetNamesNoNetwork) {
+  state.ipv6.push_back({2, net("2001:db8:9::9/128")});
+  EXPECT_THAT(view().lan[0].prefixes, ElementsAre(net("192.168.1.0/24"), net("2001:db8:1::/64")));
+}
+
+TEST_F(NetworkView6, ListedIpv4PrefixesLeaveIpv6AsItIs) {
+  wishes.lan_prefixes = {net("192.168.1.128/25")};
+  EXPECT_THAT(view().lan[0].prefixes, ElementsAre(net("192.168.1.128/25"), net("2001:db8:1::/64")));
+}
+
+TEST_F(NetworkView6, AVpnPrefixLosesWhatTheWanRoutes) {
+  add_route6("fd00:8::/32", 5);
+  add_route6("fd00:8:8000::/33", 4);
+  EXPECT_THAT(view().untranslated, UnorderedElementsAre(net("fd00:5::/64"), net("fd00:8::/33")));
+}
+
+TEST_F(NetworkView6, ADefaultRouteByAVpnIsNoHole) {  // POL-NET-01
+  std::erase_if(state.routes6, [](const auto& route) { return route.destination.length == 0; });
+  add_route6("::/0", 5);
+  EXPECT_THAT(view().untranslated, IsEmpty());
+}
+
+TEST_F(NetworkView6, ALongPrefixOfNinetySixBitsIsNoDefaultRoute) {
+  add_route6("2001:db8:7::/96", 5);
+  EXPECT_THAT(view().untranslated, UnorderedElementsAre(net("fd00:5::/64"), net("2001:db8:7::/96")));
+}
+
+TEST(Prefixes6, SubtractAndCanonical) {
+  EXPECT_EQ(canonical(net("2001:db8:1:2fff::9/51")), net("2001:db8:1:2000::/51"));
+  EXPECT_THAT(subtract(net("fd00::/62"), net("fd00:0:0:2::/64")),
+              UnorderedElementsAre(net("fd00::/63"), net("fd00:0:0:3::/64")));
 }
 
 }  // namespace
