@@ -90,8 +90,8 @@ struct PlaneInterface {
   std::uint32_t index = 0;  ///< 0: it does not exist now
   std::uint32_t mtu = 1500;
   bool up = false;
-  std::vector<Address> addresses;  ///< IPv4 addresses of the gateway on it
-  std::vector<Prefix> prefixes;    ///< LAN: its subnets and the routed ones behind it (IPv4)
+  std::vector<Address> addresses;  ///< of the gateway on it, both families
+  std::vector<Prefix> prefixes;    ///< LAN: its subnets and the routed ones behind it; never fe80::/10
   friend bool operator==(const PlaneInterface&, const PlaneInterface&) = default;
 };
 
@@ -99,7 +99,7 @@ struct PlaneInterface {
 struct NetworkView {
   std::vector<PlaneInterface> lan;
   std::vector<PlaneInterface> wan;
-  std::vector<Address> external;   ///< external addresses in order of preference; empty: none now
+  std::vector<Address> external;   ///< external IPv4 addresses in order of preference; empty: none now
   std::vector<Prefix> untranslated;  ///< main-table routes that leave by neither LAN nor WAN, and `no_translate`
   friend bool operator==(const NetworkView&, const NetworkView&) = default;
 };
@@ -122,6 +122,7 @@ struct PlanePolicy {
   bool random_ports = false;  ///< outbound traffic never keeps its port number (RFC 6056)
   bool icmp_to_lan = true, icmp_to_wan = true;  ///< ICMP errors of the translator itself (N5508-32)
   bool answer_ping = true;
+  bool ipv6 = true;  ///< the firewall stands before IPv6 too; false: the system forwards it as configured
   bool drop_private_wan_sources = false;
   std::uint32_t mappings_per_device = 16384;
   std::uint32_t new_mappings_per_second = 0;  ///< of one device (N6888-04)
@@ -167,6 +168,10 @@ class DataPlane {
   /// here but by renew() and set_remotes(). An implicit mapping of the very same endpoint is turned into this one
   /// and keeps its port (unless `insist` names another: port_taken). Without an external address only restored
   /// and static mappings are taken: their external address reads 0.0.0.0 and they forward once there is one.
+  ///
+  /// IPv6 is not translated: an internal IPv6 endpoint gets a pinhole, whose external endpoint is the same, with or
+  /// without an external address. `allowed`, `at_random` and `second_port` play no part; insisting on another port
+  /// is port_reserved, a second pinhole for the endpoint port_taken.
   virtual Result<Installed> install(const MappingSpec& spec, TimePoint now) = 0;
   virtual Result<void> renew(MappingId id, TimePoint deadline) = 0;
   virtual Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now) = 0;
@@ -174,15 +179,15 @@ class DataPlane {
   /// Ends every flow and implicit mapping of a device (revoke --block).
   virtual void end_flows(const Address& device, TimePoint now) = 0;
   virtual Result<Counters> counters(MappingId id) const = 0;
-  /// For a refusal: when the mapping that holds this port ends; empty where nobody holds it, max() for good.
+  /// IPv4. For a refusal: when the mapping that holds this port ends; empty where nobody holds it, max() for good.
   virtual std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const = 0;
 
   virtual Result<void> set_network(const NetworkView& network, TimePoint now) = 0;
   virtual Result<void> set_policy(const PlanePolicy& policy, TimePoint now) = 0;
   /// Frees memory of what is over; called about once a second.
   virtual std::vector<PlaneEvent> sweep(TimePoint now) = 0;
-  virtual std::vector<ImplicitView> implicit_mappings(TimePoint now) const = 0;
-  /// Whether outbound packets alone keep a mapping of this endpoint now. What drains after a lease does not count.
+  virtual std::vector<ImplicitView> implicit_mappings(TimePoint now) const = 0;  ///< IPv4
+  /// Whether outbound packets alone keep a mapping of this endpoint (IPv6: a flow) now. What drains after a lease does not count.
   virtual bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const = 0;
   virtual PlaneStatus status() const = 0;
 };

@@ -49,7 +49,9 @@ struct GrantRequest {
   Via via = Via::pcp;
   Transport transport = Transport::udp;
   Address requester;          ///< the device that asks: the source address of the request
-  InternalEndpoint internal;  ///< where inbound packets are to go; another device's only with third_party
+  /// Where inbound packets are to go; another device's only with third_party. An IPv6 endpoint gets a
+  /// pinhole: the external endpoint is the same, and no external IPv4 address is needed.
+  InternalEndpoint internal;
   bool third_party = false;   ///< the requester named another device (PCP THIRD_PARTY)
   std::optional<Nonce> nonce;
   std::optional<Port> suggested_port;
@@ -159,6 +161,8 @@ class ServiceListener {
   virtual void on_lease(const LeaseEvent&, TimePoint) {}
   /// The epoch went back to 0 (leases lost, or another external address): announce (RFC 6887 14.1, RFC 6886 3.2.1).
   virtual void on_epoch_reset(TimePoint) {}
+  /// The same for the epoch of IPv6: leases were lost.
+  virtual void on_ipv6_epoch_reset(TimePoint) {}
   /// The external address came, went or changed. Empty: there is none now.
   virtual void on_external_address(const std::optional<Address>&, TimePoint) {}
 };
@@ -189,6 +193,8 @@ class MappingService {
 
   /// Seconds since the mapping table was last lost; one counter for all protocols (PCP-8.5-05).
   virtual std::uint32_t epoch_s(TimePoint now) const = 0;
+  /// The same for IPv6 pinholes, which another external address does not touch: what PCP tells over IPv6.
+  virtual std::uint32_t ipv6_epoch_s(TimePoint now) const { return epoch_s(now); }
 
   virtual void add_listener(ServiceListener& listener) = 0;
   virtual void remove_listener(ServiceListener& listener) = 0;

@@ -20,7 +20,9 @@ unsigned error_code(MappingErrc reason, EntryAction action) noexcept {
     case MappingErrc::no_external_address:
     case MappingErrc::unsupported_transport:
     case MappingErrc::store_unavailable:
-    case MappingErrc::too_many_filters: return action_failed;
+    case MappingErrc::too_many_filters:
+    case MappingErrc::no_pinholes:
+      return action_failed;
   }
   return action_failed;
 }

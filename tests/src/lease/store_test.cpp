@@ -140,12 +140,15 @@ TEST_P(EveryStore, KeepsBlocks) {
   const lease::BlockRecord forever{1, Address::v4(0xc0a80105), Transport::tcp, 80, std::nullopt, "camera"};
   const lease::BlockRecord timed{
       2, Address::v4(0xc0a80105), Transport::udp, 81, WallTime{std::chrono::seconds{1772323200}}, ""};
+  const lease::BlockRecord of_a_mac{4,  *Address::parse("2001:db8:1::5"), Transport::tcp, 83, std::nullopt,
+                                    "", *Address::parse("ff00::200:0:10")};
   store->put_block(forever);
   store->put_block(timed);
+  store->put_block(of_a_mac);
   store->put_block({3, Address::v4(0xc0a80106), Transport::tcp, 82, std::nullopt, ""});
   backend->wait(*store, store->erase_block(3));
   store.reset();
-  EXPECT_EQ(backend->open()->load().blocks, (std::vector{forever, timed}));
+  EXPECT_EQ(backend->open()->load().blocks, (std::vector{forever, timed, of_a_mac}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, EveryStore,
