@@ -40,6 +40,7 @@ lease::LeasePolicy Config::lease_policy() const {
   result.udp_idle_s = engine.udp_idle;
   result.tcp_established_s = engine.tcp_established;
   result.grant_without_store = store.on_error_memory;
+  result.ipv6 = engine.ipv6;
   result.statics = statics;
   return result;
 }
@@ -65,6 +66,7 @@ nat::PlanePolicy Config::plane_policy() const {
   result.icmp_to_lan = filtering.icmp_to_lan;
   result.icmp_to_wan = filtering.icmp_to_wan;
   result.answer_ping = filtering.answer_ping;
+  result.ipv6 = engine.ipv6;
   result.drop_private_wan_sources = filtering.drop_private_wan_sources;
   result.mappings_per_device = limits.mappings_per_device;
   result.new_mappings_per_second = limits.new_mappings_per_second;

@@ -47,6 +47,7 @@ struct Config {
     std::vector<Address> external_addresses;
     PortRange pool{1024, 60999};
     std::vector<Prefix> no_translate;
+    bool ipv6 = true;             ///< the firewall stands before IPv6 too
     std::uint32_t mss_clamp = 1;  ///< as nat::PlanePolicy has it: 0 off, 1 auto
     bool random_ports = false;
     bool redirect = false;

@@ -73,6 +73,34 @@ void fill_random(Value& value) {
   if (::getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) std::abort();
 }
 
+/// With the LAN's addresses and on-link prefixes of IPv6, where they are not in it already.
+nat::NetworkView with_ipv6(nat::NetworkView view, const transport::NetworkState& state) {
+  static const Prefix of_a_link = *Prefix::parse("fe80::/10");
+  const auto once = [](auto& list, const auto& value) {
+    if (std::ranges::find(list, value) == list.end()) list.push_back(value);
+  };
+  for (auto* side : {&view.lan, &view.wan})
+    for (auto& interface : *side)
+      for (const auto& each : state.ipv6) {
+        if (interface.index == 0 || each.interface != interface.index) continue;
+        once(interface.addresses, each.address.address);
+        if (side != &view.lan || of_a_link.contains(each.address.address)) continue;
+        auto bytes = each.address.address.bytes();
+        for (std::size_t bit = each.address.length; bit < 128; ++bit)
+          bytes[bit / 8] &= ~(std::byte{0x80} >> static_cast<int>(bit % 8));
+        once(interface.prefixes, Prefix{Address{bytes}, each.address.length});
+      }
+  return view;
+}
+
+/// "02:00:00:00:00:01" as a number.
+std::uint64_t mac_number(const std::string& text) {
+  std::uint64_t number = 0;
+  for (const char c : text)
+    if (c != ':') number = number << 4 | static_cast<std::uint64_t>(c <= '9' ? c - '0' : c - 'a' + 10);
+  return number;
+}
+
 class Daemon {
  public:
   Daemon(const Config& config, const Flags& flags) : config_{config}, flags_{flags} {}
@@ -92,7 +120,7 @@ class Daemon {
   /// Follows the network and the configuration: plane, service, sockets, announcements. Idempotent.
   void apply_network(TimePoint now);
   bool serve_ports(const nat::NetworkView& view, TimePoint now);
-  void claim_anycast(bool claimed);
+  void claim_anycast(bool claimed, bool ipv6);
 
   void on_store_news();
   void on_timer();
@@ -209,13 +237,16 @@ bool Daemon::start() {
   std::uint64_t seed = 0;
   fill_random(seed);
   service_ = std::make_unique<lease::LeaseService>(
-      lease::LeaseService::Dependencies{*plane_, *store_, clock_, seed});
+      lease::LeaseService::Dependencies{*plane_, *store_, clock_, seed, [this](const Address& address) {
+                                          const auto mac = network_->mac_of(address);
+                                          return mac ? std::optional{mac_number(*mac)} : std::nullopt;
+                                        }});
   lease_log_ = std::make_unique<LeaseLog>(
       [](const std::string& line, bool detail) { detail ? log::debug(line) : log::info(line); });
   service_->add_listener(*lease_log_);
   port_5351_ = std::make_unique<Port5351>(*service_);
   port_5351_->set_pcp_options({config_.policy.third_party});
-  service_->start(config_.lease_policy(), view_, clock_.now());
+  service_->start(config_.lease_policy(), with_ipv6(view_, network_->state()), clock_.now());
 
   transport::UdpService::Options udp;
   udp.limit.per_second = config_.limits.requests_per_second;
@@ -282,7 +313,7 @@ void Daemon::stop() {
   admin_.reset();
   upnp_.reset();
   udp_.reset();
-  claim_anycast(false);
+  claim_anycast(false, false);
   io_.stop();
 }
 
@@ -341,7 +372,10 @@ void Daemon::apply_network(TimePoint now) {
   const bool ipv6_moved = network_->state().ipv6 != ipv6_;
   ipv6_ = network_->state().ipv6;
   if (view == view_ && !plane_behind_) {
-    if (ipv6_moved) serve_ports(view_, now);
+    if (ipv6_moved) {
+      service_->set_network(with_ipv6(view_, network_->state()), now);
+      serve_ports(view_, now);
+    }
     return;
   }
   view_ = std::move(view);
@@ -349,41 +383,58 @@ void Daemon::apply_network(TimePoint now) {
   if (!set && !plane_behind_)
     log::error("the data plane could not follow the network: " + set.error().message());
   plane_behind_ = !set;
-  service_->set_network(view_, now);
+  service_->set_network(with_ipv6(view_, network_->state()), now);
   serve_ports(view_, now);
   tell_changed_warnings();
 }
 
-bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
+bool Daemon::serve_ports(const nat::NetworkView& translated, TimePoint now) {
+  const auto view = with_ipv6(translated, network_->state());
   std::vector<nat::PlaneInterface> interfaces;
   std::vector<nat::PlaneInterface> upnp_interfaces;
   std::vector<Port5351::Spoken> spoken;
+  bool anycast_v6 = false;
   for (const auto& interface : view.lan) {
-    if (config_.speaks(Protocol::upnp, interface.name)) upnp_interfaces.push_back(interface);
+    if (config_.speaks(Protocol::upnp, interface.name)) {
+      upnp_interfaces.push_back(interface);  // which is told the IPv6 of the state beside it
+      std::erase_if(upnp_interfaces.back().addresses, [](const Address& a) { return !a.is_v4(); });
+      std::erase_if(upnp_interfaces.back().prefixes, [](const Prefix& p) { return !p.address.is_v4(); });
+    }
     const bool pcp = config_.speaks(Protocol::pcp, interface.name);
     const bool natpmp = config_.speaks(Protocol::natpmp, interface.name);
     if (!pcp && !natpmp) continue;
     interfaces.push_back(interface);
     if (interface.index == 0) continue;
-    if (pcp && config_.listen.anycast) interfaces.back().addresses.push_back(pcp::anycast_v4);
+    const bool has_ipv6 =
+        std::ranges::any_of(interface.addresses, [](const Address& a) { return !a.is_v4(); });
+    if (pcp && config_.listen.anycast) {
+      interfaces.back().addresses.push_back(pcp::anycast_v4);
+      if (has_ipv6) interfaces.back().addresses.push_back(pcp::anycast_v6);
+      anycast_v6 |= has_ipv6;
+    }
+    if (!pcp) std::erase_if(interfaces.back().addresses, [](const Address& a) { return !a.is_v4(); });
     spoken.push_back(
         {interface.index, pcp, natpmp, interface.up ? interface.addresses : std::vector<Address>{}});
   }
   std::string why;
-  claim_anycast(config_.listen.anycast && std::ranges::any_of(spoken, &Port5351::Spoken::pcp));
-  const bool good = udp_->serve(interfaces, transport::own_addresses(network_->state()), why);
+  claim_anycast(config_.listen.anycast && std::ranges::any_of(spoken, &Port5351::Spoken::pcp), anycast_v6);
+  auto own = transport::own_addresses(network_->state());
+  for (const auto& each : network_->state().ipv6) own.push_back(each.address.address);
+  const bool good = udp_->serve(interfaces, own, why);
   udp_problem_ = good ? std::string{} : why;
   port_5351_->set_spoken(std::move(spoken), now);
   why.clear();
-  const bool upnp_good = upnp_->serve(upnp_interfaces, view, network_->state(), now, why);
+  const bool upnp_good = upnp_->serve(upnp_interfaces, translated, network_->state(), now, why);
   upnp_problem_ = upnp_good ? std::string{} : why;
   return good && upnp_good;
 }
 
 /// Each time anew: a process before this one may have left it, or somebody may have flushed the routes.
-void Daemon::claim_anycast(bool claimed) {
+void Daemon::claim_anycast(bool claimed, bool ipv6) {
   anycast_problem_.clear();
   transport::claim_anycast(pcp::anycast_v4, claimed, anycast_problem_);
+  std::string why;
+  if (!transport::claim_anycast(pcp::anycast_v6, claimed && ipv6, why)) anycast_problem_ = why;
 }
 
 void Daemon::on_store_news() {
@@ -546,8 +597,12 @@ int detach() {
   nat::TunOptions options;
   options.undo_file = undo_file();
   std::string why;
-  const bool given_back = transport::claim_anycast(pcp::anycast_v4, false, why);
-  if (!given_back) log::error(why);
+  bool given_back = true;
+  for (const auto& address : {pcp::anycast_v4, pcp::anycast_v6})
+    if (!transport::claim_anycast(address, false, why)) {
+      given_back = false;
+      log::error(why);
+    }
   if (nat::TunPlane::detach(options, why)) return given_back ? 0 : 1;
   log::error(why);
   return 1;

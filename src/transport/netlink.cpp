@@ -43,6 +43,12 @@ Result<Socket> open_socket(unsigned groups) {
 
 Address v4_of(const nlattr* attribute) { return Address::v4(ntohl(mnl_attr_get_u32(attribute))); }
 
+Address v6_of(const nlattr* attribute) {
+  Address::Bytes bytes{};
+  std::memcpy(bytes.data(), mnl_attr_get_payload(attribute), bytes.size());
+  return Address{bytes};
+}
+
 /// libmnl's own macro does not compile as C++.
 template <class Take>
 void each_attribute(const nlmsghdr* message, std::size_t offset, Take&& take) {
@@ -286,14 +292,19 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
 
   void read_neighbours() {
     if (macs_.size() > max_neighbours) macs_.clear();
-    dump(queries_.get(), RTM_GETNEIGH, AF_INET, [&](const nlmsghdr* message) {
+    for (const unsigned char family : {AF_INET, AF_INET6}) read_neighbours(family);
+  }
+
+  void read_neighbours(unsigned char family) {
+    dump(queries_.get(), RTM_GETNEIGH, family, [&](const nlmsghdr* message) {
       const auto* info = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
-      if (info->ndm_family != AF_INET) return;
+      if (info->ndm_family != family) return;
       std::optional<Address> address;
       std::string mac;
       each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
         const auto type = mnl_attr_get_type(attribute);
-        if (type == NDA_DST && holds(attribute, 4)) address = v4_of(attribute);
+        if (type == NDA_DST && family == AF_INET && holds(attribute, 4)) address = v4_of(attribute);
+        if (type == NDA_DST && family == AF_INET6 && holds(attribute, 16)) address = v6_of(attribute);
         if (type == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == 6) {
           const auto* octets = static_cast<const unsigned char*>(mnl_attr_get_payload(attribute));
           std::array<char, 18> text{};

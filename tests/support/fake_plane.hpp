@@ -32,6 +32,7 @@ class FakePlane final : public nat::DataPlane {
       implicit;  ///< external ports by endpoint
   nat::NetworkView network;
   std::size_t installs = 0;
+  Counters counted{1, 2, 100, 200, std::nullopt};  ///< of every mapping
 
   /// The pinhole of an IPv6 endpoint that is in force.
   std::optional<Held> pinhole(Transport transport, const InternalEndpoint& internal, TimePoint now) const {
@@ -115,7 +116,7 @@ class FakePlane final : public nat::DataPlane {
   void end_flows(const Address& device, TimePoint) override { flows_ended.push_back(device); }
   Result<Counters> counters(nat::MappingId id) const override {
     if (!mappings.contains(static_cast<std::uint64_t>(id))) return nat::PlaneErrc::not_found;
-    return Counters{1, 2, 100, 200, std::nullopt};
+    return counted;
   }
   std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override {
     const auto held = at(transport, external.number(), now);

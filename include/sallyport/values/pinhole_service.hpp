@@ -40,6 +40,7 @@ class PinholeService {
   struct Status {
     bool firewall = true;  ///< the firewall stands before IPv6
     bool allowed = true;   ///< it may be opened: the policy leaves somebody something
+    friend bool operator==(const Status&, const Status&) = default;
   };
   virtual Status pinhole_status() const = 0;
 
