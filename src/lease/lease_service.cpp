@@ -176,6 +176,13 @@ using Waiting =
     std::variant<WaitingGrant, WaitingRelease, WaitingReleaseAll, WaitingEntry, WaitingEntryRelease,
                  WaitingPinhole, WaitingPinholeRenewal, WaitingPinholeRelease>;
 
+/// A host of IPv6 that has a lease and whose MAC is not known yet: it becomes so once we have answered it.
+struct Stranger {
+  Address address;
+  TimePoint due;
+  int left;  ///< how often it is still looked for
+};
+
 struct EndpointKey {
   Transport transport;
   Address address;
@@ -361,6 +368,7 @@ class LeaseService::Impl {
   /// What counts as the device of this address: itself, or for IPv6 all that has its MAC (policy.md).
   Address owner_of(const Address& address) const;
   bool is_one_device(const Address& a, const Address& b) const;
+  void look_for_strangers(TimePoint now);
   ExternalEndpoint external_of(const StaticEntry& entry) const;
   void install_statics(TimePoint now);
   void restore(StoreContent content, TimePoint now);
@@ -403,6 +411,7 @@ class LeaseService::Impl {
   std::vector<EndpointKey> ready_;  ///< endpoints whose deletion is over, so that what waits for it can run
   std::size_t held_ = 0;
   bool running_waiting_ = false;
+  std::deque<Stranger> strangers_;  ///< by due
   std::vector<std::shared_ptr<Batch>> batches_;
   boost::unordered_flat_map<EndpointKey, BlockRecord, EndpointHash> blocks_;
 
@@ -1236,9 +1245,12 @@ void LeaseService::Impl::answer_existing(Index index, bool whole, TimePoint now,
 void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, Index mapping,
                                    std::uint32_t lifetime_s, TimePoint now, GrantDone& done) {
   const Address owner = owner_of(request.internal.address);
-  if (owner != request.internal.address)  // its MAC may be known only since its last lease
+  if (owner != request.internal.address) {  // its MAC may be known only since its last lease
     if (const Index before = table_.find_device(request.internal.address); before != nothing)
       table_.merge_devices(before, owner);
+  } else if (!owner.is_v4() && mac_of_ && strangers_.size() < most_open) {
+    strangers_.push_back({owner, now + seconds{1}, 5});
+  }
   const Index device = table_.find_device(owner);
   if (policy_.leases_per_device != 0 && device != nothing &&
       table_.devices[device].leases >= policy_.leases_per_device)
@@ -1968,8 +1980,34 @@ void LeaseService::Impl::end_now(Index index, LeaseEventReason reason, nat::Endi
   if (event) tell(*event, now);
 }
 
+/// Gives leases to the device that they turn out to be of. What is blocked there was opened before that was
+/// known.
+void LeaseService::Impl::look_for_strangers(TimePoint now) {
+  for (std::size_t budget = slice; budget > 0 && !strangers_.empty() && strangers_.front().due <= now;
+       --budget) {
+    const auto stranger = strangers_.front();
+    strangers_.pop_front();
+    const Index device = table_.find_device(stranger.address);
+    if (device == nothing) continue;
+    const auto owner = owner_of(stranger.address);
+    if (owner == stranger.address) {
+      if (stranger.left > 1) strangers_.push_back({owner, now + seconds{1}, stranger.left - 1});
+      continue;
+    }
+    std::vector<Index> blocked;
+    for (Index i = table_.devices[device].first_lease; i != nothing; i = table_.leases[i].device_after) {
+      const auto& on = table_.mappings[table_.leases[i].mapping];
+      if (table_.leases[i].open_ops == 0 && is_blocked({on.transport, on.internal_address, on.internal_port}))
+        blocked.push_back(i);
+    }
+    table_.merge_devices(device, owner);
+    for (const Index lease : blocked) end_now(lease, LeaseEventReason::revoked, nat::Ending::reset, now);
+  }
+}
+
 void LeaseService::Impl::handle_timeout(TimePoint now) {
   expire(now);
+  look_for_strangers(now);
   run_batches(now);
   if (store_failure_ && !healing_ && now >= retry_at_) heal(now);
   if (now >= wall_check_at_) check_wall_clock(now);
@@ -2002,6 +2040,7 @@ std::optional<TimePoint> LeaseService::Impl::next_deadline() const {
   if (!batches_.empty() || announce_at_ != nothing || rewrite_at_ != nothing) return TimePoint{};  // at once
   auto next = wall_check_at_;
   if (const auto due = table_.next_deadline()) next = std::min(next, *due);
+  if (!strangers_.empty()) next = std::min(next, strangers_.front().due);
   return std::min(next, retry_at_);
 }
 

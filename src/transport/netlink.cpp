@@ -7,11 +7,13 @@
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <span>
 #include <unordered_map>
 
 #include <boost/asio/io_context.hpp>
@@ -152,6 +154,11 @@ void take_route(const nlmsghdr* message, NetworkState& state) {
   state.routes.push_back(std::move(route));
 }
 
+std::uint32_t next_sequence() {
+  static std::uint32_t last = 0;  // control thread only
+  return ++last;
+}
+
 /// Asks for everything of one kind and hands each message to `take`. EINTR stands for a table that changed
 /// meanwhile.
 template <class Take>
@@ -160,8 +167,8 @@ error_code dump(mnl_socket* socket, std::uint16_t type, unsigned char family, Ta
   auto* header = mnl_nlmsg_put_header(request.data());
   header->nlmsg_type = type;
   header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-  static std::uint32_t sequence = 0;  // control thread only
-  header->nlmsg_seq = ++sequence;
+  const auto sequence = next_sequence();
+  header->nlmsg_seq = sequence;
   if (type == RTM_GETROUTE) {
     auto* info = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(header, sizeof(rtmsg)));
     info->rtm_family = family;
@@ -256,6 +263,9 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
       neighbours_read_ = now;
       read_neighbours();
     }
+    // one that has come since: whoever decides about it should know it at once
+    if (!macs_.contains(address))
+      for (const auto interface : interfaces_of(address)) ask_neighbour(address, interface);
     const auto known = macs_.find(address);
     return known == macs_.end() ? std::nullopt : std::optional{known->second};
   }
@@ -298,23 +308,67 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
   void read_neighbours(unsigned char family) {
     dump(queries_.get(), RTM_GETNEIGH, family, [&](const nlmsghdr* message) {
       const auto* info = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
-      if (info->ndm_family != family) return;
-      std::optional<Address> address;
-      std::string mac;
-      each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
-        const auto type = mnl_attr_get_type(attribute);
-        if (type == NDA_DST && family == AF_INET && holds(attribute, 4)) address = v4_of(attribute);
-        if (type == NDA_DST && family == AF_INET6 && holds(attribute, 16)) address = v6_of(attribute);
-        if (type == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == 6) {
-          const auto* octets = static_cast<const unsigned char*>(mnl_attr_get_payload(attribute));
-          std::array<char, 18> text{};
-          std::snprintf(text.data(), text.size(), "%02x:%02x:%02x:%02x:%02x:%02x", octets[0], octets[1],
-                        octets[2], octets[3], octets[4], octets[5]);
-          mac = text.data();
-        }
-      });
-      if (address && !mac.empty()) macs_[*address] = std::move(mac);
+      if (info->ndm_family == family) take_neighbour(message);
     });
+  }
+
+  void take_neighbour(const nlmsghdr* message) {
+    const auto* info = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
+    std::optional<Address> address;
+    std::string mac;
+    each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
+      const auto type = mnl_attr_get_type(attribute);
+      if (type == NDA_DST && info->ndm_family == AF_INET && holds(attribute, 4)) address = v4_of(attribute);
+      if (type == NDA_DST && info->ndm_family == AF_INET6 && holds(attribute, 16)) address = v6_of(attribute);
+      if (type == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == 6) {
+        const auto* octets = static_cast<const unsigned char*>(mnl_attr_get_payload(attribute));
+        std::array<char, 18> text{};
+        std::snprintf(text.data(), text.size(), "%02x:%02x:%02x:%02x:%02x:%02x", octets[0], octets[1],
+                      octets[2], octets[3], octets[4], octets[5]);
+        mac = text.data();
+      }
+    });
+    if (address && !mac.empty()) macs_[*address] = std::move(mac);
+  }
+
+  /// Those on whose link an address is.
+  std::vector<std::uint32_t> interfaces_of(const Address& address) const {
+    std::vector<std::uint32_t> found;
+    const auto add = [&](const Prefix& prefix, std::uint32_t interface) {
+      if (prefix.contains(address) && std::ranges::find(found, interface) == found.end())
+        found.push_back(interface);
+    };
+    for (const auto& each : state_.addresses)
+      add({each.subnet, static_cast<std::uint8_t>(96 + each.bits)}, each.interface);
+    for (const auto& each : state_.ipv6) add(each.address, each.interface);
+    return found;
+  }
+
+  /// One entry of the neighbour table; the kernel answers with it or with an error.
+  void ask_neighbour(const Address& address, std::uint32_t interface) {
+    alignas(nlmsghdr) std::array<char, 256> request{};
+    auto* header = mnl_nlmsg_put_header(request.data());
+    header->nlmsg_type = RTM_GETNEIGH;
+    header->nlmsg_flags = NLM_F_REQUEST;
+    header->nlmsg_seq = next_sequence();
+    auto* info = static_cast<ndmsg*>(mnl_nlmsg_put_extra_header(header, sizeof(ndmsg)));
+    info->ndm_family = address.is_v4() ? AF_INET : AF_INET6;
+    info->ndm_ifindex = static_cast<int>(interface);
+    const auto bytes = std::span{address.bytes()}.subspan(address.is_v4() ? 12 : 0);
+    mnl_attr_put(header, NDA_DST, bytes.size(), bytes.data());
+    if (mnl_socket_sendto(queries_.get(), header, header->nlmsg_len) < 0) return;
+    std::array<char, 4096> buffer;
+    for (;;) {
+      const auto size = mnl_socket_recvfrom(queries_.get(), buffer.data(), buffer.size());
+      if (size < 0) return;
+      int left = static_cast<int>(size);
+      for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer.data());
+           mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left)) {
+        if (message->nlmsg_seq != header->nlmsg_seq) continue;  // of a dump given up before
+        if (message->nlmsg_type == RTM_NEWNEIGH) take_neighbour(message);
+        return;
+      }
+    }
   }
 
   Socket notices_;

@@ -31,8 +31,8 @@ class NetworkWatcher {
   /// Reads everything now and calls `changed` when it differs.
   void refresh();
 
-  /// The MAC of a neighbour, "02:00:00:00:00:01", from the kernel's table, read at most once a second; one
-  /// that has left the table is remembered.
+  /// The MAC of a neighbour, "02:00:00:00:00:01", of either family, from the kernel's table, which is read
+  /// whole at most once a second; one that has left the table is remembered.
   std::optional<std::string> mac_of(const Address& address);
 
   class Impl;

@@ -421,6 +421,26 @@ TEST_F(PinholeTest, ABlockHoldsForEveryAddressOfTheDeviceAlsoAfterARestart) {
   EXPECT_TRUE(granted(pcp(nas_tomorrow, 8443))->ok());
 }
 
+TEST_F(PinholeTest, ABlockMeetsAnAddressWhoseMacIsKnownOnlyLater) {
+  boot();
+  revoke({number_of(granted(pcp(nas, 8443)))}, lease::LeaseService::BlockFor{});
+  run_slices();
+  commit();
+  macs.erase(nas_tomorrow);
+  ASSERT_TRUE(granted(pcp(nas_tomorrow, 8443))->ok()) << "nobody can tell";
+  ASSERT_TRUE(granted(pcp(nas_tomorrow, 8444))->ok());
+  pass(1s);
+  EXPECT_TRUE(is_pinhole(nas_tomorrow, 8443));
+  macs[nas_tomorrow] = nas_mac;
+  ASSERT_LE(*service->next_deadline(), now() + 1s);
+  pass(1s);
+  EXPECT_FALSE(is_pinhole(nas_tomorrow, 8443));
+  EXPECT_TRUE(is_pinhole(nas_tomorrow, 8444));
+  EXPECT_EQ(recorder.events.back().reason, LeaseEventReason::revoked) << "and its client is told";
+  pass(1h);
+  EXPECT_EQ(listed(), 0u);
+}
+
 TEST_F(PinholeTest, FiltersOfTheListKnowTheFamily) {
   boot();
   granted(pcp(nas, 8443));
