@@ -238,7 +238,7 @@ bool Daemon::start() {
   fill_random(seed);
   service_ = std::make_unique<lease::LeaseService>(
       lease::LeaseService::Dependencies{*plane_, *store_, clock_, seed, [this](const Address& address) {
-                                          const auto mac = network_->mac_of(address);
+                                          const auto mac = network_->mac_now(address);
                                           return mac ? std::optional{mac_number(*mac)} : std::nullopt;
                                         }});
   lease_log_ = std::make_unique<LeaseLog>(
@@ -582,7 +582,12 @@ admin::DaemonStatus Daemon::status() const {
 }
 
 admin::DeviceIdentity Daemon::identify(const Address& address) {
-  return {network_->mac_of(address), names_.name_of(address, clock_.now())};
+  auto mac = network_->mac_of(address);
+  auto name = names_.name_of(address, clock_.now());
+  // files of this machine name the IPv4 addresses of devices, and IPv6 addresses are many and new
+  if (!name && mac && !address.is_v4())
+    if (const auto four = network_->ipv4_of(*mac)) name = names_.name_of(*four, clock_.now());
+  return {std::move(mac), std::move(name)};
 }
 
 }  // namespace

@@ -257,17 +257,21 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
     if (changed_) changed_();
   }
 
-  std::optional<std::string> mac_of(const Address& address) {
+  std::optional<std::string> mac_of(const Address& address, bool now_at_once) {
     const auto now = std::chrono::steady_clock::now();
     if (!neighbours_read_ || now - *neighbours_read_ >= std::chrono::seconds{1}) {
       neighbours_read_ = now;
       read_neighbours();
     }
-    // one that has come since: whoever decides about it should know it at once
-    if (!macs_.contains(address))
+    if (now_at_once && !macs_.contains(address))
       for (const auto interface : interfaces_of(address)) ask_neighbour(address, interface);
     const auto known = macs_.find(address);
     return known == macs_.end() ? std::nullopt : std::optional{known->second};
+  }
+
+  std::optional<Address> ipv4_of(const std::string& mac) const {
+    const auto known = ipv4_by_mac_.find(mac);
+    return known == ipv4_by_mac_.end() ? std::nullopt : std::optional{known->second};
   }
 
   const NetworkState& state() const noexcept { return state_; }
@@ -301,7 +305,10 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
   }
 
   void read_neighbours() {
-    if (macs_.size() > max_neighbours) macs_.clear();
+    if (macs_.size() > max_neighbours) {
+      macs_.clear();
+      ipv4_by_mac_.clear();
+    }
     for (const unsigned char family : {AF_INET, AF_INET6}) read_neighbours(family);
   }
 
@@ -328,7 +335,9 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
         mac = text.data();
       }
     });
-    if (address && !mac.empty()) macs_[*address] = std::move(mac);
+    if (!address || mac.empty()) return;
+    if (address->is_v4()) ipv4_by_mac_[mac] = *address;
+    macs_[*address] = std::move(mac);
   }
 
   /// Those on whose link an address is.
@@ -379,6 +388,7 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
   bool dirty_ = false;
   std::function<void()> changed_;
   std::unordered_map<Address, std::string> macs_;
+  std::unordered_map<std::string, Address> ipv4_by_mac_;
   std::optional<std::chrono::steady_clock::time_point> neighbours_read_;
 };
 
@@ -401,6 +411,12 @@ Result<std::unique_ptr<NetworkWatcher>> NetworkWatcher::open(asio::io_context& i
 const NetworkState& NetworkWatcher::state() const noexcept { return impl_->state(); }
 void NetworkWatcher::watch(std::function<void()> changed) { impl_->watch(std::move(changed)); }
 void NetworkWatcher::refresh() { impl_->refresh(); }
-std::optional<std::string> NetworkWatcher::mac_of(const Address& address) { return impl_->mac_of(address); }
+std::optional<std::string> NetworkWatcher::mac_of(const Address& address) {
+  return impl_->mac_of(address, false);
+}
+std::optional<std::string> NetworkWatcher::mac_now(const Address& address) {
+  return impl_->mac_of(address, true);
+}
+std::optional<Address> NetworkWatcher::ipv4_of(const std::string& mac) const { return impl_->ipv4_of(mac); }
 
 }  // namespace sallyport::transport
