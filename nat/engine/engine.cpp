@@ -13,6 +13,8 @@ using std::chrono::seconds;
 constexpr std::uint32_t never_s = 0xffffffff;
 constexpr std::uint32_t sweep_parts = 16;
 constexpr std::uint32_t lease_bits = 24;
+/// How long static mappings of an earlier run stay in force when nobody asks for them again.
+constexpr seconds orphan_time{60};
 
 std::uint32_t floor_seconds(TimePoint time) {
   const auto count = duration_cast<seconds>(time.time_since_epoch()).count();
@@ -34,7 +36,8 @@ Engine::Impl::Impl(const EngineOptions& options, const OwnPorts& own_ports)
       id_secret_{SipHash{options.secret}(0x69702d6964)},
       ttl_{options.ttl},
       own_ports_{own_ports},
-      mappings_{hash_},
+      shared_{options.shared},
+      mappings_{hash_, options.shared},
       flows_{hash_},
       fragments_{hash_},
       hosts_{16, HostHasher{hash_}} {
@@ -78,6 +81,7 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
 
   // The endpoint's own implicit mapping becomes this one and keeps its port (POL-OWN-04).
   std::uint16_t present = 0;
+  if (shared_ && first_come && spec.suggested) give_up_orphan(part, spec.suggested->number(), host, port);
   if (linked) {
     present = mapping_of(part, host, port);
     // Not the plane's answer to a renewal; and between deadline and withdrawal the old one still stands.
@@ -143,11 +147,13 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   std::uint32_t chain = Flow::none;
   if (present != 0) {
     Slot& slot = mappings_.slot(part, present);
-    chain = slot.aux;
-    auto& counted = hosts_[host];
-    --counted.mappings;
-    --implicit_count_;
-    release_host(host);
+    if (!shared_) {
+      chain = slot.aux;
+      auto& counted = hosts_[host];
+      --counted.mappings;
+      --implicit_count_;
+      release_host(host);
+    }
     for (std::uint32_t record = chain; record != Flow::none; record = flows_[record].slot_next)
       flows_[record].flags |= Flow::of_explicit;
   } else {
@@ -162,7 +168,10 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   if (!spec.enabled) lease.flags |= Lease::disabled;
   if (spec.second_port) lease.flags |= Lease::second_port;
   if (spec.outbound) lease.flags |= Lease::outbound;
-  claim_slot(part, external, host, port, kind, deadline_s, at);
+  if (!claim_slot(part, external, host, port, kind, deadline_s, at, present != 0)) {
+    mappings_.free_lease(at);
+    return PlaneErrc::port_taken;
+  }
   if (linked && present == 0 && !mappings_.link(part, external)) {
     mappings_.slot(part, external).kind = SlotKind::free;
     update_choice(part, external);
@@ -173,9 +182,46 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
     filters_[at] = spec.remotes;
     lease.flags |= Lease::filtered;
   }
+  if (shared_) {
+    shared_->set_filters(at, spec.remotes);
+    shared_->look_again();
+  }
   ++explicit_count_;
   return Installed{MappingId{lease.serial << lease_bits | at},
                    {Address::v4(external_), *Port::from(external)}};
+}
+
+std::optional<FoundRange> Engine::Impl::find_range(const RangeSpec& spec, TimePoint now) {
+  set_now(now);
+  const Part part = part_of(spec.transport);
+  const std::uint16_t port = spec.first.port.number();
+  const std::optional<bool> odd = spec.parity ? std::optional{port % 2 != 0} : std::nullopt;
+  PortRun best{0, 0};
+  const auto try_at = [&](std::uint32_t external, Claim claim) {
+    if (external == 0 || (odd && (external % 2 != 0) != *odd)) return false;
+    const std::uint16_t size = fits_at(spec, external, claim);
+    if (size > best.size) best = {static_cast<std::uint16_t>(external), size};
+    return best.size == spec.size;
+  };
+  const auto found = [&]() -> std::optional<FoundRange> {
+    if (best.size == 0) return std::nullopt;
+    return FoundRange{*Port::from(best.first), best.size};
+  };
+  if (spec.insist && spec.suggested) {
+    try_at(spec.suggested->number(), Claim::insisted);
+    return found();
+  }
+  if (try_at(mapping_of(part, spec.first.address.v4_number(), port), Claim::suggested) ||
+      try_at(spec.suggested ? spec.suggested->number() : port, Claim::suggested))
+    return found();
+  const PortRange pool{std::max(spec.allowed.first, policy_.pool.first),
+                       std::min(spec.allowed.last, policy_.pool.last)};
+  for (const PortRange range : {pool, spec.allowed}) {
+    const PortRun run = choose_run(part, range, spec.size, odd);
+    if (run.size > best.size) best = run;
+    if (best.size == spec.size) break;
+  }
+  return found();
 }
 
 Result<void> Engine::Impl::renew(MappingId id, TimePoint deadline) {
@@ -188,7 +234,7 @@ Result<void> Engine::Impl::renew(MappingId id, TimePoint deadline) {
 }
 
 Result<void> Engine::Impl::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
-                                        TimePoint now) {
+                                       TimePoint now) {
   set_now(now);
   std::uint32_t at = 0;
   Lease* lease = find_lease(id, &at);
@@ -200,7 +246,9 @@ Result<void> Engine::Impl::set_remotes(MappingId id, std::span<const RemoteFilte
     filters_[at].assign(remotes.begin(), remotes.end());
     lease->flags |= Lease::filtered;
   }
-  lease->flags = static_cast<std::uint8_t>(outbound ? lease->flags | Lease::outbound : lease->flags & ~Lease::outbound);
+  if (shared_) shared_->set_filters(at, remotes);
+  lease->flags =
+      static_cast<std::uint8_t>(outbound ? lease->flags | Lease::outbound : lease->flags & ~Lease::outbound);
   return {};
 }
 
@@ -211,6 +259,7 @@ void Engine::Impl::withdraw(MappingId id, Ending how, TimePoint now) {
   if (!lease) return;
   end_lease(at, how, now_s_);
   mappings_.free_lease(at);
+  if (shared_) shared_->look_again();
 }
 
 void Engine::Impl::end_flows(const Address& device, TimePoint now) {
@@ -232,8 +281,17 @@ void Engine::Impl::end_flows(const Address& device, TimePoint now) {
           drop_flow(record);
           record = next;
         }
+        if (shared_) {
+          // A new generation of the same owner: its flows are over, the mapping stays.
+          const Slot seen = slot;
+          shared_->ended(part, slot.host, slot.port, static_cast<std::uint16_t>(external));
+          Slot next = seen;
+          next.generation = static_cast<std::uint8_t>(next.generation + 16);
+          mappings_.replace(slot, seen, next);
+        }
       }
     }
+  if (shared_) shared_->look_again();
 }
 
 Result<Counters> Engine::Impl::counters(MappingId id) const {
@@ -322,6 +380,7 @@ void Engine::Impl::set_network(const NetworkView& network, TimePoint now) {
   lan_gateway_ = std::move(lan_gateway);
   has_external_ = has_external;
   external_ = external;
+  if (shared_) shared_->look_again();
   if (address_changed) {
     forget_everything_implicit();
   } else if (rules_changed) {
@@ -340,7 +399,10 @@ void Engine::Impl::set_network(const NetworkView& network, TimePoint now) {
 /// What the outside knew under the old address is over; explicit mappings stay and forward on the new one.
 void Engine::Impl::forget_everything_implicit() {
   fragments_.clear();
-  if (flows_.count() == 0 && implicit_count_ == 0) return;
+  if (shared_)
+    shared_->forget_flows();
+  else if (flows_.count() == 0 && implicit_count_ == 0)
+    return;
   flows_.clear();
   unanswered_ = half_open_ = {};
   for (const Part part : {Part::tcp, Part::udp, Part::icmp})
@@ -348,7 +410,7 @@ void Engine::Impl::forget_everything_implicit() {
       const auto external = static_cast<std::uint16_t>(port);
       Slot& slot = mappings_.slot(part, external);
       if (slot.kind == SlotKind::free) continue;
-      chain_of(slot) = Flow::none;
+      if (!shared_) chain_of(slot) = Flow::none;
       if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) free_slot(part, external);
     }
   hosts_.clear();
@@ -387,7 +449,7 @@ std::vector<PlaneEvent> Engine::Impl::sweep(TimePoint now) {
   fragments_.sweep(now_s_);
   sweep_flows(flows_.high_water() / sweep_parts + 64);
   std::vector<PlaneEvent> events;
-  if (explicit_count_ || implicit_count_ || slot_cursor_ != 0) {
+  if (shared_ || explicit_count_ || implicit_count_ || slot_cursor_ != 0) {
     const std::uint32_t end = slot_cursor_ + (parts << 16) / sweep_parts;
     for (; slot_cursor_ < end; ++slot_cursor_) {
       const auto part = static_cast<Part>(slot_cursor_ >> 16);
@@ -417,7 +479,7 @@ std::vector<PlaneEvent> Engine::Impl::sweep(TimePoint now) {
 
 std::vector<ImplicitView> Engine::Impl::implicit_mappings(TimePoint now) const {
   std::vector<ImplicitView> views;
-  if (implicit_count_ == 0) return views;
+  if (implicit_count_ == 0 && !shared_) return views;
   for (const Part part : {Part::tcp, Part::udp})
     for (std::uint32_t port = 1; port < 65536; ++port) {
       const auto external = static_cast<std::uint16_t>(port);
@@ -442,6 +504,87 @@ bool Engine::Impl::has_implicit(Transport transport, const InternalEndpoint& int
   return slot.kind == SlotKind::implicit && TimePoint{seconds{slot.deadline_s}} > now;
 }
 
+// --- with programs in the kernel ---
+
+void Engine::Impl::answer_ended(std::span<std::byte> octets, Side from, TimePoint now, PacketSink& sink) {
+  set_now(now);
+  packet::Ipv4 ip;
+  if (packet::parse(octets, true, ip) != packet::Malformed::no || ip.fragment_offset) return;
+  sink_ = &sink;
+  answer_ended(ip, from == Side::wan ? Action::forward_wan : Action::forward_lan);
+  sink_ = nullptr;
+}
+
+void Engine::Impl::refuse(std::span<std::byte> octets, std::uint8_t code, TimePoint now, PacketSink& sink) {
+  set_now(now);
+  packet::Ipv4 ip;
+  if (packet::parse(octets, true, ip) != packet::Malformed::no) return;
+  sink_ = &sink;
+  send_icmp_error(ip, packet::icmp_type::unreachable, code, Action::forward_lan);
+  sink_ = nullptr;
+}
+
+bool Engine::Impl::make_mapping(std::span<std::byte> octets, TimePoint now, PacketSink& sink) {
+  set_now(now);
+  packet::Ipv4 ip;
+  if (packet::parse(octets, true, ip) != packet::Malformed::no || ip.fragment_offset) return false;
+  const Part part = part_of_protocol(ip.protocol);
+  if (mapping_of(part, ip.source, ip.sport) != 0) return true;
+  DropReason why{};
+  if (make_implicit(part, ip.source, ip.sport, why) != 0) return true;
+  ++drops_[static_cast<std::size_t>(why)];
+  sink_ = &sink;
+  send_icmp_error(ip, packet::icmp_type::unreachable, 1, Action::forward_lan);
+  sink_ = nullptr;
+  return false;
+}
+
+void Engine::Impl::reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external,
+                         TimePoint now) {
+  set_now(now);
+  Flow flow{};
+  flow.host = key.host;
+  flow.peer = key.peer;
+  flow.host_port = key.host_port;
+  flow.peer_port = key.peer_port;
+  flow.protocol = key.protocol;
+  flow.external_port = external;
+  flow.deadline_s = never_s;
+  flow.tcp = tcp;
+  reset_both_ends(flow);
+}
+
+void Engine::Impl::adopt(const std::optional<Address>& external_then, TimePoint now) {
+  set_now(now);
+  has_external_ = external_then.has_value();
+  external_ = external_then ? external_then->v4_number() : 0;
+
+  for (const Part part : {Part::tcp, Part::udp, Part::icmp})
+    for (std::uint32_t port = 1; port < 65536; ++port) {
+      const auto external = static_cast<std::uint16_t>(port);
+      Slot& slot = mappings_.slot(part, external);
+      if (slot.kind == SlotKind::free) continue;
+      if (slot.is_lease()) {
+        const std::uint32_t at = mappings_.add_lease();
+        if (at == Flow::none) continue;
+        Lease& lease = mappings_.lease(at);
+        lease.serial = next_serial_++;
+        lease.deadline = TimePoint{seconds{slot.deadline_s}};
+        if (slot.deadline_s == never_s) {
+          // What the configuration gave: until it gives it again, or is taken not to.
+          lease.deadline = now + orphan_time;
+          slot.deadline_s = floor_seconds(lease.deadline);
+        }
+        lease.external = external;
+        lease.part = part;
+        lease.flags |= Lease::orphan;
+        slot.aux = at;
+        ++explicit_count_;
+      }
+      update_choice(part, external);
+    }
+}
+
 void Engine::Impl::fill_status(PlaneStatus& status) const {
   status.explicit_mappings = explicit_count_;
   status.implicit_mappings = implicit_count_;
@@ -458,15 +601,32 @@ Engine::Engine(const EngineOptions& options, const OwnPorts& own_ports)
     : impl_{std::make_unique<Impl>(options, own_ports)} {}
 Engine::~Engine() = default;
 
+void Engine::answer_ended(std::span<std::byte> packet, Side from, TimePoint now, PacketSink& sink) {
+  impl_->answer_ended(packet, from, now, sink);
+}
+void Engine::refuse(std::span<std::byte> packet, std::uint8_t code, TimePoint now, PacketSink& sink) {
+  impl_->refuse(packet, code, now, sink);
+}
+bool Engine::make_mapping(std::span<std::byte> packet, TimePoint now, PacketSink& sink) {
+  return impl_->make_mapping(packet, now, sink);
+}
+void Engine::reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now) {
+  impl_->reset(key, tcp, external, now);
+}
+void Engine::adopt(const std::optional<Address>& external, TimePoint now) { impl_->adopt(external, now); }
+
 void Engine::translate(std::span<Packet> batch, TimePoint now, PacketSink& sink) {
   impl_->translate(batch, now, sink);
 }
 Result<Installed> Engine::install(const MappingSpec& spec, TimePoint now) {
   return impl_->install(spec, now);
 }
+std::optional<FoundRange> Engine::find_range(const RangeSpec& spec, TimePoint now) {
+  return impl_->find_range(spec, now);
+}
 Result<void> Engine::renew(MappingId id, TimePoint deadline) { return impl_->renew(id, deadline); }
 Result<void> Engine::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
-                                        TimePoint now) {
+                                 TimePoint now) {
   return impl_->set_remotes(id, remotes, outbound, now);
 }
 void Engine::take_made(PacketSink& sink) { impl_->take_made(sink); }

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nat/engine/flow_table.hpp"
 #include "nat/plane/data_plane.hpp"
 
 namespace sallyport::nat {
@@ -81,12 +82,17 @@ class OwnPorts {
 enum class TtlMode : std::uint8_t {
   decrement,   ///< the engine forwards: minus one, ICMP time exceeded at 1 (memory)
   compensate,  ///< the stack forwards twice around the TUN: plus one (tun)
+  keep,        ///< the stack forwards (ebpf)
 };
+
+class SharedTables;
 
 struct EngineOptions {
   TtlMode ttl = TtlMode::decrement;
   std::array<std::uint64_t, 2> secret{};  ///< 128 bits: hashes and port choice (POL-NET-13, N6056-03)
   std::uint64_t seed = 0;                 ///< of the random port choice
+  SharedTables* shared =
+      nullptr;  ///< programs in the kernel make implicit mappings and flows; outlives the engine
 };
 
 /// The translator: no socket, no clock, no lock. Whoever owns it makes calls one at a time; `nat/README.md`
@@ -103,8 +109,25 @@ class Engine {
   /// be called after withdraw(), end_flows() and sweep().
   void take_made(PacketSink& sink);
 
+  // With shared tables: what the programs leave to the engine. `packet` is one that they judged already.
+
+  /// Answers a packet of an ended session with RST.
+  void answer_ended(std::span<std::byte> packet, Side from, TimePoint now, PacketSink& sink);
+  /// Tells a LAN host that its packet was refused: ICMP unreachable with `code`.
+  void refuse(std::span<std::byte> packet, std::uint8_t code, TimePoint now, PacketSink& sink);
+  /// Makes an implicit mapping of the source, searching the whole pool; the packet can then be tried again.
+  /// False: there is none, and the host was told so.
+  bool make_mapping(std::span<std::byte> packet, TimePoint now, PacketSink& sink);
+  /// Makes RSTs to both ends of a TCP session of an ended lease, for take_made().
+  void reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now);
+  /// Takes up the leases that an earlier run left in the tables: in force until their deadline, or until
+  /// install() claims them with `restore` or `is_static`. `external`: the address that flows and mappings were made for;
+  /// with another one set_network() ends them.
+  void adopt(const std::optional<Address>& external, TimePoint now);
+
   // As DataPlane
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now);
   Result<void> renew(MappingId id, TimePoint deadline);
   Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now);
   void withdraw(MappingId id, Ending how, TimePoint now);

@@ -10,6 +10,7 @@
 #include "nat/engine/fragments.hpp"
 #include "nat/engine/mapping_table.hpp"
 #include "nat/engine/rules.h"
+#include "nat/engine/shared_tables.hpp"
 #include "nat/packet/checksum.hpp"
 #include "nat/packet/ipv4.hpp"
 
@@ -47,6 +48,7 @@ class Engine::Impl {
   void take_made(PacketSink& sink);
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now);
   Result<void> renew(MappingId id, TimePoint deadline);
   Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now);
   void withdraw(MappingId id, Ending how, TimePoint now);
@@ -60,6 +62,12 @@ class Engine::Impl {
   bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const;
   void fill_status(PlaneStatus& status) const;
 
+  void answer_ended(std::span<std::byte> packet, Side from, TimePoint now, PacketSink& sink);
+  void refuse(std::span<std::byte> packet, std::uint8_t code, TimePoint now, PacketSink& sink);
+  bool make_mapping(std::span<std::byte> packet, TimePoint now, PacketSink& sink);
+  void reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now);
+  void adopt(const std::optional<Address>& external, TimePoint now);
+
  private:
   /// One packet on its way through a batch.
   struct Work {
@@ -72,7 +80,7 @@ class Engine::Impl {
   };
   struct Host {
     std::uint32_t mappings = 0, flows = 0, icmp_ids = 0;
-    std::uint32_t resting = 0;  ///< ports of its ended leases that wait for the reuse delay
+    std::uint32_t resting = 0;           ///< ports of its ended leases that wait for the reuse delay
     std::uint32_t made_s = 0, made = 0;  ///< mappings of outbound traffic made within that second
   };
   struct HostHasher {
@@ -146,10 +154,17 @@ class Engine::Impl {
   enum class Verdict : std::uint8_t { free, taken, reserved, resting };
   Verdict may_claim(Part part, std::uint16_t external, std::uint32_t host, Claim claim);
   std::uint16_t choose_port(Part part, PortRange range);
-  void claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port, SlotKind kind,
-                  std::uint32_t deadline_s, std::uint32_t aux);
+  /// How many ports of the range can be had from this external one on.
+  std::uint16_t fits_at(const RangeSpec& spec, std::uint32_t external, Claim claim);
+  PortRun choose_run(Part part, PortRange range, std::uint16_t size, std::optional<bool> odd);
+  /// `goes_on`: the slot's flows stay its own. False: a program in the kernel claimed the port meanwhile.
+  bool claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port, SlotKind kind,
+                  std::uint32_t deadline_s, std::uint32_t aux, bool goes_on = false);
   void free_slot(Part part, std::uint16_t external);
   void end_lease(std::uint32_t lease, Ending how, std::uint32_t since_s);
+  /// Turns what an earlier run left at that port into an implicit mapping, for install() to take over: its
+  /// flows go on.
+  void give_up_orphan(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port);
   /// Ends what is past its deadline; true when the slot is free now.
   bool retire(Part part, std::uint16_t external);
   void reclaim(Part part);
@@ -176,10 +191,13 @@ class Engine::Impl {
             flow.protocol != packet::protocol::tcp);
   }
   bool make_room();
+  /// The external port of a session that runs; 0: there is none.
+  std::uint16_t running(Part part, const FlowKey& key) const;
   bool sent_before(const FlowKey& key);
   /// Who may come in without a flow where outbound traffic alone decides ([filtering] implicit).
   bool outbound_allows(const FlowKey& key) {
-    return policy_.implicit == Filtering::endpoint || (policy_.implicit == Filtering::address && sent_before(key));
+    return policy_.implicit == Filtering::endpoint ||
+           (policy_.implicit == Filtering::address && sent_before(key));
   }
   void move_flow(std::uint32_t record, std::uint16_t external);
   bool table_is_full() const noexcept {
@@ -206,6 +224,7 @@ class Engine::Impl {
   std::uint64_t id_secret_;
   TtlMode ttl_;
   const OwnPorts& own_ports_;
+  SharedTables* shared_;
 
   MappingTable mappings_;
   FlowTable flows_;

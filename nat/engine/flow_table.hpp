@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "nat/engine/pages.hpp"
+#include "nat/engine/rules.h"
 #include "nat/engine/siphash.hpp"
 
 namespace sallyport::nat {
@@ -24,7 +25,6 @@ struct FlowKey {
 /// The state of one 5-tuple: one cache line.
 struct alignas(64) Flow {
   static constexpr std::uint32_t none = 0xffffffff;
-  static constexpr std::uint8_t no_scale = 15;
   enum Flag : std::uint8_t {
     inbound = 1,       ///< the first packet came from outside
     answered = 2,      ///< the host has sent something on it; it counts for its limit
@@ -40,19 +40,13 @@ struct alignas(64) Flow {
   std::uint16_t host_port, peer_port;
   std::uint16_t external_port;
   std::uint8_t protocol;  ///< 0: a free record, `slot_next` leads to the next one
-  std::uint8_t state;
+  std::uint8_t flags;
   std::uint32_t deadline_s;
   std::uint32_t slot_deadline_s;  ///< the deadline it told its slot last
   std::uint32_t slot_next, slot_previous;
   std::uint32_t group_next, group_previous;
   std::uint32_t queue_next, queue_previous;
-  /// TCP: what each side acknowledged last, and the window it offered then. Before the other side answered a
-  /// SYN: the acknowledgement that would be right, and by how much more (data in the SYN) it may be.
-  std::uint32_t ack_host, ack_peer;
-  std::uint16_t window_host, window_peer;
-  std::uint8_t flags;
-  std::uint8_t scales;  ///< window scale of the host in the low half, of the peer in the high one
-  std::uint16_t unused;
+  rules::sp_tcp tcp;
 
   bool is(const FlowKey& key) const noexcept {
     return host == key.host && peer == key.peer && host_port == key.host_port && peer_port == key.peer_port &&

@@ -19,9 +19,7 @@ constexpr bool passes(std::uint8_t icmp_type) noexcept {
          icmp_type == type::parameter_problem;
 }
 
-constexpr Part part_of_quoted(const Quoted& quoted) noexcept {
-  return part_of_protocol(quoted.protocol);
-}
+constexpr Part part_of_quoted(const Quoted& quoted) noexcept { return part_of_protocol(quoted.protocol); }
 
 }  // namespace
 
@@ -159,12 +157,8 @@ void Engine::Impl::outbound_error(Packet& packet, Ipv4& ip, bool hairpin) {
   const Part part = part_of_quoted(quoted);
   const FlowKey key{quoted.protocol, quoted.dport, quoted.destination, quoted.source,
                     part == Part::icmp ? std::uint16_t{0} : quoted.sport};
-  const std::uint32_t record = flows_.find(flows_.hash_of(key), key);
-  std::uint16_t external = 0;
-  if (record != Flow::none && !rules::sp_is_over(flows_[record].deadline_s, now_s_) &&
-      !(flows_[record].flags & Flow::ended)) {
-    external = flows_[record].external_port;
-  } else {
+  std::uint16_t external = running(part, key);
+  if (external == 0) {
     // A UDP lease lets packets in without a flow.
     external = mappings_.find(part, quoted.destination, quoted.dport);
     if (external != 0 && !mappings_.slot(part, external).is_lease()) external = 0;
@@ -206,10 +200,7 @@ void Engine::Impl::inbound_error(Packet& packet, Ipv4& ip, bool hairpin) {
   }
   const FlowKey key{quoted.protocol, slot.port, slot.host, quoted.destination,
                     part == Part::icmp ? std::uint16_t{0} : quoted.dport};
-  const std::uint32_t record = flows_.find(flows_.hash_of(key), key);
-  if (record == Flow::none || rules::sp_is_over(flows_[record].deadline_s, now_s_) ||
-      (flows_[record].flags & Flow::ended) || flows_[record].external_port != quoted.sport)
-    return drop(packet, DropReason::icmp_fits_nothing);
+  if (running(part, key) != quoted.sport) return drop(packet, DropReason::icmp_fits_nothing);
   const bool of_router = slot.host == external_;
   if (!of_router && !hairpin && ttl_is_over(packet, ip, Action::forward_wan)) return;
   const bool hidden = !of_router && (!quoted.dont_fragment || quoted.more_fragments);

@@ -1,5 +1,10 @@
 #include "nat/engine/mapping_table.hpp"
 
+#include <atomic>
+#include <bit>
+
+#include "nat/engine/shared_tables.hpp"
+
 namespace sallyport::nat {
 namespace {
 
@@ -9,14 +14,44 @@ constexpr std::uint64_t used = 0x80000000;
 
 }  // namespace
 
-MappingTable::MappingTable(const SipHash& hash)
+MappingTable::MappingTable(const SipHash& hash, SharedTables* shared)
     : hash_{hash},
-      slots_{parts << 16},
+      shared_{shared},
+      slots_{shared ? Pages<Slot>::view(shared->slots()) : Pages<Slot>{parts << 16}},
       endpoints_{first_endpoints},
       mask_{first_endpoints - 1},
       free_lease_{none} {}
 
+bool MappingTable::replace(Slot& slot, const Slot& seen, const Slot& with) noexcept {
+  if (!shared_) {
+    slot = with;
+    return true;
+  }
+  struct Owner {
+    std::uint32_t host;
+    std::uint16_t port;
+    SlotKind kind;
+    std::uint8_t generation;
+  };
+  const auto word = [](const Slot& of) {
+    return std::bit_cast<std::uint64_t>(Owner{of.host, of.port, of.kind, of.generation});
+  };
+  // Who sees the new owner sees its deadline and its lease too.
+  std::atomic_ref{slot.aux}.store(with.aux, std::memory_order_relaxed);
+  std::atomic_ref{slot.deadline_s}.store(with.deadline_s, std::memory_order_release);
+  std::uint64_t expected = word(seen);
+  return std::atomic_ref{*reinterpret_cast<std::uint64_t*>(&slot)}.compare_exchange_strong(expected,
+                                                                                           word(with));
+}
+
 std::uint16_t MappingTable::find(Part part, std::uint32_t host, std::uint16_t port) const noexcept {
+  if (shared_) {
+    const std::uint16_t external = shared_->find(part, host, port);
+    if (external == 0) return 0;
+    const Slot& owner = slot(part, external);
+    return owner.kind != SlotKind::free && owner.host == host && owner.port == port ? external
+                                                                                    : std::uint16_t{0};
+  }
   const std::uint32_t wanted = tag(part, host, port);
   for (std::uint32_t at = wanted & mask_; endpoints_[at] != 0; at = (at + 1) & mask_) {
     const Entry entry = endpoints_[at];
@@ -29,6 +64,7 @@ std::uint16_t MappingTable::find(Part part, std::uint32_t host, std::uint16_t po
 }
 
 bool MappingTable::link(Part part, std::uint16_t external) {
+  if (shared_) return shared_->link(part, slot(part, external).host, slot(part, external).port, external);
   if (entries_ + 1 > (mask_ + 1) / 4 * 3 && !grow()) return false;
   const Slot& owner = slot(part, external);
   const std::uint32_t hash = tag(part, owner.host, owner.port);
@@ -40,6 +76,12 @@ bool MappingTable::link(Part part, std::uint16_t external) {
 }
 
 void MappingTable::unlink(Part part, std::uint16_t external) noexcept {
+  if (shared_) {
+    const Slot& owner = slot(part, external);
+    if (shared_->find(part, owner.host, owner.port) == external)
+      shared_->unlink(part, owner.host, owner.port);
+    return;
+  }
   const Slot& owner = slot(part, external);
   const std::uint32_t hash = tag(part, owner.host, owner.port);
   const Entry wanted = Entry{hash} << 32 | used | static_cast<Entry>(part) << 16 | external;
@@ -79,9 +121,14 @@ std::uint32_t MappingTable::add_lease() {
   if (at != none) {
     free_lease_ = leases_[at].flows;
   } else {
-    if (lease_high_water_ == leases_.size() &&
-        !leases_.grow(lease_high_water_ ? lease_high_water_ * 2UL : 64))
-      return none;
+    const std::size_t more = lease_high_water_ ? lease_high_water_ * 2UL : 64;
+    if (lease_high_water_ == leases_.size()) {
+      if (shared_)
+        leases_ = Pages<Lease>::view(shared_->leases(more));
+      else if (!leases_.grow(more))
+        return none;
+      if (lease_high_water_ >= leases_.size()) return none;
+    }
     at = lease_high_water_++;
   }
   leases_[at] = Lease{};

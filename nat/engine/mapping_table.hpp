@@ -38,7 +38,15 @@ static_assert(sizeof(Slot) == 16);
 
 /// What only explicit and static mappings have.
 struct Lease {
-  enum Flag : std::uint8_t { used = 1, gone = 2, disabled = 4, second_port = 8, filtered = 16, outbound = 32 };
+  enum Flag : std::uint8_t {
+    used = 1,
+    gone = 2,
+    disabled = 4,
+    second_port = 8,
+    filtered = 16,
+    outbound = 32,
+    orphan = 64,  ///< found in shared tables at the start: nobody's until it is installed again
+  };
   std::uint64_t serial;  ///< of its MappingId, so that an id is never taken for a later one
   TimePoint deadline;
   std::uint64_t packets_in, packets_out, bytes_in, bytes_out;
@@ -50,11 +58,13 @@ struct Lease {
   std::uint8_t flags;
 };
 
+class SharedTables;
+
 /// Slots by external port, the way from an internal endpoint to its port, and leases. Keeps no rules: those
-/// are the engine's.
+/// are the engine's. Its memory is its own, or that of `shared`.
 class MappingTable {
  public:
-  explicit MappingTable(const SipHash& hash);
+  explicit MappingTable(const SipHash& hash, SharedTables* shared = nullptr);
 
   Slot& slot(Part part, std::uint16_t external) noexcept { return slots_[index(part, external)]; }
   const Slot& slot(Part part, std::uint16_t external) const noexcept { return slots_[index(part, external)]; }
@@ -64,6 +74,10 @@ class MappingTable {
 
   /// The external port that outbound packets of an endpoint wear, in force or over; 0: none.
   std::uint16_t find(Part part, std::uint32_t host, std::uint16_t port) const noexcept;
+  /// Gives a slot another owner. False, and nothing changed, when a program in the kernel was faster: `seen`
+  /// is what the decision was made on.
+  bool replace(Slot& slot, const Slot& seen, const Slot& with) noexcept;
+
   /// The slot must name the endpoint already.
   bool link(Part part, std::uint16_t external);
   /// Succeeds also where the endpoint leads elsewhere or nowhere.
@@ -91,6 +105,7 @@ class MappingTable {
   bool grow();
 
   SipHash hash_;
+  SharedTables* shared_;
   Pages<Slot> slots_;
   Pages<Entry> endpoints_;
   std::uint32_t mask_;

@@ -117,7 +117,10 @@ Engine::Impl::Verdict Engine::Impl::may_claim(Part part, std::uint16_t external,
 }
 
 std::uint16_t Engine::Impl::choose_port(Part part, PortRange range) {
-  const auto usable = [&](std::uint16_t port) { return !is_own(part, port); };
+  const auto usable = [&](std::uint16_t port) {
+    // The programs in the kernel claim ports without telling the allocator.
+    return !is_own(part, port) && (!shared_ || retire(part, port));
+  };
   const auto draw = [&] { return static_cast<std::uint32_t>(random() >> 32); };
   auto port = mappings_.ports(part).choose(range, draw, usable);
   if (!port) {
@@ -125,6 +128,43 @@ std::uint16_t Engine::Impl::choose_port(Part part, PortRange range) {
     port = mappings_.ports(part).choose(range, draw, usable);
   }
   return port.value_or(0);
+}
+
+std::uint16_t Engine::Impl::fits_at(const RangeSpec& spec, std::uint32_t external, Claim claim) {
+  const Part part = part_of(spec.transport);
+  const std::uint32_t host = spec.first.address.v4_number();
+  std::uint16_t size = 0;
+  for (; size < spec.size && external <= spec.allowed.last && external >= spec.allowed.first;
+       ++size, ++external) {
+    const auto at = static_cast<std::uint16_t>(external);
+    if (may_claim(part, at, host, claim) == Verdict::free) continue;
+    // where the outbound packets of just this port leave from
+    const auto port = static_cast<std::uint16_t>(spec.first.port.number() + size);
+    if (mapping_of(part, host, port) != at || mappings_.slot(part, at).is_lease()) break;
+  }
+  return size;
+}
+
+PortRun Engine::Impl::choose_run(Part part, PortRange range, std::uint16_t size, std::optional<bool> odd) {
+  constexpr int most_tries = 64;
+  for (const bool reclaimed : {false, true}) {
+    if (reclaimed) reclaim(part);
+    RunFinder finder{mappings_.ports(part).free_in(range)};
+    for (int tries = 0; tries < most_tries; ++tries) {
+      const auto run = finder.find(size, odd, static_cast<std::uint32_t>(random() >> 32));
+      if (!run) break;
+      bool good = true;  // the router's own ports are not in the bitmap, nor what programs in the kernel claimed
+      for (std::uint32_t port = run->first; port < run->first + std::uint32_t{run->size}; ++port)
+        if (is_own(part, static_cast<std::uint16_t>(port)) || (shared_ && !retire(part, static_cast<std::uint16_t>(port)))) {
+          finder.exclude(static_cast<std::uint16_t>(port));
+          good = false;
+        }
+      if (!good) continue;
+      if (run->size == size || reclaimed) return *run;
+      break;
+    }
+  }
+  return {0, 0};
 }
 
 /// Frees at once what is over, instead of with the sweep: at most once a second.
@@ -156,12 +196,35 @@ bool Engine::Impl::retire(Part part, std::uint16_t external) {
   return false;
 }
 
-void Engine::Impl::claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port,
-                              SlotKind kind, std::uint32_t deadline_s, std::uint32_t aux) {
+bool Engine::Impl::claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port,
+                              SlotKind kind, std::uint32_t deadline_s, std::uint32_t aux, bool goes_on) {
   Slot& slot = mappings_.slot(part, external);
-  const auto generation = static_cast<std::uint8_t>(slot.generation + 1);
-  slot = {host, port, kind, generation, deadline_s, aux};
+  const Slot seen = slot;
+  const bool anothers = (seen.kind == SlotKind::implicit || seen.kind == SlotKind::draining) &&
+                        (seen.host != host || seen.port != port) && is_in_force(seen);
+  if (shared_ && anothers) return false;
+  // With shared tables flows are ended by it: by one when their lease was reset, by sixteen when it is anew.
+  const int step = !shared_ || kind == SlotKind::quarantine ? 1 : goes_on ? 0 : 16;
+  const auto generation = static_cast<std::uint8_t>(seen.generation + step);
+  if (!mappings_.replace(slot, seen, {host, port, kind, generation, deadline_s, aux})) return false;
   update_choice(part, external);
+  return true;
+}
+
+void Engine::Impl::give_up_orphan(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port) {
+  Slot& slot = mappings_.slot(part, external);
+  if (!slot.is_lease() || !(mappings_.lease(slot.aux).flags & Lease::orphan)) return;
+  const std::uint32_t lease = slot.aux;
+  if (slot.host != host || slot.port != port) {
+    end_lease(lease, Ending::vacate, now_s_);
+  } else {
+    --explicit_count_;
+    const Slot seen = slot;
+    mappings_.replace(
+        slot, seen,
+        {host, port, SlotKind::implicit, seen.generation, rules::sp_deadline(now_s_, 10), Flow::none});
+  }
+  mappings_.free_lease(lease);
 }
 
 void Engine::Impl::free_slot(Part part, std::uint16_t external) {
@@ -173,7 +236,9 @@ void Engine::Impl::free_slot(Part part, std::uint16_t external) {
     record = next;
   }
   mappings_.unlink(part, external);
-  if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) {
+  if (shared_ && (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining)) {
+    // The programs count these.
+  } else if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) {
     auto& host = hosts_[slot.host];
     --(part == Part::icmp ? host.icmp_ids : host.mappings);
     --implicit_count_;
@@ -185,10 +250,8 @@ void Engine::Impl::free_slot(Part part, std::uint16_t external) {
       release_host(slot.host);
     }
   }
-  slot.kind = SlotKind::free;
-  slot.host = 0;
-  slot.port = 0;
-  slot.aux = Flow::none;
+  const Slot seen = slot;
+  mappings_.replace(slot, seen, {0, 0, SlotKind::free, seen.generation, 0, Flow::none});
   update_choice(part, external);
 }
 
@@ -213,7 +276,8 @@ std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std:
     why = DropReason::mapping_limit;
     return 0;
   }
-  if (policy_.new_mappings_per_second && host.made_s == now_s_ && host.made >= policy_.new_mappings_per_second) {
+  if (policy_.new_mappings_per_second && host.made_s == now_s_ &&
+      host.made >= policy_.new_mappings_per_second) {
     why = DropReason::mapping_rate;
     return 0;
   }
@@ -231,13 +295,18 @@ std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std:
     shortage_ports_ = true;
     return 0;
   }
-  claim_slot(part, external, address, port, SlotKind::implicit, rules::sp_deadline(now_s_, 1), Flow::none);
+  if (!claim_slot(part, external, address, port, SlotKind::implicit, rules::sp_deadline(now_s_, 1),
+                  Flow::none)) {
+    why = DropReason::no_ports;
+    return 0;
+  }
   if (!mappings_.link(part, external)) {
     mappings_.slot(part, external).kind = SlotKind::free;
     update_choice(part, external);
     why = DropReason::table_full;
     return 0;
   }
+  if (shared_) return external;
   auto& counted = hosts_[address];
   ++(part == Part::icmp ? counted.icmp_ids : counted.mappings);
   if (std::exchange(counted.made_s, now_s_) != now_s_) counted.made = 0;
@@ -255,6 +324,10 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
   Slot& slot = mappings_.slot(part, external);
   --explicit_count_;
   filters_.erase(at);
+  if (shared_) {
+    shared_->set_filters(at, {});
+    if (how == Ending::reset) shared_->ended(part, slot.host, slot.port, external);
+  }
   const std::uint32_t first = lease.flows;
   const auto delay = static_cast<std::uint32_t>(std::max<std::int64_t>(policy_.reuse_delay.count(), 0));
   if (how == Ending::reset) {
@@ -290,7 +363,8 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
         flows_[record].flags &= static_cast<std::uint8_t>(~Flow::of_explicit);
         deadline_s = std::max(deadline_s, flows_[record].deadline_s);
       }
-      claim_slot(part, external, slot.host, slot.port, SlotKind::draining, deadline_s, first);
+      claim_slot(part, external, slot.host, slot.port, SlotKind::draining, deadline_s, first, true);
+      if (shared_) return;
       ++hosts_[slot.host].mappings;
       ++implicit_count_;
       return;
@@ -438,6 +512,22 @@ bool Engine::Impl::make_room() {
       return true;
     }
   return false;
+}
+
+std::uint16_t Engine::Impl::running(Part part, const FlowKey& key) const {
+  if (shared_) {
+    const auto flow = shared_->flow(key);
+    if (!flow || rules::sp_is_over(flow->deadline_s, now_s_)) return 0;
+    const Slot& slot = mappings_.slot(part, flow->external);
+    const bool own =
+        slot.host == key.host && slot.port == key.host_port && slot.generation == flow->generation;
+    return own && is_in_force(slot) ? flow->external : std::uint16_t{0};
+  }
+  const std::uint32_t record = flows_.find(flows_.hash_of(key), key);
+  if (record == Flow::none || rules::sp_is_over(flows_[record].deadline_s, now_s_) ||
+      (flows_[record].flags & Flow::ended))
+    return 0;
+  return flows_[record].external_port;
 }
 
 /// Whether the endpoint sent to that address and may hear from it (ADF).

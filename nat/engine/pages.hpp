@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <span>
 #include <utility>
 
 namespace sallyport::nat {
@@ -22,15 +23,26 @@ class Pages {
     if (at == MAP_FAILED) throw std::bad_alloc{};
     data_ = static_cast<T*>(at);
   }
+  /// Memory of somebody else's, who keeps it: never grown, never given back.
+  static Pages view(std::span<T> others) noexcept {
+    Pages pages;
+    pages.data_ = others.data();
+    pages.count_ = others.size();
+    pages.owned_ = false;
+    return pages;
+  }
   Pages(Pages&& other) noexcept
-      : data_{std::exchange(other.data_, nullptr)}, count_{std::exchange(other.count_, 0)} {}
+      : data_{std::exchange(other.data_, nullptr)},
+        count_{std::exchange(other.count_, 0)},
+        owned_{std::exchange(other.owned_, true)} {}
   Pages& operator=(Pages&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(count_, other.count_);
+    std::swap(owned_, other.owned_);
     return *this;
   }
   ~Pages() {
-    if (data_) munmap(data_, octets());
+    if (data_ && owned_) munmap(data_, octets());
   }
 
   T* data() noexcept { return data_; }
@@ -41,6 +53,7 @@ class Pages {
 
   /// Invalidates references. False, and nothing changed, when the kernel has no memory.
   bool grow(std::size_t count) noexcept {
+    if (!owned_) return false;
     const std::size_t wanted = count * sizeof(T);
     void* at = MAP_FAILED;
     if (wanted < large) {
@@ -62,7 +75,7 @@ class Pages {
   }
   /// Gives the memory back; everything reads zero again.
   void clear() noexcept {
-    if (data_) madvise(data_, octets(), MADV_DONTNEED);
+    if (data_ && owned_) madvise(data_, octets(), MADV_DONTNEED);
   }
 
  private:
@@ -85,6 +98,7 @@ class Pages {
   std::size_t octets() const noexcept { return count_ * sizeof(T); }
   T* data_ = nullptr;
   std::size_t count_ = 0;
+  bool owned_ = true;
 };
 
 }  // namespace sallyport::nat

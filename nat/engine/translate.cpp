@@ -469,7 +469,7 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
     // Two external ports of one endpoint: the answer wears the one that the peer sent to last.
     if (part == Part::tcp && !syn) return drop(packet, DropReason::no_session);
     if (part == Part::tcp) {
-      const std::uint8_t state = flows_[record].state;
+      const std::uint8_t state = flows_[record].tcp.state;
       if (state != rules::SP_TCP_BOTH_FIN && state != rules::SP_TCP_TRANS)
         return drop(packet, DropReason::no_session);
     }
@@ -560,13 +560,13 @@ void Engine::Impl::reset_both_ends(const Flow& flow) {
   // Beyond this many at once the ends hear of it when they next send.
   constexpr std::size_t most_made = 4096;
   if (flow.protocol != packet::protocol::tcp || (flow.flags & Flow::ended) || !has_external_) return;
-  if (flow.state == rules::SP_TCP_BOTH_FIN || flow.state == rules::SP_TCP_TRANS) return;
+  if (flow.tcp.state == rules::SP_TCP_BOTH_FIN || flow.tcp.state == rules::SP_TCP_TRANS) return;
   if (rules::sp_is_over(flow.deadline_s, now_s_) || made_.size() >= most_made) return;
   made_.emplace_back(packet::make_rst(packet::RstTo{flow.peer, flow.host, flow.peer_port, flow.host_port,
-                                                    flow.ack_host, flow.ack_peer}),
+                                                    flow.tcp.ack_host, flow.tcp.ack_peer}),
                      Action::forward_lan);
-  packet::RstTo to_peer{external_,      flow.peer,     flow.external_port,
-                        flow.peer_port, flow.ack_peer, flow.ack_host};
+  packet::RstTo to_peer{external_,      flow.peer,         flow.external_port,
+                        flow.peer_port, flow.tcp.ack_peer, flow.tcp.ack_host};
   Action where = Action::forward_wan;
   if (flow.peer == external_) {  // a hairpin: the peer is a host too
     const Slot& slot = mappings_.slot(Part::tcp, flow.peer_port);
@@ -590,130 +590,44 @@ bool Engine::Impl::carry(Flow& flow, const Ipv4& ip, bool from_inside, Packet& p
 
 namespace {
 
-/// The parts of a flow as one side sees them.
-struct TcpSides {
-  std::uint32_t& own_ack;
-  std::uint16_t& own_window;
-  std::uint32_t& other_ack;
-  std::uint16_t& other_window;
-  unsigned own_shift, other_shift;  // where the two scales stand
-};
-TcpSides sides(Flow& flow, bool from_inside) noexcept {
-  if (from_inside) return {flow.ack_host, flow.window_host, flow.ack_peer, flow.window_peer, 0, 4};
-  return {flow.ack_peer, flow.window_peer, flow.ack_host, flow.window_host, 4, 0};
+rules::sp_segment segment_of(const Ipv4& ip, bool from_inside) noexcept {
+  std::uint8_t scale = rules::SP_NO_SCALE;
+  if (ip.tcp_flags & rules::SP_SYN)
+    if (const std::uint32_t at = packet::find_tcp_option(ip, 3, 3))
+      scale = std::min<std::uint8_t>(ip.transport()[at], 14);
+  return {ip.seq, ip.ack,     ip.transport_size() - ip.transport_header_length, ip.window, ip.tcp_flags,
+          scale,  from_inside};
 }
-std::uint8_t offered_scale(const Ipv4& ip) noexcept {
-  const std::uint32_t at = packet::find_tcp_option(ip, 3, 3);
-  return at ? std::min<std::uint8_t>(ip.transport()[at], 14) : Flow::no_scale;
-}
-void set_scale(Flow& flow, unsigned shift, std::uint8_t scale) noexcept {
-  flow.scales = static_cast<std::uint8_t>((flow.scales & ~(15U << shift)) | unsigned{scale} << shift);
-}
-std::uint32_t payload_of(const Ipv4& ip) noexcept { return ip.transport_size() - ip.transport_header_length; }
 
 }  // namespace
 
 void Engine::Impl::start_tcp(Flow& flow, const Ipv4& ip, bool from_inside) const {
-  auto side = sides(flow, from_inside);
-  flow.state = from_inside ? rules::SP_TCP_INTERNAL_INIT : rules::SP_TCP_EXTERNAL_INIT;
-  flow.scales = Flow::no_scale << 4 | Flow::no_scale;
-  set_scale(flow, side.own_shift, offered_scale(ip));
-  side.own_ack = 0;
-  side.own_window = ip.window;
-  side.other_ack = ip.seq + 1;
-  side.other_window = static_cast<std::uint16_t>(std::min<std::uint32_t>(payload_of(ip), 65535));
+  const auto segment = segment_of(ip, from_inside);
+  rules::sp_tcp_start(&flow.tcp, &segment);
 }
 
 bool Engine::Impl::carry_tcp(Flow& flow, const Ipv4& ip, bool from_inside, Packet& packet) {
   using namespace rules;
-  auto side = sides(flow, from_inside);
-  const std::uint8_t flags = ip.tcp_flags;
-  const std::uint8_t own_init = from_inside ? SP_TCP_INTERNAL_INIT : SP_TCP_EXTERNAL_INIT;
-  const std::uint8_t other_init = from_inside ? SP_TCP_EXTERNAL_INIT : SP_TCP_INTERNAL_INIT;
-  const std::uint8_t before = flow.state;
-  const auto transitory = static_cast<std::uint32_t>(policy_.tcp_transitory.count());
-  const auto half_open = static_cast<std::uint32_t>(policy_.tcp_half_open.count());
-  const auto established = static_cast<std::uint32_t>(policy_.tcp_established.count());
-
-  if (before == own_init) {
-    // Only the other side's SYN moves it on. What its own side says again is passed on.
-    if (sp_plain_syn(flags)) {
-      // A host may try anew with other numbers; an outsider's second SYN is not let to move the first one's.
-      if (from_inside) start_tcp(flow, ip, true);
-      flow.deadline_s = sp_deadline(now_s_, half_open);
-    } else if (flags & SP_RST) {
-      if (!from_inside && ip.seq != side.other_ack && ip.seq + 1 != side.other_ack) {
-        packet.reason = DropReason::out_of_window;
-        return false;
-      }
-      flow.state = SP_TCP_TRANS;
-    }
-    return true;
-  }
-  if (before == other_init) {
-    const bool plain = sp_plain_syn(flags);
-    const bool acknowledges =
-        (flags & SP_ACK) && static_cast<std::uint32_t>(ip.ack - side.own_ack) <= side.own_window;
-    if ((flags & SP_RST) && !acknowledges && !from_inside) {
-      packet.reason = DropReason::out_of_window;
-      return false;
-    }
-    const std::uint8_t after = sp_tcp_step(before, from_inside, flags, plain || acknowledges || from_inside);
-    if (after == SP_TCP_ESTABLISHED) {
-      set_scale(flow, side.own_shift, offered_scale(ip));
-      if (!plain) side.own_ack = ip.ack;
-      side.own_window = ip.window;
-      side.other_ack = ip.seq + 1 + payload_of(ip);
-    }
-    if (after != before) {
-      flow.state = after;
-      const bool waits = (flow.flags & Flow::inbound) && !(flow.flags & Flow::confirmed);
-      flow.deadline_s =
-          sp_deadline(now_s_, waits ? transitory : sp_tcp_timeout(after, established, transitory));
-    }
-    return true;
-  }
-
-  const unsigned host_scale = flow.scales & 15U, peer_scale = flow.scales >> 4;
-  const bool scaled = host_scale != Flow::no_scale && peer_scale != Flow::no_scale;
-  const unsigned other_scale = scaled ? (from_inside ? peer_scale : host_scale) : 0;
-  const std::uint32_t window = std::uint32_t{side.other_window} << other_scale;
-  const bool near = sp_near_window(ip.seq, side.other_ack, window);
-  if (sp_plain_syn(flags)) {
-    const std::uint8_t after = sp_tcp_step(before, from_inside, flags, near);
-    if (after != before) {
-      start_tcp(flow, ip, from_inside);
-      flow.deadline_s = sp_deadline(now_s_, half_open);
-    }
-    return true;
-  }
-  bool valid = near;
-  if (flags & SP_RST)
-    valid = sp_in_window(ip.seq, side.other_ack, window);
-  else if (flags & SP_FIN)
-    valid = near && sp_in_window(ip.seq + payload_of(ip), side.other_ack, window);
-  if ((flags & SP_RST) && !valid) {
+  const auto segment = segment_of(ip, from_inside);
+  const bool unconfirmed = (flow.flags & Flow::inbound) && !(flow.flags & Flow::confirmed);
+  const sp_u32 result = sp_tcp_carry(&flow.tcp, &segment, unconfirmed);
+  if (result == SP_CARRY_DROP) {
     packet.reason = DropReason::out_of_window;
     return false;
   }
-  flow.state = sp_tcp_step(before, from_inside, flags, valid);
-  if (flags & SP_RST) {
-    if (before != SP_TCP_TRANS) flow.deadline_s = sp_deadline(now_s_, transitory);
-    return true;
-  }
-  if (!near || (flags & SP_SYN)) return true;
-  if ((flags & SP_ACK) && sp_seq_at_or_after(ip.ack, side.own_ack)) {
-    // Who acknowledges the host's own SYN receives at its address: no spoofed flood goes that far.
-    constexpr std::uint32_t far = 1 << 24;
-    if (!from_inside && (flow.flags & Flow::inbound) && !(flow.flags & Flow::confirmed) &&
-        ip.ack - side.own_ack < far)
-      flow.flags |= Flow::confirmed;
-    side.own_ack = ip.ack;
-    side.own_window = ip.window;
-  }
-  const bool waits = (flow.flags & Flow::inbound) && !(flow.flags & Flow::confirmed);
-  flow.deadline_s =
-      sp_deadline(now_s_, waits ? transitory : sp_tcp_timeout(flow.state, established, transitory));
+  if (result & SP_CARRY_CONFIRMS) flow.flags |= Flow::confirmed;
+  const auto transitory = static_cast<std::uint32_t>(policy_.tcp_transitory.count());
+  if (result & SP_CARRY_HALF_OPEN)
+    flow.deadline_s = sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.tcp_half_open.count()));
+  else if (result & SP_CARRY_TRANSITORY)
+    flow.deadline_s = sp_deadline(now_s_, transitory);
+  else if (result & SP_CARRY_BY_STATE)
+    flow.deadline_s =
+        sp_deadline(now_s_, unconfirmed && !(result & SP_CARRY_CONFIRMS)
+                                ? transitory
+                                : sp_tcp_timeout(flow.tcp.state,
+                                                 static_cast<std::uint32_t>(policy_.tcp_established.count()),
+                                                 transitory));
   return true;
 }
 
@@ -722,9 +636,10 @@ bool Engine::Impl::carry_tcp(Flow& flow, const Ipv4& ip, bool from_inside, Packe
 void Engine::Impl::forward(Packet& packet, Ipv4& ip, Action where) noexcept {
   if (ip.protocol == packet::protocol::tcp && (ip.tcp_flags & packet::tcp_flag::syn) && mss_ != 0)
     clamp_mss(packet, ip);
-  const std::uint8_t ttl = ttl_ == TtlMode::decrement ? static_cast<std::uint8_t>(ip.ttl - 1)
-                           : ip.ttl == 255            ? std::uint8_t{255}
-                                                      : static_cast<std::uint8_t>(ip.ttl + 1);
+  const std::uint8_t ttl = ttl_ == TtlMode::keep        ? ip.ttl
+                           : ttl_ == TtlMode::decrement ? static_cast<std::uint8_t>(ip.ttl - 1)
+                           : ip.ttl == 255              ? std::uint8_t{255}
+                                                        : static_cast<std::uint8_t>(ip.ttl + 1);
   ChecksumChange change;
   change.word(static_cast<std::uint16_t>(ip.ttl << 8 | ip.protocol),
               static_cast<std::uint16_t>(ttl << 8 | ip.protocol));
@@ -816,41 +731,12 @@ void Engine::Impl::clamp_mss(const Packet& packet, const Ipv4& ip) noexcept {
   change.apply_at(transport + 16);
 }
 
-// IPv4 IDs of datagrams that may be, or are, fragmented: a permutation of the host's own, of its own for each
-// host, so that two hosts who count alike do not meet at one remote (RFC 6864 5.3), and fragments stay
-// together.
-
-namespace {
-
-constexpr std::uint8_t id_round(std::uint64_t key, unsigned round, std::uint8_t half) noexcept {
-  std::uint64_t mixed = (key ^ half ^ (std::uint64_t{round} << 56)) * 0x9e3779b97f4a7c15;
-  mixed ^= mixed >> 29;
-  return static_cast<std::uint8_t>((mixed * 0xbf58476d1ce4e5b9) >> 56);
-}
-constexpr unsigned id_rounds = 4;
-
-}  // namespace
-
 std::uint16_t Engine::Impl::hide_id(std::uint32_t host, std::uint16_t id) const noexcept {
-  const std::uint64_t key = (id_secret_ ^ host) * 0xff51afd7ed558ccd;
-  auto left = static_cast<std::uint8_t>(id >> 8), right = static_cast<std::uint8_t>(id);
-  for (unsigned round = 0; round < id_rounds; ++round) {
-    const auto next = static_cast<std::uint8_t>(left ^ id_round(key, round, right));
-    left = right;
-    right = next;
-  }
-  return static_cast<std::uint16_t>(left << 8 | right);
+  return rules::sp_hide_id(id_secret_, host, id);
 }
 
 std::uint16_t Engine::Impl::show_id(std::uint32_t host, std::uint16_t id) const noexcept {
-  const std::uint64_t key = (id_secret_ ^ host) * 0xff51afd7ed558ccd;
-  auto left = static_cast<std::uint8_t>(id >> 8), right = static_cast<std::uint8_t>(id);
-  for (unsigned round = id_rounds; round-- > 0;) {
-    const auto previous = static_cast<std::uint8_t>(right ^ id_round(key, round, left));
-    right = left;
-    left = previous;
-  }
-  return static_cast<std::uint16_t>(left << 8 | right);
+  return rules::sp_show_id(id_secret_, host, id);
 }
 
 void Engine::Impl::rewrite_id(Ipv4& ip, std::uint32_t host) noexcept {

@@ -79,6 +79,21 @@ struct Installed {
   ExternalEndpoint external;
 };
 
+/// External ports wanted for consecutive ports of one host, in the same order (PCP PORT_SET).
+struct RangeSpec {
+  Transport transport = Transport::udp;
+  InternalEndpoint first;
+  std::uint16_t size = 1;              ///< first.port + size - 1 is at most 65535
+  bool parity = false;                 ///< the first external port is odd or even as the internal one
+  std::optional<Port> suggested = {};  ///< for the first port; taken when all fit there
+  bool insist = false;                 ///< there or nowhere
+  PortRange allowed{};                 ///< all of them lie in it
+};
+struct FoundRange {
+  Port first;
+  std::uint16_t size;  ///< from 1 to what was asked for
+};
+
 /// How a withdrawn mapping ends (NMAP-09): reset kills its live flows and keeps the port for the reuse delay;
 /// drain lets live sessions go on as implicit ones; vacate frees the port at once, as for a grant taken back
 /// before it was acknowledged.
@@ -173,6 +188,10 @@ class DataPlane {
   /// without an external address. `allowed`, `at_random` and `second_port` play no part; insisting on another port
   /// is port_reserved, a second pinhole for the endpoint port_taken.
   virtual Result<Installed> install(const MappingSpec& spec, TimePoint now) = 0;
+  /// Where such a range is free now, or the longest part of it from its first port on. Claims nothing: each
+  /// port is then install()ed, insisting on its number. The range goes first where outbound packets of its
+  /// first port already leave from, then where it is suggested, then to the internal ports' own numbers.
+  virtual std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) = 0;
   virtual Result<void> renew(MappingId id, TimePoint deadline) = 0;
   virtual Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now) = 0;
   virtual void withdraw(MappingId id, Ending how, TimePoint now) = 0;

@@ -72,7 +72,7 @@ ResultCode read_filter(std::span<const std::byte> data, const Address& internal,
   return ResultCode::success;
 }
 
-/// PORT_SET, RFC 7753 section 4: judged, though no set is granted yet.
+/// PORT_SET, RFC 7753 section 4.
 ResultCode read_port_set(std::span<const std::byte> data, const MapBody& map, ParsedOptions& into) {
   const auto set = decode_port_set(data);
   if (!set || set->size == 0) return ResultCode::malformed_option;
@@ -285,11 +285,13 @@ void Server::handle_map(Request request, TimePoint now) {
   // All ports and all traffic are never granted (POL-TGT-06), so deleting them deletes nothing
   // (section 15.1).
   const bool wildcard = !map.internal_port && (map.protocol == 0 || transport);
-  if (wildcard && lifetime_s == 0) return answer_map(request, map, 0, std::nullopt, now);
+  if (wildcard && lifetime_s == 0) return answer_map(request, map, 1, 0, std::nullopt, now);
   if (wildcard || !transport || !map.internal_port) return fail(ResultCode::unsupp_protocol);
-  if (lifetime_s != 0 && options.prefer_failure && options.port_set && options.port_set->size > 1)
-    return refuse(request.datagram, arrival, {ResultCode::cannot_provide_external, long_error_lifetime_s},
-                  now);
+  const std::uint16_t ports = options.port_set ? options.port_set->size : std::uint16_t{1};
+  // Insisting on ports that do not exist (PSET-4-12); without PREFER_FAILURE it is a suggestion as any other.
+  if (lifetime_s != 0 && options.prefer_failure && map.external_port &&
+      map.external_port->number() + std::uint32_t{ports} - 1 > 65535)
+    return fail(ResultCode::malformed_option);
 
   if (!pending_.enter(arrival.source)) return fail(ResultCode::no_resources);
   const InternalEndpoint internal{options.third_party.value_or(arrival.source), *map.internal_port};
@@ -301,14 +303,18 @@ void Server::handle_map(Request request, TimePoint now) {
                            .requester = arrival.source,
                            .internal = internal,
                            .third_party = options.third_party.has_value(),
-                           .nonce = map.nonce};
+                           .nonce = map.nonce,
+                           .ports = ports};
+    // the ports of an IPv6 host are no set, so one was meant
+    const std::uint16_t ended = internal.address.is_v4() ? ports : std::uint16_t{1};
     service_.release(std::move(release), now,
-                     [server, map, request = std::move(request)](const Outcome<void>& done, TimePoint then) {
+                     [server, map, ended, request = std::move(request)](const Outcome<void>& done,
+                                                                        TimePoint then) {
                        const auto self = server.lock();
                        if (!self) return;
                        (*self)->pending_.leave(request.arrival.source);
                        if (done || done.error().reason == MappingErrc::not_found)
-                         (*self)->answer_map(request, map, 0, std::nullopt, then);
+                         (*self)->answer_map(request, map, ended, 0, std::nullopt, then);
                        else
                          (*self)->refuse(request.datagram, request.arrival,
                                          error_answer(done.error(), false, false), then);
@@ -324,6 +330,8 @@ void Server::handle_map(Request request, TimePoint now) {
       map.external_address == Address{} || (same_family && map.external_address.is_unspecified());
   if (!any && (same_family || options.prefer_failure)) grant.suggested_address = map.external_address;
   grant.insist = options.prefer_failure;
+  grant.ports = ports;
+  grant.parity = options.port_set && options.port_set->parity;
   grant.clear_filters = options.clear_filters;
   grant.filters = std::move(options.filters);
   ask(std::move(request), map, std::move(grant), options.has_filter, now);
@@ -373,14 +381,17 @@ void Server::ask(Request request, const MapBody& map, GrantRequest grant, bool f
                    auto assigned = map;
                    assigned.external_port = done->external.port;
                    assigned.external_address = done->external.address;
-                   (*self)->answer_map(request, assigned, done->lifetime_s, done->description, then);
+                   (*self)->answer_map(request, assigned, done->ports, done->lifetime_s, done->description,
+                                       then);
                  });
 }
 
-/// Success, of MAP or PEER. The options that were processed come back in their order; `description` is the text as stored,
-/// empty in a deletion, which stores none.
-void Server::answer_map(const Request& request, const MapBody& map, std::uint32_t lifetime_s,
-                        const std::optional<std::string>& description, TimePoint now) {
+/// Success, of MAP or PEER. The options that were processed come back in their order; PORT_SET only when
+/// there is more than one port to speak of (PSET-4-07); `description` is the text as stored, empty in a
+/// deletion, which stores none.
+void Server::answer_map(const Request& request, const MapBody& map, std::uint16_t ports,
+                        std::uint32_t lifetime_s, const std::optional<std::string>& description,
+                        TimePoint now) {
   std::vector<std::byte> out;
   out.reserve(request.datagram.size());
   append_response_header(
@@ -407,6 +418,11 @@ void Server::answer_map(const Request& request, const MapBody& map, std::uint32_
       case OptionCode::description:
         if (description && description_text(option->data))
           append_description(out, cut(*description, option->data.size()));
+        break;
+      case OptionCode::port_set:
+        if (ports > 1)
+          append_port_set(out,
+                          {ports, map.internal_port->number(), decode_port_set(option->data).value().parity});
         break;
       default:
         break;  // skipped, so left out

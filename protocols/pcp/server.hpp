@@ -20,9 +20,9 @@ struct ServerOptions {
   std::vector<Prefix> third_party_clients;
 };
 
-/// The PCP server: MAP, PEER and ANNOUNCE of RFC 6887 with THIRD_PARTY, PREFER_FAILURE, FILTER and
-/// DESCRIPTION, over IPv4 and IPv6. The host that a request is about decides whether it is of the NAT or of
-/// the IPv6 firewall.
+/// The PCP server: MAP, PEER and ANNOUNCE of RFC 6887 with THIRD_PARTY, PREFER_FAILURE, FILTER,
+/// DESCRIPTION (RFC 7220) and PORT_SET (RFC 7753), over IPv4 and IPv6. The host that a request is about
+/// decides whether it is of the NAT or of the IPv6 firewall; of that each port is opened by itself.
 ///
 /// Holds no socket and reads no clock. Feed it with handle_datagram and drain poll_transmit; answers that
 /// wait for the mapping service become ready when it calls back, now or later. As a listener of the service
@@ -69,7 +69,7 @@ class Server final : public wire::DatagramCore, public ServiceListener {
   void handle_map(Request request, TimePoint now);
   void handle_peer(Request request, TimePoint now);
   void ask(Request request, const MapBody& map, GrantRequest grant, bool filtered, TimePoint now);
-  void answer_map(const Request& request, const MapBody& map, std::uint32_t lifetime_s,
+  void answer_map(const Request& request, const MapBody& map, std::uint16_t ports, std::uint32_t lifetime_s,
                   const std::optional<std::string>& description, TimePoint now);
   void refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ErrorAnswer error,
               TimePoint now);

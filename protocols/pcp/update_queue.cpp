@@ -33,7 +33,7 @@ bool is_news(const LeaseEvent& event) {
 
 void UpdateQueue::handle_lease(const LeaseEvent& event, TimePoint now) {
   const auto& lease = event.lease;
-  if (lease.via != Via::pcp) return;
+  if (lease.via != Via::pcp || lease.set_place != 0) return;  // a set is one mapping to its client
   Key key{lease.transport, lease.internal, {}, 0};
   if (lease.outbound && !lease.remotes.empty()) {
     std::get<Address>(key) = lease.remotes.front().prefix.address;
@@ -43,15 +43,16 @@ void UpdateQueue::handle_lease(const LeaseEvent& event, TimePoint now) {
   if (!is_news(event) || !lease.nonce || lease.contact.client_port == 0) return;
   if (updates_.size() >= max_waiting) return;
   const bool gone = event.kind == LeaseEventKind::ended;
-  updates_.emplace(key, Update{.nonce = *lease.nonce,
-                               .external = lease.external,
-                               .deadline = gone ? std::nullopt : lease.deadline,
-                               .contact = lease.contact,
-                               .peer = lease.outbound && !lease.remotes.empty()
-                                           ? std::optional{lease.remotes.front()}
-                                           : std::nullopt,
-                               .sent = 0,
-                               .due = now});
+  updates_.emplace(
+      key, Update{.nonce = *lease.nonce,
+                  .external = lease.external,
+                  .deadline = gone ? std::nullopt : lease.deadline,
+                  .contact = lease.contact,
+                  .ports = lease.set_size,
+                  .peer = lease.outbound && !lease.remotes.empty() ? std::optional{lease.remotes.front()}
+                                                                   : std::nullopt,
+                  .sent = 0,
+                  .due = now});
   by_due_.emplace(now, key);
 }
 
@@ -85,6 +86,9 @@ void UpdateQueue::take_due(TimePoint now, Epochs epochs, std::span<const wire::S
       append_map_body(bytes, map);
     // The client matches such answers on the option too (RFC 6887, section 13.1).
     if (internal.address != contact.client) append_third_party(bytes, internal.address);
+    if (update.ports > 1)
+      append_port_set(bytes, {update.ports, internal.port.number(),
+                              internal.port.number() % 2 == update.external.port.number() % 2});
     out.push_back({.bytes = std::move(bytes),
                    .to = contact.client,
                    .to_port = contact.client_port,

@@ -42,6 +42,7 @@ class UpdateQueue {
     ExternalEndpoint external;
     std::optional<TimePoint> deadline;  ///< empty: the mapping is gone
     Contact contact;
+    std::uint16_t ports = 1;           ///< of a set
     std::optional<RemoteFilter> peer;  ///< of a mapping that PEER made
     int sent = 0;
     TimePoint due{};

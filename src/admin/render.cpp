@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "sallyport/admin/filter.hpp"
+#include "src/lease/public_id.hpp"
 
 namespace sallyport::admin {
 namespace {
@@ -222,6 +223,13 @@ void append_lease(std::string& out, const LeaseView& lease, const DeviceIdentity
            moment.wall - std::chrono::floor<std::chrono::seconds>(moment.now - *lease.counters.last_packet));
   else
     out += "null";
+  if (lease.set_size > 1) {
+    out += ",\"set\":{\"first\":";
+    append_text(out, lease::public_id(lease.number - lease.set_place));
+    out += ",\"size\":";
+    append(out, std::uint64_t{lease.set_size});
+    out += '}';
+  }
   out += '}';
 }
 

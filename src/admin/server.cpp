@@ -6,6 +6,7 @@
 #include <list>
 #include <map>
 #include <string_view>
+#include <unordered_set>
 
 #include <spdlog/spdlog.h>
 #include <boost/asio/as_tuple.hpp>
@@ -290,6 +291,7 @@ class Server::Impl : public ServiceListener, public std::enable_shared_from_this
   Reply metrics() const;
   awaitable<Reply> revoke_one(const Session& session, std::string id, const Query& query);
   awaitable<Reply> revoke_many(const Session& session, const std::string& body);
+  void add_whole_sets(std::vector<LeaseView>& chosen) const;
   awaitable<std::optional<RevokeOutcome>> revoke(const Session& session, std::vector<LeaseView> chosen,
                                                  std::optional<lease::LeaseService::BlockFor> block,
                                                  bool dry_run);
@@ -728,11 +730,26 @@ awaitable<bool> Server::Impl::send_leases(Session& session, const Query& query, 
 // -------------------------------------------------------------------------------------------------- revoke,
 // unblock
 
+/// A set of ports ends as a whole: the rest of each comes behind.
+void Server::Impl::add_whole_sets(std::vector<LeaseView>& chosen) const {
+  std::unordered_set<std::uint64_t> known;
+  for (const auto& view : chosen)
+    if (view.set_size > 1) known.insert(view.number);
+  if (known.empty()) return;
+  std::vector<std::uint64_t> missing;
+  for (const auto& view : chosen)
+    for (std::uint16_t place = 0; place < view.set_size && view.set_size > 1; ++place)
+      if (const auto number = view.number - view.set_place + place; known.insert(number).second)
+        missing.push_back(number);
+  for (auto& view : leases_.views(missing, clock_.now())) chosen.push_back(std::move(view));
+}
+
 awaitable<std::optional<RevokeOutcome>> Server::Impl::revoke(
     const Session& session, std::vector<LeaseView> chosen, std::optional<lease::LeaseService::BlockFor> block,
     bool dry_run) {
   RevokeOutcome outcome;
   outcome.dry_run = dry_run;
+  add_whole_sets(chosen);
   std::vector<std::uint64_t> numbers;
   for (const auto& view : chosen) {
     if (view.kind == LeaseKind::static_) {

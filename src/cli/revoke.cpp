@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <iostream>
+#include <unordered_set>
 
 #include <unistd.h>
 
@@ -24,10 +25,14 @@ std::vector<admin::Lease> look_up(admin::Client& client, const admin::Filter& fi
     (void)client.leases(filter, false, [&](const admin::Lease& lease) {
       if (lease.kind != "static") leases.push_back(lease);
     });
-    return leases;
+    if (leases.size() >= ids.size()) return leases;
   }
+  // the other ports of a set go with the one that fits
+  std::unordered_set<std::string> known;
+  for (const auto& lease : leases) known.insert(lease.id);
   for (const auto& id : ids)
-    if (auto lease = client.lease(id)) leases.push_back(std::move(*lease));
+    if (!known.contains(id))
+      if (auto lease = client.lease(id)) leases.push_back(std::move(*lease));
   return leases;
 }
 

@@ -320,6 +320,9 @@ std::string lease_text(const admin::Lease& lease) {
                                                    : "";
   line("state", printable(lease.state) + meaning + ", " + printable(lease.kind) +
                     (lease.via ? ", via " + printable(*lease.via) : ""));
+  if (lease.set_size > 1)
+    line("set", "one of " + std::to_string(lease.set_size) + " ports that end together; the first is " +
+                    printable(lease.set_first));
   if (lease.remaining_s)
     line("left",
          long_time(*lease.remaining_s) + (lease.lifetime_s ? " of " + long_time(*lease.lifetime_s) : ""));

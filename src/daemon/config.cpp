@@ -26,6 +26,7 @@ lease::LeasePolicy Config::lease_policy() const {
   result.external_ports = policy.external_ports;
   result.leases_per_device = limits.leases_per_device;
   result.leases_total = limits.leases_total;
+  result.ports_per_set = limits.ports_per_set;
   result.pcp_min = lifetimes.pcp_min;
   result.pcp_max = lifetimes.pcp_max;
   result.natpmp_max = lifetimes.natpmp_max;

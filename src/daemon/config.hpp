@@ -76,6 +76,7 @@ struct Config {
   struct Limits {
     std::uint32_t leases_per_device = 1024;
     std::uint32_t leases_total = 65536;
+    std::uint32_t ports_per_set = 256;
     std::uint32_t requests_per_second = 2000;
     std::uint32_t mappings_per_device = 16384;
     std::uint32_t new_mappings_per_second = 0;

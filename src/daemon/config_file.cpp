@@ -564,6 +564,7 @@ void read_policy(Section& in, Config::Policy& policy) {
 void read_limits(Section& in, Config::Limits& limits) {
   in.limit("leases_per_device", limits.leases_per_device);
   in.limit("leases_total", limits.leases_total);
+  in.limit("ports_per_set", limits.ports_per_set);
   constexpr std::uint64_t highest_rate = 1'000'000'000;  // bursts are up to three times as many
   in.integer("requests_per_second", limits.requests_per_second, 0, highest_rate);
   in.limit("mappings_per_device", limits.mappings_per_device);

@@ -18,11 +18,11 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 
-#include "nat/plane/tun/tun_plane.hpp"
 #include "protocols/pcp/codec.hpp"
 #include "src/admin/server.hpp"
 #include "src/daemon/lease_log.hpp"
 #include "src/daemon/log.hpp"
+#include "src/daemon/planes.hpp"
 #include "src/daemon/port_5351.hpp"
 #include "src/daemon/privileges.hpp"
 #include "src/daemon/service_manager.hpp"
@@ -44,15 +44,6 @@ using boost::system::error_code;
 constexpr std::chrono::seconds sweep_interval{1};
 constexpr std::string_view run_directory = "/run/sallyport";
 constexpr std::string_view admin_group = "sallyport";
-
-/// Where the tun plane keeps what it changed: one file per network namespace, found again by --detach
-/// whatever the other flags are.
-std::string undo_file() {
-  struct stat status {};
-  const bool known = ::stat("/proc/self/ns/net", &status) == 0;
-  return std::string{run_directory} + "/tun-undo" +
-         (known ? '-' + std::to_string(status.st_ino) : std::string{});
-}
 
 /// RFC 1918, and the shared space that carriers number their customers from (RFC 6598).
 bool is_private(const Address& address) {
@@ -145,7 +136,8 @@ class Daemon {
   transport::DeviceNames names_;
   nat::NetworkView view_;
   std::vector<transport::NetworkState::Ipv6Address> ipv6_;
-  std::unique_ptr<nat::TunPlane> plane_;
+  std::unique_ptr<nat::DataPlane> plane_;
+  std::string plane_reason_;
   std::atomic<bool> store_news_{false};
   std::unique_ptr<lease::Store> store_;
   std::unique_ptr<lease::LeaseService> service_;
@@ -174,17 +166,13 @@ class Daemon {
 
 bool Daemon::start_plane() {
   make_run_directory();
-  nat::TunOptions options;
-  options.undo_file = undo_file();
-  fill_random(options.engine.secret);
-  fill_random(options.engine.seed);
-  std::string why;
-  auto plane = nat::TunPlane::start(options, clock_, why);
-  if (!plane) {
-    log::error(why);
+  auto started = daemon::start_plane(config_, std::string{run_directory}, clock_);
+  plane_reason_ = std::move(started.reason);
+  if (!started.plane) {
+    log::error(plane_reason_);
     return false;
   }
-  plane_ = std::move(*plane);
+  plane_ = std::move(started.plane);
   if (const auto set = plane_->set_policy(config_.plane_policy(), clock_.now()); !set) {
     log::error("the data plane refused the configuration: " + set.error().message());
     return false;
@@ -210,14 +198,6 @@ bool Daemon::start_store() {
 }
 
 bool Daemon::start() {
-  if (config_.engine.data_plane == PlaneChoice::ebpf) {
-    log::error("the ebpf data plane is not part of this version; use --data-plane tun (or auto)");
-    return false;
-  }
-  for (const auto& problem :
-       drop_privileges(std::string{admin_group}, {config_.store.dir, config_.admin.socket}))
-    log::warn(problem);
-
   auto network = transport::NetworkWatcher::open(io_);
   if (!network) {
     log::error("cannot ask the kernel about the network: " + network.error().message());
@@ -228,6 +208,10 @@ bool Daemon::start() {
 
   // The store first: its lock tells a second instance apart from other trouble.
   if (!start_store() || !start_plane()) return false;
+  // Loading programs into the kernel is the last that needs them.
+  for (const auto& problem :
+       drop_privileges(std::string{admin_group}, {config_.store.dir, config_.admin.socket}))
+    log::warn(problem);
   if (const auto set = plane_->set_network(view_, clock_.now()); !set) {
     log::error("the data plane cannot be set up: " + set.error().message());
     for (const auto& warning : plane_->status().warnings) log::error(warning);
@@ -556,11 +540,7 @@ admin::DaemonStatus Daemon::status() const {
   status.uptime_s = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - started_).count());
   status.plane = plane_->status();
-  status.data_plane_reason =
-      std::string{config_.engine.data_plane == PlaneChoice::tun
-                      ? "tun was asked for"
-                      : "auto: the ebpf plane is not part of this version, tun runs on any kernel"} +
-      "; IPv6 is left to the system";
+  status.data_plane_reason = plane_reason_ + "; IPv6 is left to the system";
   const auto add = [&](const nat::PlaneInterface& interface, const char* role, bool served) {
     status.interfaces.push_back(
         {interface.name, role, interface.index != 0 && interface.up, interface.addresses, served});
@@ -599,8 +579,6 @@ int run(const Config& config, const Flags& flags) {
 
 int detach() {
   make_run_directory();
-  nat::TunOptions options;
-  options.undo_file = undo_file();
   std::string why;
   bool given_back = true;
   for (const auto& address : {pcp::anycast_v4, pcp::anycast_v6})
@@ -608,7 +586,7 @@ int detach() {
       given_back = false;
       log::error(why);
     }
-  if (nat::TunPlane::detach(options, why)) return given_back ? 0 : 1;
+  if (detach_planes(std::string{run_directory}, why)) return given_back ? 0 : 1;
   log::error(why);
   return 1;
 }

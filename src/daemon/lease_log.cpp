@@ -8,6 +8,7 @@ using Verdict = transport::SourceLimiter::Verdict;
 
 void LeaseLog::on_lease(const LeaseEvent& event, TimePoint now) {
   const auto& lease = event.lease;
+  if (lease.set_place != 0) return;  // the first port of a set speaks for all
   const bool detail = event.kind == LeaseEventKind::renewed;
   if (detail && !log::enabled(log::Level::debug)) return;
   if (per_device_.admit(lease.internal.address, now) != Verdict::pass ||
@@ -17,8 +18,9 @@ void LeaseLog::on_lease(const LeaseEvent& event, TimePoint now) {
   }
   std::string line = "lease " + lease.id + ' ' + std::string{to_string(event.kind)} + " (" +
                      std::string{to_string(event.reason)} + "): " + std::string{to_string(lease.transport)} +
-                     ' ' + to_string(lease.internal) + " <-> " + to_string(lease.external) + ", via " +
-                     std::string{to_string(lease.via)};
+                     ' ' + to_string(lease.internal) + " <-> " + to_string(lease.external);
+  if (lease.set_size > 1) line += " and the " + std::to_string(lease.set_size - 1) + " ports behind";
+  line += ", via " + std::string{to_string(lease.via)};
   if (event.kind != LeaseEventKind::ended && lease.lifetime_s)
     line += ", " + std::to_string(*lease.lifetime_s) + " s";
   // last, and its own quotes look like none: what stands in it is never read as the rest of the line

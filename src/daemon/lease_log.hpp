@@ -9,8 +9,9 @@
 
 namespace sallyport::daemon {
 
-/// One log line per lease granted, changed or ended, but at most 10 a second about one device and 100 in all
-/// (POL-QTA-11); what was left out is counted and told once a second. Renewals go to debug.
+/// One log line per lease (or set of ports) granted, changed or ended, but at most 10 a second about one
+/// device and 100 in all (POL-QTA-11); what was left out is counted and told once a second. Renewals go to
+/// debug.
 class LeaseLog final : public ServiceListener {
  public:
   /// `write` takes the line; `detail` is true for lines of little interest.

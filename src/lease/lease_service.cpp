@@ -117,8 +117,9 @@ struct Op {
   };
   Ticket ticket = 0;
   Kind kind{};
-  Index lease = nothing;
+  Index lease = nothing;  ///< of a set: its head
   std::uint64_t number = 0;
+  std::uint16_t place = 0, ports = 1;  ///< what of a set is spoken of
   std::uint32_t lifetime_s = 0;
   LeaseEventReason reason = LeaseEventReason::requested;
   TimePoint asked;
@@ -128,6 +129,13 @@ struct Op {
   std::shared_ptr<Batch> batch = {};
   std::vector<BlockRecord> blocks = {};  ///< block: what it replaced; unblock: what it lifted
   std::function<void(std::size_t, TimePoint)> unblock_done = {};
+};
+
+/// One port of a set, claimed for it.
+struct Claimed {
+  Index mapping = nothing;                  ///< another protocol's, that the set joins
+  std::optional<nat::Installed> installed;  ///< else: a new one
+  bool had_flows = false;                   ///< its outbound flows were there before
 };
 
 /// What only UPnP asks of a grant.
@@ -295,6 +303,14 @@ class LeaseService::Impl {
   // The plane
   Outcome<nat::Installed> claim(const GrantRequest& request, const Extras& extras, std::uint32_t lifetime_s,
                                 TimePoint now);
+  std::vector<PortRange> permitted_ranges(const Address& device, Transport transport) const;
+  std::vector<PortRange> ordinary_ranges(const std::vector<PortRange>& ranges);
+  Outcome<std::vector<Claimed>> claim_set(const GrantRequest& request, std::uint16_t size,
+                                          std::uint32_t lifetime_s, TimePoint now);
+  std::vector<Claimed> claim_at(const GrantRequest& request, std::uint32_t external, std::uint16_t size,
+                                const std::vector<PortRange>& ranges, std::uint32_t lifetime_s, TimePoint now,
+                                Refusal& why);
+  void unclaim(const std::vector<Claimed>& claimed, TimePoint now);
   Result<nat::Installed> install_new(const nat::MappingSpec& spec, TimePoint now);
   Entry entry_of(Index lease, TimePoint now) const;
   Entry entry_of(std::size_t static_index) const;
@@ -329,6 +345,7 @@ class LeaseService::Impl {
   void fail(const std::string& why, bool rebuild, TimePoint now);
   void heal(TimePoint now);
   void write_dirty();
+  Granted granted(Index head, std::uint16_t place, std::uint16_t ports, std::uint32_t lifetime_s) const;
   void settle(Op& op, TimePoint now);
   void undo(Op& op, TimePoint now);
   void refuse_undone(Op& op, TimePoint now);
@@ -343,16 +360,33 @@ class LeaseService::Impl {
   void run_waiting(TimePoint now);
   void expire(TimePoint now);
   void end_now(Index lease, LeaseEventReason reason, nat::Ending how, TimePoint now);
+  /// Calls back with each lease of a head's set, which may end them.
+  template <class Call>
+  void each_of(Index head, Call&& call) const {
+    const auto number = table_.leases[head].number;
+    const auto size = table_.leases[head].set_size;
+    call(head);
+    for (std::uint16_t place = 1; place < size; ++place) call(table_.find_number(number + place));
+  }
+  void apply(Index head, TimePoint now);
   void mark_ending(Index lease);
   void unmark_ending(Index lease);
   void remove_committed(const Op& op, TimePoint now);
   void run_release(const std::shared_ptr<Batch>& batch, bool wait, ReleaseDone done, TimePoint now);
   void run_batches(TimePoint now);
   void finish_batch(const std::shared_ptr<Batch>& batch, TimePoint now);
-  void answer_with_commit(Index lease, std::uint32_t lifetime_s, GrantDone& done);
+  void answer_with_commit(Index head, std::uint16_t place, std::uint16_t ports, std::uint32_t lifetime_s,
+                          GrantDone& done);
   void answer_existing(Index lease, bool whole, TimePoint now, GrantDone& done);
   void grant_new(GrantRequest& request, const Extras& extras, Index mapping, std::uint32_t lifetime_s,
                  TimePoint now, GrantDone& done);
+  void grant_set(GrantRequest& request, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
+  Index add_lease(const GrantRequest& request, const Extras& extras, std::uint64_t number, Index mapping,
+                  std::uint32_t lifetime_s, TimePoint now);
+  void await_grant(Index head, std::uint32_t lifetime_s, TimePoint now, GrantDone& done);
+  std::optional<Refusal> overlap_of(const GrantRequest& request, TimePoint now) const;
+  std::optional<EndpointKey> waits_behind(Transport transport, const InternalEndpoint& first,
+                                          std::uint16_t ports, bool from_queue) const;
   void renew(GrantRequest& request, const Extras& extras, Index lease, std::uint32_t lifetime_s, TimePoint now,
              GrantDone& done);
   /// Null when a write can be begun; else why not.
@@ -372,6 +406,8 @@ class LeaseService::Impl {
   ExternalEndpoint external_of(const StaticEntry& entry) const;
   void install_statics(TimePoint now);
   void restore(StoreContent content, TimePoint now);
+  void put_back(const LeaseRecord& record, std::uint16_t place, TimePoint deadline, bool provisional,
+                std::vector<Index>& restored);
   void reset_epoch(TimePoint now);
   void tell_epoch_reset(TimePoint now, bool ipv6_too);
   void address_is_now(const std::optional<Address>& address, TimePoint now, bool at_start);
@@ -471,6 +507,8 @@ LeaseView LeaseService::Impl::view(Index index, bool with_counters) const {
                  .external = table_.external_of(mapping),
                  .remotes = lease.remotes ? *lease.remotes : std::vector<RemoteFilter>{},
                  .outbound = lease.outbound,
+                 .set_size = lease.set_size,
+                 .set_place = lease.set_place,
                  .description = std::string{lease.description.view()},
                  .lifetime_s = {},
                  .deadline = {},
@@ -695,11 +733,7 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, c
   }
   // NPM-3.3-04, WIC-ANY-05
   spec.at_random = request.via == Via::natpmp || (request.via == Via::upnp && !request.suggested_port);
-  std::vector<PortRange> ranges;
-  if (policy_.rules.empty())
-    ranges.push_back(policy_.external_ports);
-  else
-    ranges = allowed_ranges(policy_, request.internal.address, request.transport);
+  const auto ranges = permitted_ranges(request.internal.address, request.transport);
   if (ranges.empty()) return Refusal{MappingErrc::not_authorized, permanent_refusal_s};
   const auto holds = [&](Port port) {
     return std::ranges::find_if(ranges, [&](const PortRange& range) { return range.contains(port); });
@@ -725,9 +759,28 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, c
       return Refusal{MappingErrc::insisted_port_forbidden, permanent_refusal_s};
     }
   }
-  // Any port: from the ordinary ones, unless the rules leave this device only others.
   spec.suggested.reset();
   spec.insist = false;
+  boost::system::error_code error = nat::PlaneErrc::no_ports_left;
+  for (const auto& range : ordinary_ranges(ranges)) {
+    spec.allowed = range;
+    const auto installed = plane_.install(spec, now);
+    if (installed) return *installed;
+    error = installed.error();
+    if (error != nat::PlaneErrc::no_ports_left) break;
+  }
+  return refusal_of(error, spec, now);
+}
+
+std::vector<PortRange> LeaseService::Impl::permitted_ranges(const Address& device,
+                                                            Transport transport) const {
+  if (policy_.rules.empty()) return {policy_.external_ports};
+  return allowed_ranges(policy_, device, transport);
+}
+
+/// Where to look for any port: in the ordinary ones, unless the rules leave this device only others. Not
+/// empty, the first to be tried first.
+std::vector<PortRange> LeaseService::Impl::ordinary_ranges(const std::vector<PortRange>& ranges) {
   std::vector<PortRange> ordinary;
   for (auto range : ranges) {
     range.first = std::max({range.first, policy_.external_ports.first, std::uint16_t{1024}});
@@ -743,14 +796,131 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, c
   std::size_t begin = 0;
   while (draw >= ordinary[begin].last - ordinary[begin].first + 1u)
     draw -= ordinary[begin].last - ordinary[begin].first + 1u, ++begin;
-  boost::system::error_code error = nat::PlaneErrc::no_ports_left;
-  for (std::size_t i = 0; i < ordinary.size() && error == nat::PlaneErrc::no_ports_left; ++i) {
-    spec.allowed = ordinary[(begin + i) % ordinary.size()];
-    const auto installed = plane_.install(spec, now);
-    if (installed) return *installed;
-    error = installed.error();
+  std::ranges::rotate(ordinary, ordinary.begin() + static_cast<std::ptrdiff_t>(begin));
+  return ordinary;
+}
+
+/// Claims external ports in a row for the request's internal ones, until one cannot be had; then `why` says
+/// so.
+std::vector<Claimed> LeaseService::Impl::claim_at(const GrantRequest& request, std::uint32_t external,
+                                                  std::uint16_t size, const std::vector<PortRange>& ranges,
+                                                  std::uint32_t lifetime_s, TimePoint now, Refusal& why) {
+  std::vector<Claimed> claimed;
+  claimed.reserve(size);
+  nat::MappingSpec spec{.transport = request.transport, .internal = request.internal};
+  spec.insist = true;
+  spec.deadline = now + seconds{lifetime_s};
+  spec.remotes = request.filters;
+  for (std::uint32_t internal = request.internal.port.number(); claimed.size() < size;
+       ++internal, ++external) {
+    spec.suggested = Port::from(external);
+    const auto range = std::ranges::find_if(
+        ranges, [&](const PortRange& each) { return spec.suggested && each.contains(*spec.suggested); });
+    if (range == ranges.end()) {
+      why = {MappingErrc::insisted_port_forbidden, permanent_refusal_s};
+      break;
+    }
+    spec.internal.port = *Port::from(internal);
+    if (const Index first = table_.find_mapping(request.transport, spec.internal); first != nothing) {
+      // an endpoint keeps the external port that another protocol opened (POL-OWN-04)
+      Index joined = first;
+      while (joined != nothing && table_.mappings[joined].external_port != external)
+        joined = table_.mappings[joined].next_on_endpoint;
+      if (joined == nothing) {
+        const auto left = seconds_until(effective_deadline(table_.mappings[first]), now);
+        why = {MappingErrc::insisted_port_taken, std::max(1u, left)};
+        break;
+      }
+      claimed.push_back({.mapping = joined});
+      continue;
+    }
+    spec.allowed = *range;
+    const bool had_flows = plane_.has_implicit(spec.transport, spec.internal, now);
+    const auto installed = install_new(spec, now);
+    if (!installed) {
+      why = refusal_of(installed.error(), spec, now);
+      break;
+    }
+    claimed.push_back({.installed = *installed, .had_flows = had_flows});
   }
-  return refusal_of(error, spec, now);
+  return claimed;
+}
+
+void LeaseService::Impl::unclaim(const std::vector<Claimed>& claimed, TimePoint now) {
+  for (const auto& port : claimed)
+    if (port.installed)
+      plane_.withdraw(port.installed->id, port.had_flows ? nat::Ending::drain : nat::Ending::vacate, now);
+}
+
+/// Claims a set: all of it where that can be had, else, unless the request insists, what can be had from its
+/// first port on.
+Outcome<std::vector<Claimed>> LeaseService::Impl::claim_set(const GrantRequest& request, std::uint16_t size,
+                                                            std::uint32_t lifetime_s, TimePoint now) {
+  const auto ranges = permitted_ranges(request.internal.address, request.transport);
+  if (ranges.empty()) return Refusal{MappingErrc::not_authorized, permanent_refusal_s};
+  const std::uint32_t internal = request.internal.port.number();
+  Refusal why{MappingErrc::no_ports_left, transient_refusal_s};
+  const auto at = [&](std::uint32_t external, bool all) -> std::optional<std::vector<Claimed>> {
+    auto claimed = claim_at(request, external, size, ranges, lifetime_s, now, why);
+    if (!claimed.empty() && (claimed.size() == size || !all)) return claimed;
+    unclaim(claimed, now);
+    return std::nullopt;
+  };
+  const bool wants_port = request.insist && request.suggested_port;
+
+  // What other protocols opened inside the set fixes its place, or is where it ends.
+  for (std::uint16_t i = 0; i < size; ++i) {
+    const Index present =
+        table_.find_mapping(request.transport, {request.internal.address, *Port::from(internal + i)});
+    if (present == nothing) continue;
+    const std::uint32_t external = table_.mappings[present].external_port;
+    const bool fits = external > i && (!request.parity || (external - i) % 2 == internal % 2) &&
+                      (!wants_port || external - i == request.suggested_port->number());
+    if (fits)
+      if (auto claimed = at(external - i, request.insist || i > 0)) return *claimed;
+    if (request.insist || i == 0) {
+      if (!fits) why = {MappingErrc::insisted_port_taken, transient_refusal_s};
+      return why;
+    }
+    size = i;
+  }
+  if (wants_port) {
+    if (auto claimed = at(request.suggested_port->number(), true)) return *claimed;
+    return why;
+  }
+
+  why = {request.insist ? MappingErrc::insisted_port_taken : MappingErrc::no_ports_left, transient_refusal_s};
+  nat::RangeSpec spec{.transport = request.transport, .first = request.internal, .parity = request.parity};
+  // packets that arrive meanwhile may take a port that was free a moment ago
+  constexpr int most_tries = 4;
+  for (int tries = 1; tries <= most_tries; ++tries) {
+    std::optional<nat::FoundRange> best;
+    const auto look = [&](const PortRange& allowed) {
+      spec.allowed = allowed;
+      spec.size = size;
+      const auto found = plane_.find_range(spec, now);
+      if (found && (!best || found->size > best->size)) best = found;
+      return best && best->size == size;
+    };
+    bool all = false;
+    if (spec.suggested = request.suggested_port; spec.suggested)
+      for (const auto& range : ranges)
+        if (range.contains(*spec.suggested)) {
+          // ports below 1024 are never chosen, only asked for
+          const auto first = spec.suggested->number();
+          const auto last = std::min<std::uint32_t>(range.last, first + size - 1u);
+          all = look(first >= 1024 ? PortRange{std::max<std::uint16_t>(range.first, 1024), range.last}
+                                   : PortRange{first, static_cast<std::uint16_t>(last)});
+        }
+    spec.suggested.reset();
+    if (!all)
+      for (const auto& range : ordinary_ranges(ranges))
+        if (look(range)) break;
+    if (!best || (request.insist && best->size < size)) return why;
+    size = best->size;
+    if (auto claimed = at(best->first.number(), request.insist || tries < most_tries)) return *claimed;
+  }
+  return why;
 }
 
 // ------------------------------------------------------------------------------------------------------ the
@@ -767,6 +937,7 @@ LeaseRecord LeaseService::Impl::record_of(const Lease& lease) const {
   record.internal_address = mapping.internal_address;
   record.internal_port = mapping.internal_port;
   record.external_port = mapping.external_port;
+  record.ports = lease.set_size;
   if (lease.has_nonce) record.nonce = lease.nonce;
   if (!lease.permanent) {
     record.lifetime_s = lease.lifetime_s;
@@ -862,7 +1033,8 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
   retry_after_ = std::min(retry_after_ + seconds{1}, seconds{10});
   if (rebuild) {
     for (Index i = 0; i < table_.leases.end(); ++i)
-      if (table_.leases[i].number != 0) mark_dirty(table_.leases[i].number);
+      if (table_.leases[i].number != 0 && table_.leases[i].set_place == 0)
+        mark_dirty(table_.leases[i].number);
     for (const auto& [key, block] : blocks_) dirty_blocks_.insert(block.lease);
     for (const auto key : {meta_boot, meta_epoch_boot, meta_epoch_wall, meta_ipv6_epoch_boot,
                            meta_ipv6_epoch_wall, meta_external, meta_next_number, meta_wall})
@@ -882,8 +1054,11 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
   for (const auto& batch : batches) {
     batch->failed = true;
     for (const auto number : batch->todo) {
-      if (const Index lease = table_.find_number(number); lease != nothing) unmark_ending(lease);
-      batch->result.failed.emplace_back(public_id(number), "the store cannot be written: " + why);
+      const Index lease = table_.find_number(number);
+      if (lease != nothing) unmark_ending(lease);
+      const std::uint16_t ports = lease != nothing ? table_.leases[lease].set_size : 1;
+      for (std::uint16_t place = 0; place < ports; ++place)
+        batch->result.failed.emplace_back(public_id(number + place), "the store cannot be written: " + why);
     }
     batch->todo.clear();
     if (batch->open == 0) finish_batch(batch, now);
@@ -918,6 +1093,17 @@ void LeaseService::Impl::heal(TimePoint now) {
   wall_note_at_ = now + std::chrono::minutes{10};
 }
 
+Granted LeaseService::Impl::granted(Index head, std::uint16_t place, std::uint16_t ports,
+                                    std::uint32_t lifetime_s) const {
+  const auto& lease = table_.leases[table_.member(head, place)];
+  const auto& mapping = table_.mappings[lease.mapping];
+  return {lease.number,
+          table_.external_of(mapping),
+          lifetime_s,
+          std::string{lease.description.view()},
+          ports};
+}
+
 void LeaseService::Impl::settle(Op& op, TimePoint now) {
   if (op.number != 0 && op.lease != nothing && table_.leases[op.lease].number != op.number)
     op.lease = nothing;
@@ -935,28 +1121,27 @@ void LeaseService::Impl::settle(Op& op, TimePoint now) {
         // The client counts from the answer: when the disk took its time, so does the lease.
         if (now - op.asked > std::chrono::milliseconds{100}) {
           lease.deadline = std::max(lease.deadline, now + seconds{lease.lifetime_s});
-          bring_in_force(lease.mapping, now);
+          apply(op.lease, now);
         }
         table_.schedule(op.lease);
       } else if (!lease.ending && lease.open_ops == 0) {
         table_.schedule(op.lease);
       }
       const bool was_fresh = lease.fresh;
-      lease.fresh = false;
       const bool other_key = op.undo && op.undo->texts && (lease.remotes ? *lease.remotes : std::vector<RemoteFilter>{}) != op.undo->remotes;
-      if (other_key) table_.delist(op.lease);
-      if (was_fresh || other_key) table_.enlist(op.lease);
-      if (op.kind == Op::Kind::grant) ++granted_;
-      if (op.kind == Op::Kind::renew) ++renewed_;
-      if (op.kind != Op::Kind::repeat)
-        tell(op.kind == Op::Kind::grant || was_fresh         ? LeaseEventKind::granted
-             : op.undo && (op.undo->texts || op.undo->extras) ? LeaseEventKind::changed
-                                                              : LeaseEventKind::renewed,
-             LeaseEventReason::requested, op.lease, now);
-      const auto& mapping = table_.mappings[lease.mapping];
-      op.grant_done(Granted{lease.number, table_.external_of(mapping), op.lifetime_s,
-                            std::string{lease.description.view()}},
-                    now);
+      if (op.kind == Op::Kind::grant) granted_ += lease.set_size;
+      if (op.kind == Op::Kind::renew) renewed_ += lease.set_size;
+      each_of(op.lease, [&](Index each) {
+        table_.leases[each].fresh = false;
+        if (other_key) table_.delist(each);
+        if (was_fresh || other_key) table_.enlist(each);
+        if (op.kind != Op::Kind::repeat)
+          tell(op.kind == Op::Kind::grant || was_fresh          ? LeaseEventKind::granted
+               : op.undo && (op.undo->texts || op.undo->extras) ? LeaseEventKind::changed
+                                                                : LeaseEventKind::renewed,
+               LeaseEventReason::requested, each, now);
+      });
+      op.grant_done(granted(op.lease, op.place, op.ports, op.lifetime_s), now);
       return;
     }
     case Op::Kind::remove:
@@ -978,27 +1163,29 @@ void LeaseService::Impl::settle(Op& op, TimePoint now) {
 }
 
 void LeaseService::Impl::remove_committed(const Op& op, TimePoint now) {
-  if (op.lease != nothing) {
-    const auto mapping = table_.leases[op.lease].mapping;
-    const auto& on = table_.mappings[mapping];
-    const EndpointKey key{on.transport, on.internal_address, on.internal_port};
-    const bool revoked = op.reason == LeaseEventReason::revoked;
-    --table_.mappings[mapping].endings;
-    if (table_.mappings[mapping].endings == 0) ready_.push_back(key);
-    ++(revoked ? revoked_ : released_);
-    std::optional<LeaseEvent> event;
-    if (!listeners_.empty()) {
-      event.emplace(LeaseEvent{LeaseEventKind::ended, op.reason, view(op.lease, true)});
-    }
-    const auto how = revoked ? nat::Ending::reset : ending_of(table_.leases[op.lease]);
-    table_.remove_lease(op.lease);
-    provisional_.erase(op.number);
-    after_lease_left(mapping, how, now);
-    if (event) tell(*event, now);
-  }
+  if (op.lease != nothing)
+    each_of(op.lease, [&](Index lease) {
+      const auto mapping = table_.leases[lease].mapping;
+      const auto& on = table_.mappings[mapping];
+      const EndpointKey key{on.transport, on.internal_address, on.internal_port};
+      const bool revoked = op.reason == LeaseEventReason::revoked;
+      --table_.mappings[mapping].endings;
+      if (table_.mappings[mapping].endings == 0) ready_.push_back(key);
+      ++(revoked ? revoked_ : released_);
+      std::optional<LeaseEvent> event;
+      if (!listeners_.empty()) {
+        event.emplace(LeaseEvent{LeaseEventKind::ended, op.reason, view(lease, true)});
+      }
+      const auto how = revoked ? nat::Ending::reset : ending_of(table_.leases[lease]);
+      table_.remove_lease(lease);
+      after_lease_left(mapping, how, now);
+      if (event) tell(*event, now);
+    });
+  provisional_.erase(op.number);
   if (op.release_done) op.release_done({}, now);
   if (op.batch) {
-    op.batch->result.revoked.push_back(public_id(op.number));
+    for (std::uint16_t place = 0; place < op.ports; ++place)
+      op.batch->result.revoked.push_back(public_id(op.number + place));
     --op.batch->open;
     if (op.batch->todo.empty() && op.batch->open == 0) finish_batch(op.batch, now);
   }
@@ -1013,9 +1200,11 @@ void LeaseService::Impl::undo(Op& op, TimePoint now) {
   switch (op.kind) {
     case Op::Kind::grant: {
       if (op.lease == nothing) return;
-      const auto mapping = table_.leases[op.lease].mapping;
-      table_.remove_lease(op.lease);
-      after_lease_left(mapping, nat::Ending::vacate, now);
+      each_of(op.lease, [&](Index lease) {
+        const auto mapping = table_.leases[lease].mapping;
+        table_.remove_lease(lease);
+        after_lease_left(mapping, nat::Ending::vacate, now);
+      });
       return;
     }
     case Op::Kind::renew: {
@@ -1038,7 +1227,7 @@ void LeaseService::Impl::undo(Op& op, TimePoint now) {
                             : std::make_unique<std::vector<RemoteFilter>>(std::move(op.undo->remotes));
       }
       if (!lease.ending) table_.schedule(op.lease);
-      bring_in_force(lease.mapping, now);
+      apply(op.lease, now);
       return;
     }
     case Op::Kind::repeat:
@@ -1073,8 +1262,9 @@ void LeaseService::Impl::refuse_undone(Op& op, TimePoint now) {
   if (op.batch) {
     op.batch->failed = true;
     if (op.kind == Op::Kind::remove)
-      op.batch->result.failed.emplace_back(public_id(op.number),
-                                           "the store cannot be written: " + *store_failure_);
+      for (std::uint16_t place = 0; place < op.ports; ++place)
+        op.batch->result.failed.emplace_back(public_id(op.number + place),
+                                             "the store cannot be written: " + *store_failure_);
     if (--op.batch->open == 0 && op.batch->todo.empty()) finish_batch(op.batch, now);
   }
 }
@@ -1136,10 +1326,18 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
     return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
   const bool pinhole = !request.internal.address.is_v4();
   if (pinhole && !policy_.ipv6) return refuse(done, {MappingErrc::no_pinholes, permanent_refusal_s}, now);
+  const std::uint16_t asked = request.ports;
+  if (policy_.ports_per_set != 0)
+    request.ports = static_cast<std::uint16_t>(std::min<std::uint32_t>(asked, policy_.ports_per_set));
+  if (pinhole) {  // no set of those, and the port is as odd outside as inside
+    request.ports = 1;
+    request.parity = false;
+  }
   Index mapping = table_.find_mapping(request.transport, request.internal);
-  if (table_.is_ending(mapping) || (!from_queue && in_waiting(key))) {
+  if (const auto behind = waits_behind(request.transport, request.internal, request.ports, from_queue)) {
     if (held_ >= most_open) return refuse(done, {MappingErrc::no_memory, transient_refusal_s}, now);
-    return hold(key, WaitingGrant{std::move(request), std::move(done)});
+    request.ports = asked;
+    return hold(*behind, WaitingGrant{std::move(request), std::move(done)});
   }
   if (is_blocked(key)) return refuse(done, {MappingErrc::device_blocked, permanent_refusal_s}, now);
 
@@ -1159,6 +1357,12 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
     mapping = held.mapping;
     if (held.has_nonce && held.nonce != request.nonce)
       return refuse(done, {MappingErrc::foreign_nonce, std::max(1u, seconds_until(held.deadline, now))}, now);
+    // a set that is not this very one is not the whole of what is insisted on
+    if (request.insist && asked > 1 && (held.set_place != 0 || held.set_size != asked))
+      return refuse(done, {MappingErrc::insisted_port_taken, std::max(1u, seconds_until(held.deadline, now))},
+                    now);
+  } else if (request.ports > 1) {
+    if (const auto overlap = overlap_of(request, now)) return refuse(done, *overlap, now);
   }
   if (!pinhole && network_.external.empty())
     return refuse(done, {MappingErrc::no_external_address, transient_refusal_s}, now);
@@ -1188,7 +1392,9 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   if (mapping == nothing || lease == nothing) {
     if (const auto* entry = static_for(request.transport, request.internal); entry && mapping == nothing) {
       // in force for good, whatever is asked: an answer, but no lease (PCP-11.3-09, NPM-3.3-12)
-      if (request.insist && request.suggested_port && *request.suggested_port != entry->mapping.external)
+      const bool parity = entry->mapping.external.number() % 2 == request.internal.port.number() % 2;
+      if ((request.insist && asked > 1) || (request.parity && !parity) ||
+          (request.insist && request.suggested_port && *request.suggested_port != entry->mapping.external))
         return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
       return done(Granted{entry->number, external_of(*entry), lifetime_s,
                           clean_description(entry->mapping.description, policy_.description_octets)},
@@ -1205,7 +1411,8 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
     const bool elsewhere = !pinhole && request.insist && request.suggested_address &&
                            !request.suggested_address->is_unspecified() &&
                            *request.suggested_address != table_.addresses[on.external_address];
-    if (other_port || elsewhere)
+    const bool other_parity = request.parity && on.external_port % 2 != on.internal_port % 2;
+    if (other_port || elsewhere || other_parity)
       return refuse(
           done, {MappingErrc::insisted_port_taken, std::max(1u, seconds_until(effective_deadline(on), now))},
           now);
@@ -1214,18 +1421,56 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   if (pinhole && mapping == nothing &&
       !may_have(policy_, request.internal.address, request.transport, request.internal.port))
     return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
-  if (lease != nothing) return renew(request, {}, lease, lifetime_s, now, done);
+  if (lease != nothing) {
+    request.ports = asked;  // a set stays as large as it is, whatever new ones may be
+    return renew(request, {}, lease, lifetime_s, now, done);
+  }
+  if (request.insist && request.ports < asked)
+    return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
+  if (request.ports > 1 || (request.parity && mapping == nothing))
+    return grant_set(request, lifetime_s, now, done);
   grant_new(request, {}, mapping, lifetime_s, now, done);
 }
 
+/// The endpoint of a range behind whose deletion, or behind what waits for one there, a request has to wait.
+std::optional<EndpointKey> LeaseService::Impl::waits_behind(Transport transport,
+                                                            const InternalEndpoint& first,
+                                                            std::uint16_t ports, bool from_queue) const {
+  for (std::uint16_t i = 0; i < ports; ++i) {
+    const InternalEndpoint internal{first.address, *Port::from(first.port.number() + std::uint32_t{i})};
+    const EndpointKey key{transport, internal.address, internal.port.number()};
+    if (table_.is_ending(table_.find_mapping(transport, internal)) || (!from_queue && in_waiting(key)))
+      return key;
+  }
+  return std::nullopt;
+}
+
+/// Why the request cannot be a new set: a lease of its protocol stands behind its first port (PSET-4-08).
+std::optional<Refusal> LeaseService::Impl::overlap_of(const GrantRequest& request, TimePoint now) const {
+  for (std::uint16_t i = 1; i < request.ports; ++i) {
+    const InternalEndpoint internal{request.internal.address,
+                                    *Port::from(request.internal.port.number() + std::uint32_t{i})};
+    const Index lease = table_.find_on(table_.find_mapping(request.transport, internal), request.via);
+    if (lease == nothing) continue;
+    const auto& held = table_.leases[lease];
+    const bool foreign = held.has_nonce && held.nonce != request.nonce;
+    return Refusal{foreign ? MappingErrc::foreign_nonce : MappingErrc::insisted_port_taken,
+                   std::max(1u, seconds_until(held.deadline, now))};
+  }
+  return std::nullopt;
+}
+
 /// Answers when what is on its way to the disk for this lease is there.
-void LeaseService::Impl::answer_with_commit(Index index, std::uint32_t lifetime_s, GrantDone& done) {
-  auto& lease = table_.leases[index];
+void LeaseService::Impl::answer_with_commit(Index head, std::uint16_t place, std::uint16_t ports,
+                                            std::uint32_t lifetime_s, GrantDone& done) {
+  auto& lease = table_.leases[head];
   ++lease.open_ops;
   ops_.push_back({.ticket = last_ticket_,
                   .kind = Op::Kind::repeat,
-                  .lease = index,
+                  .lease = head,
                   .number = lease.number,
+                  .place = place,
+                  .ports = ports,
                   .lifetime_s = lifetime_s,
                   .asked = lease.asked,
                   .grant_done = std::move(done)});
@@ -1233,13 +1478,15 @@ void LeaseService::Impl::answer_with_commit(Index index, std::uint32_t lifetime_
 
 /// What is there stays as it is; the answer tells how long that lease, or its mapping as a whole, will be there.
 void LeaseService::Impl::answer_existing(Index index, bool whole, TimePoint now, GrantDone& done) {
-  const auto& lease = table_.leases[index];
-  const auto& on = table_.mappings[lease.mapping];
+  const Index head = table_.head_of(index);
+  const auto place = table_.leases[index].set_place;
+  const auto& lease = table_.leases[head];
+  const auto& on = table_.mappings[table_.leases[index].mapping];
   const auto deadline = whole ? effective_deadline(on) : lease.deadline;
   const auto lifetime_s = deadline == TimePoint::max() ? policy_.pcp_max : std::max(1u, seconds_until(deadline, now));
   // not answered before what it speaks of is on the disk
-  if (lease.open_ops > 0 && writable()) return answer_with_commit(index, lifetime_s, done);
-  done(Granted{lease.number, table_.external_of(on), lifetime_s, std::string{lease.description.view()}}, now);
+  if (lease.open_ops > 0 && writable()) return answer_with_commit(head, place, 1, lifetime_s, done);
+  done(granted(head, place, 1, lifetime_s), now);
 }
 
 void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, Index mapping,
@@ -1286,11 +1533,17 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
     made.filtered = !admitted(request.filters, request.outbound).empty();
     made.enabled = extras.enabled;
   }
-  const std::uint64_t number = next_number();
-  const Index index = table_.add_lease(number, mapping, owner);
+  const Index index = add_lease(request, extras, next_number(), mapping, lifetime_s, now);
+  if (joins) bring_in_force(mapping, now);
+  await_grant(index, lifetime_s, now, done);
+}
+
+Index LeaseService::Impl::add_lease(const GrantRequest& request, const Extras& extras, std::uint64_t number,
+                                    Index mapping, std::uint32_t lifetime_s, TimePoint now) {
+  const Index index = table_.add_lease(number, mapping, owner_of(request.internal.address));
   auto& lease = table_.leases[index];
   lease.via = request.via;
-  if (named) table_.name_pinhole(index);
+  if (request.via == Via::upnp && !request.internal.address.is_v4()) table_.name_pinhole(index);
   lease.enabled = extras.enabled;
   lease.permanent = extras.permanent;
   lease.outbound = request.outbound;
@@ -1302,16 +1555,77 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
   set_contact(lease, request.contact);
   if (request.description)
     lease.description.set(clean_description(*request.description, policy_.description_octets));
-  if (!request.filters.empty())
-    lease.remotes = std::make_unique<std::vector<RemoteFilter>>(std::move(request.filters));
+  if (!request.filters.empty()) lease.remotes = std::make_unique<std::vector<RemoteFilter>>(request.filters);
+  return index;
+}
+
+/// A set of ports, each of which is a mapping and a lease; or a single one whose external port has to be odd
+/// or even.
+void LeaseService::Impl::grant_set(GrantRequest& request, std::uint32_t lifetime_s, TimePoint now,
+                                   GrantDone& done) {
+  if (request.filters.size() > most_filters)
+    return refuse(done, {MappingErrc::too_many_filters, permanent_refusal_s}, now);
+  std::uint32_t size = request.ports;
+  // False: the set would be smaller than it has to be.
+  const auto cut = [&](std::uint64_t most) {
+    size = static_cast<std::uint32_t>(std::min<std::uint64_t>(size, most));
+    return size > 0 && (size == request.ports || !request.insist);
+  };
+  const Index device = table_.find_device(owner_of(request.internal.address));
+  const std::uint64_t held = device == nothing ? 0 : table_.devices[device].leases;
+  const auto left = [](std::uint64_t most, std::uint64_t have) { return most > have ? most - have : 0; };
+  if (policy_.leases_per_device != 0 && !cut(left(policy_.leases_per_device, held)))
+    return refuse(done, {MappingErrc::quota_exceeded, transient_refusal_s}, now);
+  if (policy_.leases_total != 0 && !cut(left(policy_.leases_total, table_.size())))
+    return refuse(done, {MappingErrc::no_ports_left, transient_refusal_s}, now);
+  for (std::uint32_t i = 1; i < size; ++i) {
+    const InternalEndpoint internal{request.internal.address,
+                                    *Port::from(request.internal.port.number() + i)};
+    const bool barred = static_for(request.transport, internal) != nullptr ||
+                        is_blocked({request.transport, internal.address, internal.port.number()});
+    if (barred && !cut(i))
+      return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
+  }
+  const auto claimed = claim_set(request, static_cast<std::uint16_t>(size), lifetime_s, now);
+  if (!claimed) return refuse(done, claimed.error(), now);
+
+  const auto count = static_cast<std::uint16_t>(claimed->size());
+  const std::uint64_t number = next_number();
+  for (std::uint16_t place = 1; place < count; ++place) next_number();
+  Index head = nothing;
+  for (std::uint16_t place = 0; place < count; ++place) {
+    const auto& port = (*claimed)[place];
+    Index mapping = port.mapping;
+    if (port.installed) {
+      const InternalEndpoint internal{request.internal.address,
+                                      *Port::from(request.internal.port.number() + std::uint32_t{place})};
+      mapping = table_.add_mapping(request.transport, internal, port.installed->external.port,
+                                   table_.intern(port.installed->external.address));
+      auto& made = table_.mappings[mapping];
+      made.plane = port.installed->id;
+      made.installed = true;
+      made.filtered = !request.filters.empty();
+    }
+    const Index index = add_lease(request, {}, number + place, mapping, lifetime_s, now);
+    table_.leases[index].set_size = count;
+    table_.leases[index].set_place = place;
+    if (place == 0) head = index;
+    if (!port.installed) bring_in_force(mapping, now);
+  }
+  await_grant(head, lifetime_s, now, done);
+}
+
+/// A new lease, or the head of a new set, goes to the disk, and the answer follows.
+void LeaseService::Impl::await_grant(Index index, std::uint32_t lifetime_s, TimePoint now, GrantDone& done) {
+  auto& lease = table_.leases[index];
   table_.schedule(index);
-  if (joins) bring_in_force(mapping, now);
   ++lease.open_ops;
   write(index);
   ops_.push_back({.ticket = last_ticket_,
                   .kind = Op::Kind::grant,
                   .lease = index,
-                  .number = number,
+                  .number = lease.number,
+                  .ports = lease.set_size,
                   .lifetime_s = lifetime_s,
                   .asked = now,
                   .grant_done = std::move(done)});
@@ -1322,10 +1636,14 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
   }
 }
 
-void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Index index,
+void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Index asked_for,
                                std::uint32_t lifetime_s, TimePoint now, GrantDone& done) {
+  // whatever part of a set is asked for, all of it is renewed (RFC 7753, section 4.4)
+  const Index index = table_.head_of(asked_for);
   auto& lease = table_.leases[index];
-  const Port present = *Port::from(table_.mappings[lease.mapping].internal_port);
+  const std::uint16_t place = table_.leases[asked_for].set_place;
+  const auto ports = std::min<std::uint16_t>(request.ports, lease.set_size - place);
+  const Port present = *Port::from(table_.mappings[table_.leases[asked_for].mapping].internal_port);
   const bool moves = request.internal.port != present;
   const bool same_extras = !moves && lease.enabled == extras.enabled && lease.permanent == extras.permanent;
   std::vector<RemoteFilter> remotes;
@@ -1344,7 +1662,7 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   if (lease.open_ops > 0 && same_filters && same_text && same_extras && lifetime_s == lease.lifetime_s &&
       contact_of(lease) == request.contact && now - lease.asked < seconds{1} && writable()) {
     // a copy of a request that is on its way to the disk: the same answer at the same time (PCP-X-10)
-    return answer_with_commit(index, lifetime_s, done);
+    return answer_with_commit(index, place, ports, lifetime_s, done);
   }
   if (moves && !move(lease.mapping, request.internal.port, now))
     return refuse(done, {MappingErrc::insisted_port_taken, transient_refusal_s}, now);
@@ -1376,13 +1694,15 @@ void LeaseService::Impl::renew(GrantRequest& request, const Extras& extras, Inde
   ++lease.renewals;
   set_contact(lease, request.contact);
   table_.schedule(index);
-  bring_in_force(lease.mapping, now);
+  apply(index, now);
   ++lease.open_ops;
   write(index);
   ops_.push_back({.ticket = last_ticket_,
                   .kind = Op::Kind::renew,
                   .lease = index,
                   .number = lease.number,
+                  .place = place,
+                  .ports = ports,
                   .lifetime_s = lifetime_s,
                   .asked = now,
                   .grant_done = std::move(done),
@@ -1401,11 +1721,34 @@ void LeaseService::Impl::release(ReleaseRequest request, TimePoint now, ReleaseD
                                        : request.requester == request.internal.address;
   if (!own) return done(Refusal{MappingErrc::not_authorized, permanent_refusal_s}, now);
   const Index mapping = table_.find_mapping(request.transport, request.internal);
-  if (table_.is_ending(mapping) || (!from_queue && in_waiting(key))) {
-    if (held_ >= most_open) return done(Refusal{MappingErrc::no_memory, transient_refusal_s}, now);
-    return hold(key, WaitingRelease{std::move(request), std::move(done)});
+  std::optional<EndpointKey> behind;
+  if (table_.is_ending(mapping) || (!from_queue && in_waiting(key))) behind = key;
+  const Index first = table_.find_on(mapping, request.via);
+  if (!request.internal.address.is_v4()) request.ports = 1;  // as grant() gives them
+  std::vector<Index> others;  // heads of what else lies in the range
+  if (request.ports > 1) {
+    const PortRange range{request.internal.port.number(),
+                          static_cast<std::uint16_t>(request.internal.port.number() + request.ports - 1u)};
+    const Index device = table_.find_device(request.internal.address);
+    for (Index i = device == nothing ? nothing : table_.devices[device].first_lease; i != nothing;
+         i = table_.leases[i].device_after) {
+      const auto& lease = table_.leases[i];
+      const auto& on = table_.mappings[lease.mapping];
+      if (on.transport != request.transport || !range.contains(on.internal().port)) continue;
+      if (!behind && on.endings > 0)
+        behind = EndpointKey{on.transport, on.internal_address, on.internal_port};
+      if (lease.via != request.via || lease.outbound) continue;
+      const Index head = table_.head_of(i);
+      if ((first == nothing || head != table_.head_of(first)) &&
+          std::ranges::find(others, head) == others.end())
+        others.push_back(head);
+    }
   }
-  const Index index = table_.find_on(mapping, request.via);
+  if (behind) {
+    if (held_ >= most_open) return done(Refusal{MappingErrc::no_memory, transient_refusal_s}, now);
+    return hold(*behind, WaitingRelease{std::move(request), std::move(done)});
+  }
+  const Index index = first != nothing ? table_.head_of(first) : others.empty() ? nothing : others.front();
   if (index == nothing) {
     if (mapping != nothing || static_for(request.transport, request.internal))
       return done(Refusal{MappingErrc::not_owned_here, permanent_refusal_s}, now);
@@ -1417,14 +1760,24 @@ void LeaseService::Impl::release(ReleaseRequest request, TimePoint now, ReleaseD
   const auto& lease = table_.leases[index];
   if (lease.has_nonce && lease.nonce != request.nonce)
     return done(Refusal{MappingErrc::foreign_nonce, std::max(1u, seconds_until(lease.deadline, now))}, now);
+  for (const Index other : others)
+    if (const auto& held = table_.leases[other]; held.has_nonce && held.nonce != request.nonce)
+      return done(Refusal{MappingErrc::foreign_nonce, std::max(1u, seconds_until(held.deadline, now))}, now);
   if (!writable()) return done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
   if (ops_.size() >= most_open) return done(Refusal{MappingErrc::no_memory, transient_refusal_s}, now);
+  if (others.size() > (first == nothing ? 1u : 0u)) {
+    auto batch = std::make_shared<Batch>();
+    if (first != nothing) batch->todo.push_back(lease.number);
+    for (const Index other : others) batch->todo.push_back(table_.leases[other].number);
+    return run_release(batch, false, std::move(done), now);
+  }
   mark_ending(index);
   forget(lease.number);
   ops_.push_back({.ticket = last_ticket_,
                   .kind = Op::Kind::remove,
                   .lease = index,
                   .number = lease.number,
+                  .ports = lease.set_size,
                   .asked = now,
                   .release_done = std::move(done)});
 }
@@ -1847,21 +2200,45 @@ Outcome<Pinhole> LeaseService::Impl::find_pinhole(std::uint16_t id, const Addres
   return pinhole;
 }
 
-void LeaseService::Impl::mark_ending(Index index) {
-  auto& lease = table_.leases[index];
-  lease.ending = true;
-  table_.unschedule(index);
-  ++table_.mappings[lease.mapping].endings;
+/// The other leases of a set become as their head is, and what is in force as the leases are.
+void LeaseService::Impl::apply(Index head, TimePoint now) {
+  each_of(head, [&](Index index) {
+    auto& lease = table_.leases[index];
+    if (index != head) {
+      const auto& first = table_.leases[head];
+      lease.deadline = first.deadline;
+      lease.asked = first.asked;
+      lease.lifetime_s = first.lifetime_s;
+      lease.renewals = first.renewals;
+      lease.provisional_deadline = first.provisional_deadline;
+      set_contact(lease, contact_of(first));
+      lease.description.set(first.description.view());
+      lease.remotes = first.remotes ? std::make_unique<std::vector<RemoteFilter>>(*first.remotes) : nullptr;
+    }
+    bring_in_force(lease.mapping, now);
+  });
 }
 
-void LeaseService::Impl::unmark_ending(Index index) {
-  auto& lease = table_.leases[index];
-  if (!lease.ending) return;
-  lease.ending = false;
-  auto& mapping = table_.mappings[lease.mapping];
-  if (--mapping.endings == 0)
-    ready_.push_back({mapping.transport, mapping.internal_address, mapping.internal_port});
-  table_.schedule(index);
+/// Both take the head of a set.
+void LeaseService::Impl::mark_ending(Index head) {
+  table_.unschedule(head);
+  each_of(head, [&](Index index) {
+    auto& lease = table_.leases[index];
+    lease.ending = true;
+    ++table_.mappings[lease.mapping].endings;
+  });
+}
+
+void LeaseService::Impl::unmark_ending(Index head) {
+  if (!table_.leases[head].ending) return;
+  each_of(head, [&](Index index) {
+    auto& lease = table_.leases[index];
+    lease.ending = false;
+    auto& mapping = table_.mappings[lease.mapping];
+    if (--mapping.endings == 0)
+      ready_.push_back({mapping.transport, mapping.internal_address, mapping.internal_port});
+  });
+  table_.schedule(head);
 }
 
 void LeaseService::Impl::run_batches(TimePoint now) {
@@ -1883,6 +2260,7 @@ void LeaseService::Impl::run_batches(TimePoint now) {
                       .kind = Op::Kind::remove,
                       .lease = lease,
                       .number = number,
+                      .ports = table_.leases[lease].set_size,
                       .reason = batch->reason,
                       .asked = now,
                       .batch = batch});
@@ -1961,23 +2339,29 @@ void LeaseService::Impl::expire(TimePoint now) {
       table_.unschedule(due);  // its commit will settle what becomes of it
       continue;
     }
-    ++expired_;
+    expired_ += table_.leases[due].set_size;
     end_now(due, LeaseEventReason::expired, ending_of(table_.leases[due]), now);
   }
 }
 
-/// Ends a lease whose end nobody waits for: the store follows.
-void LeaseService::Impl::end_now(Index index, LeaseEventReason reason, nat::Ending how, TimePoint now) {
-  const auto number = table_.leases[index].number;
-  const auto mapping = table_.leases[index].mapping;
-  std::optional<LeaseEvent> event;
-  if (!listeners_.empty()) event.emplace(LeaseEvent{LeaseEventKind::ended, reason, view(index, true)});
-  if (table_.leases[index].ending) unmark_ending(index);
-  table_.remove_lease(index);
+/// Ends a lease whose end nobody waits for, with the set that it is of: the store follows.
+void LeaseService::Impl::end_now(Index any, LeaseEventReason reason, nat::Ending how, TimePoint now) {
+  const Index head = table_.head_of(any);
+  const auto number = table_.leases[head].number;
+  std::vector<LeaseEvent> events;
+  if (!listeners_.empty())
+    each_of(head, [&](Index index) {
+      events.push_back(LeaseEvent{LeaseEventKind::ended, reason, view(index, true)});
+    });
+  unmark_ending(head);
+  each_of(head, [&](Index index) {
+    const auto mapping = table_.leases[index].mapping;
+    table_.remove_lease(index);
+    after_lease_left(mapping, how, now);
+  });
   provisional_.erase(number);
-  after_lease_left(mapping, how, now);
   forget(number);
-  if (event) tell(*event, now);
+  for (const auto& event : events) tell(event, now);
 }
 
 /// Gives leases to the device that they turn out to be of. What is blocked there was opened before that was
@@ -2028,6 +2412,7 @@ void LeaseService::Impl::handle_timeout(TimePoint now) {
     while (rewrite_at_ < table_.leases.end() && budget > 0) {
       const Index lease = rewrite_at_++;
       if (table_.leases[lease].number == 0 || table_.leases[lease].ending) continue;
+      if (table_.leases[lease].set_place != 0) continue;  // its head stands for it
       --budget;
       write(lease);
     }
@@ -2072,7 +2457,8 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
   next_number_ = next_stored ? static_cast<std::uint64_t>(*next_stored) : 1;
   // without the counter, numbers that were given and are gone cannot be known: leave room for them
   const bool counter_lost = !next_stored && (content.lost || !content.leases.empty());
-  for (const auto& record : content.leases) next_number_ = std::max(next_number_, record.number + 1);
+  for (const auto& record : content.leases)
+    next_number_ = std::max(next_number_, record.number + record.ports);
   for (const auto& block : content.blocks) next_number_ = std::max(next_number_, block.lease + 1);
   if (counter_lost) next_number_ += 100000;
   numbers_until_ = next_number_;
@@ -2148,25 +2534,27 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
       continue;
     }
     const bool lawful = is_lawful_target(network_, record.internal_address, damaged && !network_.lan.empty());
-    const bool pinhole = !record.internal_address.is_v4();
-    Index mapping = pinhole ? table_.find_mapping(record.transport, internal)
-                            : table_.find_external(record.transport, *external_port);
+    const bool pinhole = !internal.address.is_v4();
     const auto remote = record.remotes.size() == 1 ? std::optional{record.remotes.front().prefix.address}
                                                    : std::nullopt;
-    const bool clash =
-        (mapping != nothing && table_.mappings[mapping].internal() != internal) ||
-        (pinhole && (internal_port != external_port || static_for(record.transport, internal) != nullptr)) ||
-        (record.via == Via::upnp
-             ? (pinhole ? table_.find_remote(mapping, record.remotes.empty()
-                                                          ? std::nullopt
-                                                          : std::optional{record.remotes.front()})
-                        : table_.find_upnp(mapping, remote)) != nothing
-         : record.outbound
-             ? record.remotes.empty() || table_.find_peer(table_.find_mapping(record.transport, internal),
-                                                          record.remotes.front()) != nothing
-             : table_.find_on(table_.find_mapping(record.transport, internal), record.via) != nothing);
-    const bool allowed =
-        !damaged || may_have(policy_, record.internal_address, record.transport, *external_port);
+    const auto only = record.remotes.empty() ? std::nullopt : std::optional{record.remotes.front()};
+    bool clash = false, allowed = true;
+    for (std::uint16_t place = 0; place < record.ports && !clash && allowed; ++place) {
+      const Port port = *Port::from(record.external_port + std::uint32_t{place});
+      const InternalEndpoint behind{internal.address,
+                                    *Port::from(record.internal_port + std::uint32_t{place})};
+      const Index on_endpoint = table_.find_mapping(record.transport, behind);
+      const Index mapping = pinhole ? on_endpoint : table_.find_external(record.transport, port);
+      clash =
+          table_.find_number(record.number + place) != nothing ||
+          (mapping != nothing && table_.mappings[mapping].internal() != behind) ||
+          (pinhole && (behind.port != port || static_for(record.transport, behind) != nullptr)) ||
+          (record.via == Via::upnp
+               ? (pinhole ? table_.find_remote(mapping, only) : table_.find_upnp(mapping, remote)) != nothing
+           : record.outbound ? !only || table_.find_peer(on_endpoint, *only) != nothing
+                             : table_.find_on(on_endpoint, record.via) != nothing);
+      allowed = !damaged || may_have(policy_, record.internal_address, record.transport, port);
+    }
     if (!lawful || clash || !allowed) {
       forget(record.number);
       warnings_.push_back(
@@ -2175,38 +2563,15 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
       fresh = true;
       continue;
     }
-    if (mapping == nothing) mapping = table_.add_mapping(record.transport, internal, *external_port, 0);
-    const Index index = table_.add_lease(record.number, mapping, owner_of(record.internal_address));
-    auto& lease = table_.leases[index];
-    lease.via = record.via;
-    if (pinhole && record.via == Via::upnp) table_.name_pinhole(index, record.pinhole);
-    lease.deadline = deadline;
-    lease.permanent = !record.lifetime_s;
-    lease.lifetime_s = record.lifetime_s.value_or(0);
-    lease.created = static_cast<std::uint32_t>(record.created.time_since_epoch().count());
-    lease.renewals = record.renewals;
-    lease.enabled = record.enabled;
-    lease.outbound = record.outbound;
-    lease.fresh = false;
-    if (record.nonce) lease.has_nonce = true, lease.nonce = *record.nonce;
-    set_contact(lease, record.contact);
-    lease.description.set(record.description);
-    if (!record.remotes.empty())
-      lease.remotes = std::make_unique<std::vector<RemoteFilter>>(std::move(record.remotes));
-    if (provisional) {
-      lease.provisional_deadline = true;
-      provisional_.emplace(record.number, record.deadline_wall);
-    }
-    table_.schedule(index);
-    table_.enlist(index);
-    if (table_.mappings[mapping].first_lease == index && lease.next_on_mapping == nothing)
-      restored.push_back(mapping);
+    for (std::uint16_t place = 0; place < record.ports; ++place)
+      put_back(record, place, deadline, provisional, restored);
   }
   content.leases.clear();
   content.leases.shrink_to_fit();
 
   // all leases of a mapping are known now, so each is put in force once, with the right deadline
   for (const Index mapping : restored) {
+    if (table_.mappings[mapping].internal_port == 0) continue;  // its set was lost with another port of it
     if (install_again(mapping, now)) continue;
     fresh = true;
     while (table_.mappings[mapping].first_lease != nothing) {
@@ -2230,6 +2595,44 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
   address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now,
                  true);
   if (fresh || !same_boot) write_epoch();
+}
+
+/// A stored lease, or one of a stored set. Puts mappings that are not in force yet into `restored`.
+void LeaseService::Impl::put_back(const LeaseRecord& record, std::uint16_t place, TimePoint deadline,
+                                  bool provisional, std::vector<Index>& restored) {
+  const InternalEndpoint internal{record.internal_address,
+                                  *Port::from(record.internal_port + std::uint32_t{place})};
+  const Port external = *Port::from(record.external_port + std::uint32_t{place});
+  const bool pinhole = !internal.address.is_v4();
+  Index mapping = pinhole ? table_.find_mapping(record.transport, internal)
+                          : table_.find_external(record.transport, external);
+  if (mapping == nothing) mapping = table_.add_mapping(record.transport, internal, external, 0);
+  const Index index = table_.add_lease(record.number + place, mapping, owner_of(internal.address));
+  auto& lease = table_.leases[index];
+  lease.via = record.via;
+  if (pinhole && record.via == Via::upnp) table_.name_pinhole(index, record.pinhole);
+  lease.set_size = record.ports;
+  lease.set_place = place;
+  lease.deadline = deadline;
+  lease.permanent = !record.lifetime_s;
+  lease.lifetime_s = record.lifetime_s.value_or(0);
+  lease.created = static_cast<std::uint32_t>(record.created.time_since_epoch().count());
+  lease.renewals = record.renewals;
+  lease.enabled = record.enabled;
+  lease.outbound = record.outbound;
+  lease.fresh = false;
+  if (record.nonce) lease.has_nonce = true, lease.nonce = *record.nonce;
+  set_contact(lease, record.contact);
+  lease.description.set(record.description);
+  if (!record.remotes.empty()) lease.remotes = std::make_unique<std::vector<RemoteFilter>>(record.remotes);
+  lease.provisional_deadline = provisional;
+  if (place == 0) {
+    if (provisional) provisional_.emplace(record.number, record.deadline_wall);
+    table_.schedule(index);
+  }
+  table_.enlist(index);
+  if (table_.mappings[mapping].first_lease == index && lease.next_on_mapping == nothing)
+    restored.push_back(mapping);
 }
 
 void LeaseService::Impl::reset_epoch(TimePoint now) {
@@ -2375,7 +2778,7 @@ void LeaseService::Impl::check_wall_clock(TimePoint now) {
       lease.deadline = std::min(lease.deadline, now + (deadline - wall));
       if (lease.ending) continue;
       table_.schedule(index);
-      if (lease.deadline > now) bring_in_force(lease.mapping, now);
+      if (lease.deadline > now) apply(index, now);
     }
     rewrite_at_ = 0;
     write_epoch();
@@ -2571,6 +2974,7 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
   std::unordered_set<std::uint64_t> seen;
   std::unordered_set<Address> quiet;
   std::unordered_set<std::uint64_t> covered;  // by the block of another address of the device
+  std::unordered_set<std::uint64_t> sets, marked;  ///< met, and marked by this call
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     const auto number = numbers[i];
     if (!seen.insert(number).second) continue;
@@ -2589,6 +2993,11 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
     }
     auto& lease = table_.leases[index];
     auto& mapping = table_.mappings[lease.mapping];
+    const Index head = table_.head_of(index);
+    const auto set = table_.leases[head].number;
+    // a set ends as a whole, whichever of its ports is meant
+    if (lease.set_size > 1 && sets.insert(set).second)
+      for (std::uint16_t place = 0; place < lease.set_size; ++place) numbers.push_back(set + place);
     if (block) {
       const EndpointKey key{mapping.transport, mapping.internal_address, mapping.internal_port};
       BlockRecord record{number,
@@ -2635,13 +3044,15 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
           }
         }
     }
+    if (marked.contains(set)) continue;
     if (lease.ending) {
       batch->result.revoked.push_back(public_id(number));
       waits = true;
       continue;
     }
-    mark_ending(index);
-    batch->todo.push_back(number);
+    mark_ending(head);
+    batch->todo.push_back(set);
+    marked.insert(set);
   }
   if (waits) {
     ++batch->open;

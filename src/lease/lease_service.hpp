@@ -42,6 +42,7 @@ struct LeasePolicy {
   PortRange external_ports{1024, 65535};
   std::uint32_t leases_per_device = 1024;  ///< 0: no limit
   std::uint32_t leases_total = 65536;
+  std::uint32_t ports_per_set = 256;  ///< PCP PORT_SET; 0: no limit
   std::uint32_t pcp_min = 120, pcp_max = 86400, natpmp_max = 86400, upnp_max = 604800;
   bool upnp_permanent = true;  ///< UPnP may ask for permanent entries; else they get upnp_max
   PortRange upnp_internal_ports{1024, 65535};

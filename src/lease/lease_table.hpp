@@ -96,6 +96,10 @@ struct Lease {
   bool fresh : 1 = true;                  ///< not yet committed, so not yet shown
   bool provisional_deadline : 1 = false;  ///< the wall clock was not plausible when it was restored
   bool dirty : 1 = false;                 ///< the store holds something else
+  /// A set of ports is as many leases with numbers in a row, equal but for mapping, number and entry. The
+  /// first, its head, alone is scheduled, written and counted in `open_ops`.
+  std::uint16_t set_size = 1;
+  std::uint16_t set_place = 0;  ///< 0: the head, or no set
   std::uint64_t entry = 0;  ///< its place in LeaseTable::entries; 0: not listed, or another lease stands for it
   SmallText description;
   std::unique_ptr<std::vector<RemoteFilter>> remotes;  ///< empty pointer: everybody
@@ -164,6 +168,14 @@ class LeaseTable {
   /// A deletion on this mapping or one that follows it on the endpoint waits for its commit.
   bool is_ending(Index mapping) const;
   Index find_number(std::uint64_t number) const;
+  /// The first lease of the set that this one is of; itself where it is of none.
+  Index head_of(Index lease) const {
+    return leases[lease].set_place == 0 ? lease : find_number(leases[lease].number - leases[lease].set_place);
+  }
+  /// A lease of the set of this head.
+  Index member(Index head, std::uint16_t place) const {
+    return place == 0 ? head : find_number(leases[head].number + place);
+  }
   Index find_device(const Address& address) const;
 
   Index add_mapping(Transport transport, const InternalEndpoint& internal, Port external,

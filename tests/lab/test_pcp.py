@@ -4,7 +4,7 @@ import os
 
 import wire
 from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, OTHER_FAR, PEER, tcp_ask, tcp_shut, wait_until
-from labcase import CONTROL_HOST, LabCase
+from labcase import CONTROL_HOST, LabCase, UpnpCase
 
 
 class Pcp(LabCase):
@@ -382,3 +382,151 @@ class PcpThirdParty(LabCase):
         self.assertEqual(client.map("udp", port, options=wire.option(1, b"\0" * 12)).result, wire.MALFORMED_OPTION)
         other = self.client(2).map("udp", port, options=wire.option(wire.THIRD_PARTY, wire.v6(DEVICE1)))
         self.assertIn(other.result, (wire.UNSUPP_OPTION, wire.NOT_AUTHORIZED))
+
+
+class PcpPortSet(UpnpCase):
+    """RFC 7753: ports in a row as one mapping."""
+
+    config = {"listen": {"protocols": ["pcp", "natpmp", "upnp"]}, "limits": {"leases_per_device": 600}}
+
+    def tearDown(self):
+        self.cli("revoke", "kind=explicit", "-y")
+        super().tearDown()
+
+    def row(self, count):
+        return [self.port() for _ in range(count)][0]
+
+    def set(self, client, protocol, first, size, external=0, lifetime=600, nonce=None, parity=False, prefer=False):
+        options = wire.port_set_option(size, first, parity) + (wire.option(wire.PREFER_FAILURE) if prefer else b"")
+        return client.map(protocol, first, external, lifetime, nonce, options=options)
+
+    def rows(self, *words):
+        return sorted((row["internal"]["port"], row["external"]["port"]) for row in self.leases("via=pcp", *words))
+
+    def test_packets_pass_by_its_first_and_last_port_and_by_no_other_PSET_4_04_06(self):
+        client, first, nonce = self.client(), self.row(10), os.urandom(12)
+        services = {i: self.udp_service(first + i) for i in (-1, 0, 3, 7, 8)}
+        answer = self.set(client, "udp", first, 8, first + 4000, nonce=nonce)
+        self.assertEqual((answer.result, answer.lifetime, answer.internal, answer.external, answer.external_address),
+                         (0, 600, first, first + 4000, EXTERNAL))
+        self.assertEqual((answer.set_size, answer.set_first, answer.set_bits), (8, first, 0))
+        for i in (0, 3, 7):
+            self.arrives(services[i], first + 4000 + i)
+        for i in (-1, 8):
+            self.dropped(services[i], first + 4000 + i)
+        # what goes out from a port of it wears its number
+        with self.lab.internet.udp(FAR, 0) as far:
+            services[7].sock.sendto(b"out", far.getsockname())
+            self.assertEqual(far.recvfrom(100), (b"out", (EXTERNAL, first + 4007)))
+        again = self.set(client, "udp", first, 8, 0, 1200, nonce)
+        self.assertEqual((again.external, again.lifetime, again.set_size), (first + 4000, 1200, 8))
+        self.assertEqual({row["lifetime_s"] for row in self.leases("via=pcp")}, {1200})
+        self.assertEqual(self.set(client, "udp", first, 8, 0, 0, os.urandom(12)).result, wire.NOT_AUTHORIZED)
+        gone = self.set(client, "udp", first, 8, 0, 0, nonce)
+        self.assertEqual((gone.result, gone.lifetime, gone.set_size), (0, 0, 8))
+        for i in (0, 7):
+            self.dropped(services[i], first + 4000 + i)
+        self.assertEqual(self.rows(), [])
+
+    def test_connections_by_its_ports_end_with_it_PSET_4_06(self):
+        client, first, nonce = self.client(), self.row(3), os.urandom(12)
+        services = [self.tcp_service(first + i, name=b"%d:" % i) for i in range(3)]
+        answer = self.set(client, "tcp", first, 3, first, nonce=nonce)
+        self.assertEqual(answer.set_size, 3)
+        for i, service in enumerate(services):
+            self.reached(service, answer.external + i)
+        with self.lab.internet.connect((EXTERNAL, answer.external + 2), (FAR, 0)) as sock:
+            sock.sendall(b"x")
+            self.assertTrue(sock.recv(4))
+            self.assertEqual(self.set(client, "tcp", first, 3, 0, 0, nonce).result, 0)
+            self.ends_by_reset(sock, "the connection to its last port")
+        self.shut(answer.external)
+
+    def test_a_set_outlives_kill_9_whole_PSET_4_06(self):
+        client, first, nonce = self.client(), self.row(256), os.urandom(12)
+        answer = self.set(client, "udp", first, 256, nonce=nonce)
+        self.assertEqual((answer.result, answer.set_size), (0, 256))
+        before = [(row["id"], row["internal"], row["external"]) for row in self.leases("via=pcp")]
+        self.assertEqual(len(before), 256)
+        epoch = client.announce().epoch
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertGreaterEqual(client.announce().epoch, epoch)
+        self.assertEqual([(row["id"], row["internal"], row["external"]) for row in self.leases("via=pcp")], before)
+        for i in (0, 255):
+            self.arrives(self.udp_service(first + i), answer.external + i)
+        again = self.set(client, "udp", first, 256, nonce=nonce)
+        self.assertEqual((again.external, again.set_size), (answer.external, 256))
+        self.assertEqual(self.set(client, "udp", first, 256, 0, 0, nonce).result, 0)
+
+    def test_parity_size_and_place_PSET_4_05_07_09_11_12(self):
+        client, other, first = self.client(), self.client(2), self.row(40) | 1
+        taken = first + 2000
+        self.assertEqual(other.map("udp", taken, taken, 500).external, taken)
+        self.assertEqual(other.map("udp", taken + 3, taken + 3, 500).external, taken + 3)
+        nonce = os.urandom(12)
+        answer = self.set(client, "udp", first, 4, taken - 1, nonce=nonce, parity=True)
+        self.assertEqual((answer.result, answer.set_size, answer.set_bits & 1), (0, 4, 1))
+        self.assertEqual(answer.external % 2, 1)
+        self.set(client, "udp", first, 4, 0, 0, nonce)
+        refused = self.set(client, "udp", first, 4, taken + 1, prefer=True)
+        self.assertEqual(refused.result, wire.CANNOT_PROVIDE_EXTERNAL)
+        self.assertTrue(400 <= refused.lifetime <= 500, refused.lifetime)
+        self.assertEqual(self.rows("device=" + DEVICE1), [])
+        answer = self.set(client, "udp", first, 2, taken + 1, nonce=nonce, prefer=True)
+        self.assertEqual((answer.result, answer.external, answer.set_size), (0, taken + 1, 2))
+        self.set(client, "udp", first, 2, 0, 0, nonce)
+        # as large as the limit for one set, then as the device's quota lets it, then none
+        self.assertEqual(self.set(client, "tcp", 30000, 1000, nonce=nonce).set_size, 256)
+        self.assertEqual(self.set(client, "tcp", 31000, 1000, nonce=nonce).set_size, 256)
+        self.assertEqual(self.set(client, "tcp", 32000, 1000, nonce=nonce).set_size, 88)
+        self.assertEqual(self.set(client, "tcp", 33000, 2, nonce=nonce).result, wire.USER_EX_QUOTA)
+        for first, size in ((30000, 256), (31000, 256), (32000, 88)):
+            self.assertEqual(self.set(client, "tcp", first, size, 0, 0, nonce).result, 0)
+        for size, first, internal in ((0, 30000, 30000), (2, 30001, 30000), (2, 65535, 65535)):
+            with self.subTest(size=size, first=first):
+                answer = client.map("udp", internal, options=wire.port_set_option(size, first))
+                self.assertEqual(answer.result, wire.MALFORMED_OPTION)
+        self.assertEqual(self.set(client, "udp", 30000, 3, 65534, prefer=True).result, wire.MALFORMED_OPTION)
+
+    def test_what_overlaps_is_refused_or_answered_with_what_is_there_PSET_4_08(self):
+        client, first, nonce = self.client(), self.row(20) + 4, os.urandom(12)
+        external = self.set(client, "tcp", first, 4, first, nonce=nonce).external
+        rows = self.rows()
+        for at, size, expected in ((0, 8, (external, 4)), (0, 2, (external, 2)), (2, 2, (external + 2, 2)),
+                                   (3, 5, (external + 3, None))):
+            answer = self.set(client, "tcp", first + at, size, nonce=nonce)
+            self.assertEqual((answer.result, answer.external, answer.set_size), (0, *expected))
+        self.assertEqual(client.map("tcp", first + 1, 0, 600, nonce).external, external + 1)
+        self.assertEqual(self.set(client, "tcp", first - 2, 4, nonce=nonce).result, wire.NO_RESOURCES)
+        for at, size in ((0, 4), (1, 2), (-2, 4)):
+            self.assertEqual(self.set(client, "tcp", first + at, size).result, wire.NOT_AUTHORIZED)
+        self.assertEqual(self.rows(), rows)
+        # other protocols share its ports and cannot end them
+        self.assertEqual(client.natpmp("tcp", first + 2, 5555).external, external + 2)
+        wan = self.wan()
+        wan.add(external + 3, "TCP", first + 3)
+        self.assertEqual(wan.error("AddPortMapping", wan.mapping_args(external + 1, "TCP", first + 9)), 718)
+        entry = wan.mapping(external + 1, "TCP")
+        self.assertEqual((entry["NewInternalPort"], entry["NewInternalClient"]), (str(first + 1), DEVICE1))
+        self.assertEqual(wan.error("DeletePortMapping", wan.key(external + 1, "TCP")), 606)
+        self.set(client, "tcp", first, 4, 0, 0, nonce)
+        self.assertEqual(sorted((row["via"], row["external"]["port"]) for row in self.leases() if row["kind"] == "explicit"),
+                         [("natpmp", external + 2), ("upnp", external + 3)])
+        self.assertEqual(client.natpmp("tcp", first + 2, 0, 0).result, 0)
+        wan.delete(external + 3, "TCP")
+
+    def test_revoking_one_port_ends_the_set_says_so_and_tells_the_client(self):
+        client, first = self.client(), self.row(5)
+        answer = self.set(client, "udp", first, 5)
+        rows = self.leases("via=pcp")
+        self.assertEqual({row["set"]["size"] for row in rows}, {5})
+        asked = self.cli("revoke", rows[3]["id"])
+        self.assertEqual(asked.returncode, 2, asked)  # more than one lease: not without -y
+        self.assertIn("5 leases", asked.stderr)
+        done = self.cli_json("revoke", rows[3]["id"], "-y")
+        self.assertEqual(sorted(done["revoked"]), sorted(row["id"] for row in rows))
+        told = wire.parse_pcp(client.hear())
+        self.assertEqual((told.result, told.lifetime, told.internal, told.external, told.set_size),
+                         (0, 0, first, answer.external, 5))
+        self.dropped(self.udp_service(first + 4), answer.external + 4)

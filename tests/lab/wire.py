@@ -17,7 +17,7 @@ ANNOUNCE, MAP, PEER = 0, 1, 2
 (SUCCESS, UNSUPP_VERSION, NOT_AUTHORIZED, MALFORMED_REQUEST, UNSUPP_OPCODE, UNSUPP_OPTION, MALFORMED_OPTION,
  NETWORK_FAILURE, NO_RESOURCES, UNSUPP_PROTOCOL, USER_EX_QUOTA, CANNOT_PROVIDE_EXTERNAL, ADDRESS_MISMATCH,
  EXCESSIVE_REMOTE_PEERS) = range(14)
-THIRD_PARTY, PREFER_FAILURE, FILTER, DESCRIPTION = 1, 2, 3, 128
+THIRD_PARTY, PREFER_FAILURE, FILTER, DESCRIPTION, PORT_SET = 1, 2, 3, 128, 130
 
 
 def v6(address):
@@ -40,6 +40,10 @@ def option(code, data=b"", length=None):
 def filter_option(address, bits, port=0):
     """`bits` of the address, as /n is written."""
     return option(FILTER, struct.pack("!BBH", 0, bits if ":" in address else 96 + bits, port) + v6(address))
+
+
+def port_set_option(size, first, parity=False):
+    return option(PORT_SET, struct.pack("!HHB", size, first, parity))
 
 
 def pcp_header(opcode, lifetime, client, version=2):
@@ -76,12 +80,15 @@ def parse_pcp(data):
         return None
     version, op, zero, result, lifetime, epoch = struct.unpack_from("!BBBBII", data)
     out = SimpleNamespace(version=version, response=bool(op & 128), opcode=op & 127, reserved=zero, result=result,
-                          lifetime=lifetime, epoch=epoch, tail=data[12:24], raw=data, options=[])
+                          lifetime=lifetime, epoch=epoch, tail=data[12:24], raw=data, options=[], set_size=None)
     if out.opcode == MAP and len(data) >= 60:
         out.nonce = data[24:36]
         out.protocol, out.internal, out.external = struct.unpack_from("!BxxxHH", data, 36)
         out.external_address = v4(data[44:60])
         out.options = parse_options(data[60:])
+        for code, value in out.options:
+            if code == PORT_SET:
+                out.set_size, out.set_first, out.set_bits = struct.unpack("!HHB", value)
     elif out.opcode == PEER and len(data) >= 80:
         out.nonce = data[24:36]
         out.protocol, out.internal, out.external = struct.unpack_from("!BxxxHH", data, 36)

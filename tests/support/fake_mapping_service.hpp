@@ -32,7 +32,8 @@ class FakeMappingService final : public MappingService {
     return Granted{1,
                    {Address::v4(0xcb007107), request.suggested_port.value_or(*Port::from(40000))},
                    lifetime_s,
-                   request.description.value_or("")};
+                   request.description.value_or(""),
+                   request.ports};
   }
   void refuse_grants(MappingErrc reason, std::optional<std::uint32_t> retry_after_s = std::nullopt) {
     on_grant = [=](const GrantRequest&) -> Outcome<Granted> { return Refusal{reason, retry_after_s}; };

@@ -31,7 +31,7 @@ class FakePlane final : public nat::DataPlane {
   std::map<std::tuple<Transport, Address, std::uint16_t>, std::uint16_t>
       implicit;  ///< external ports by endpoint
   nat::NetworkView network;
-  std::size_t installs = 0;
+  std::size_t installs = 0, finds = 0;
   Counters counted{1, 2, 100, 200, std::nullopt};  ///< of every mapping
 
   /// The pinhole of an IPv6 endpoint that is in force.
@@ -91,6 +91,35 @@ class FakePlane final : public nat::DataPlane {
     mappings.insert_or_assign(id, Held{spec, {external, *Port::from(port)}});
     by_port[{spec.transport, port}] = id;
     return nat::Installed{nat::MappingId{id}, {external, *Port::from(port)}};
+  }
+  std::optional<nat::FoundRange> find_range(const nat::RangeSpec& spec, TimePoint now) override {
+    ++finds;
+    nat::FoundRange best{*Port::from(1), 0};
+    const auto try_at = [&](std::uint32_t first) {
+      if (spec.parity && first % 2 != spec.first.port.number() % 2u) return;
+      std::uint16_t size = 0;
+      for (std::uint32_t port = first;
+           size < spec.size && port >= spec.allowed.first && port <= spec.allowed.last; ++port, ++size) {
+        const auto external = static_cast<std::uint16_t>(port);
+        const auto internal = static_cast<std::uint16_t>(spec.first.port.number() + size);
+        const auto used = implicit.find({spec.transport, spec.first.address, internal});
+        if (used != implicit.end() && used->second == external) continue;
+        if (at(spec.transport, external, now) || own_ports.contains({spec.transport, external}) ||
+            used_by_flows.contains({spec.transport, external}))
+          break;
+      }
+      if (size > best.size) best = {*Port::from(first), size};
+    };
+    if (const auto used = implicit.find({spec.transport, spec.first.address, spec.first.port.number()});
+        used != implicit.end() && !spec.insist)
+      try_at(used->second);
+    if (best.size < spec.size) try_at(spec.suggested ? spec.suggested->number() : spec.first.port.number());
+    if (!(spec.insist && spec.suggested))
+      for (std::uint32_t port = std::max<std::uint32_t>(spec.allowed.first, 1);
+           port <= spec.allowed.last && best.size < spec.size; ++port)
+        try_at(port);
+    if (best.size == 0) return std::nullopt;
+    return best;
   }
   Result<void> renew(nat::MappingId id, TimePoint deadline) override {
     const auto it = mappings.find(static_cast<std::uint64_t>(id));

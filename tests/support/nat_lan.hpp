@@ -9,6 +9,9 @@
 #include "nat/engine/drop_reason.hpp"
 #include "nat/plane/memory/memory_plane.hpp"
 #include "tests/support/packet_builder.hpp"
+#ifdef SALLYPORT_TEST_EBPF
+#include "tests/support/ebpf_test_plane.hpp"
+#endif
 
 /// A home behind a translator: LAN 192.168.1.0/24 with the gateway at .1, external address 203.0.113.2. What
 /// the gateway emits is described in one line a packet, and its checksums are checked against full
@@ -23,6 +26,13 @@ inline constexpr const char* alice = "192.168.1.10";
 inline constexpr const char* bob = "192.168.1.11";
 inline constexpr const char* server = "198.51.100.7";
 inline constexpr const char* other_server = "198.51.100.8";
+
+/// The plane that the tests of a program run on: the same tests for each.
+#ifdef SALLYPORT_TEST_EBPF
+using TestPlane = EbpfTestPlane;
+#else
+using TestPlane = nat::MemoryPlane;
+#endif
 
 inline Port port(std::uint32_t number) { return *Port::from(number); }
 
@@ -49,6 +59,12 @@ class NatLan : public ::testing::Test {
     EXPECT_TRUE(plane.set_policy(policy, now));
     EXPECT_TRUE(plane.set_network(network, now));
   }
+
+#ifdef SALLYPORT_TEST_EBPF
+  void SetUp() override {
+    if (!plane.unusable().empty()) GTEST_SKIP() << plane.unusable();
+  }
+#endif
 
   using Out = std::vector<nat::MemoryPlane::Emitted>;
 
@@ -141,7 +157,7 @@ class NatLan : public ::testing::Test {
   TimePoint now{1h};
   nat::PlanePolicy policy;
   nat::NetworkView network = home_network();
-  nat::MemoryPlane plane;
+  TestPlane plane;
   bool check_transport = true;
 
  private:

@@ -51,6 +51,9 @@ struct Lease {
   std::optional<std::string> created;
   std::uint64_t renewals = 0, packets_in = 0, packets_out = 0, bytes_in = 0, bytes_out = 0;
   std::optional<std::string> last_packet;
+  std::uint64_t set_size =
+      1;                  ///< of the set of ports that it is one of, and that ends as a whole; 1: of none
+  std::string set_first;  ///< the id of the set's first port
 };
 
 struct Block {

@@ -57,6 +57,12 @@ struct GrantRequest {
   std::optional<Port> suggested_port;
   std::optional<Address> suggested_address;  ///< empty: any
   bool insist = false;             ///< exactly the suggestion or nothing (PCP PREFER_FAILURE)
+  /// A set: so many from `internal` on, to as many external ports in a row, all or (without `insist`) some
+  /// from the first on. Each port is a lease to lists and quotas; the set is granted, renewed and ended as a
+  /// whole (RFC 7753). internal.port + ports - 1 is at most 65535. There are no sets of pinholes: `internal`
+  /// alone is opened.
+  std::uint16_t ports = 1;
+  bool parity = false;             ///< the first external port is odd or even as the internal one
   std::uint32_t lifetime_s = 0;    ///< as asked, more than 0; the service cuts it to the window of `via`
   bool clear_filters = false;      ///< filters in force are removed before `filters` are added
   std::vector<RemoteFilter> filters;
@@ -73,6 +79,7 @@ struct Granted {
   ExternalEndpoint external;
   std::uint32_t lifetime_s = 0;  ///< granted; the client may rely on it from now on
   std::string description;       ///< as stored
+  std::uint16_t ports = 1;  ///< in force from the requested internal port and `external` on, at most as asked
 };
 
 /// A refusal, with how long it will hold where that is known (PCP-7-11, PCP-11.3-06, PCP-13.2-03).
@@ -91,6 +98,8 @@ struct ReleaseRequest {
   InternalEndpoint internal;
   bool third_party = false;
   std::optional<Nonce> nonce;
+  std::uint16_t ports =
+      1;  ///< a range, of IPv4: what is leased of it ends, a set as a whole whichever part of it is named
 };
 
 /// A delete-all of NAT-PMP: every lease that `requester` made by `via` for one transport (RFC 6886, section 3.4).
@@ -123,6 +132,8 @@ struct LeaseView {
   ExternalEndpoint external;
   std::vector<RemoteFilter> remotes;
   bool outbound = false;  ///< made by PCP PEER: `remotes` are the peers that it is kept for
+  std::uint16_t set_size = 1;   ///< ports of the set that this lease is one of; 1: of none
+  std::uint16_t set_place = 0;  ///< its place in the set, both ports counting from the set's first
   std::string description;
   std::optional<std::uint32_t> lifetime_s;  ///< as last granted; empty: permanent
   std::optional<TimePoint> deadline;        ///< empty: permanent

@@ -37,6 +37,9 @@ class MemoryPlane final : public DataPlane {
   Result<Installed> install(const MappingSpec& spec, TimePoint now) override {
     return engine_.install(spec, now);
   }
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) override {
+    return engine_.find_range(spec, now);
+  }
   Result<void> renew(MappingId id, TimePoint deadline) override { return engine_.renew(id, deadline); }
   Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now) override {
     return engine_.set_remotes(id, remotes, outbound, now);

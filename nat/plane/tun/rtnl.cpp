@@ -283,6 +283,15 @@ Result<void> Rtnl::remove(const Route& route) {
   return result;
 }
 
+std::optional<std::uint32_t> Rtnl::way_into(const Net& net) {
+  for (std::uint32_t offset = 1; offset <= 4; ++offset) {
+    const std::uint32_t address = net.length == 32 ? net.address : net.address + offset;
+    if (!net.contains(address)) break;
+    if (const auto device = leaves_by(address)) return device;
+  }
+  return std::nullopt;
+}
+
 std::optional<std::uint32_t> Rtnl::leaves_by(std::uint32_t address) {
   Request request{RTM_GETROUTE, NLM_F_ACK};
   auto* head = request.extra<rtmsg>();

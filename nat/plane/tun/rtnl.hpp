@@ -93,6 +93,8 @@ class Rtnl {
 
   /// The interface by which the router itself would reach an address; empty where it could not.
   std::optional<std::uint32_t> leaves_by(std::uint32_t address);
+  /// The interface that a prefix is reached by; its first addresses may be the router's own.
+  std::optional<std::uint32_t> way_into(const Net& net);
 
   /// 0 is "leave as it is" for both numbers.
   Result<void> set_link(std::uint32_t index, std::uint32_t mtu, std::uint32_t queue_length, bool up);

@@ -20,13 +20,13 @@ constexpr unsigned offload_uso6 = 0x40;
 
 }  // namespace
 
-Result<TunDevice> TunDevice::open(const std::string& name) {
+Result<TunDevice> TunDevice::open(const std::string& name, Layer layer) {
   ifreq request{};
   if (name.empty() || name.size() >= sizeof request.ifr_name) return system_error(EINVAL);
   const int fd = ::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) return system_error(errno);
   TunDevice device{fd, 0};
-  request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
+  request.ifr_flags = static_cast<short>((layer == Layer::packets ? IFF_TUN : IFF_TAP) | IFF_NO_PI | IFF_VNET_HDR);
   name.copy(request.ifr_name, sizeof request.ifr_name - 1);
   if (ioctl(fd, TUNSETIFF, &request) != 0) return system_error(errno);
   device.index_ = if_nametoindex(request.ifr_name);

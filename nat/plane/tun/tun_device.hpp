@@ -22,12 +22,13 @@ struct VirtioHeader {
 };
 static_assert(sizeof(VirtioHeader) == 10);
 
-/// A TUN interface without packet information, with virtio headers, nonblocking. It goes away with this
+/// A TUN (or TAP) interface without packet information, with virtio headers, nonblocking. It goes away with this
 /// object.
 class TunDevice {
  public:
+  enum class Layer : std::uint8_t { packets, ethernet };
   /// Errors of the generic category: EBUSY when another process holds a device of this name.
-  static Result<TunDevice> open(const std::string& name);
+  static Result<TunDevice> open(const std::string& name, Layer layer = Layer::packets);
   TunDevice(TunDevice&& other) noexcept;
   TunDevice& operator=(TunDevice&&) = delete;
   ~TunDevice();

@@ -159,16 +159,9 @@ class TunPlane::Impl {
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now) {
     refresh_own_ports(now);
-    MappingSpec wish = spec;
-    // Each leased port of the router's range costs a rule: the engine chooses there only when all else is
-    // taken.
-    const bool spare_router_ports = router_ports_.last == last_router_port &&
-                                    spec.allowed.first < router_ports_.first &&
-                                    spec.allowed.last >= router_ports_.first &&
-                                    (!spec.suggested || spec.suggested->number() < router_ports_.first);
-    if (spare_router_ports) wish.allowed.last = static_cast<std::uint16_t>(router_ports_.first - 1);
+    const auto wish = without_router_ports(spec);
     Result<Installed> installed = claim(wish, now);
-    if (!installed && spare_router_ports && installed.error() == PlaneErrc::no_ports_left)
+    if (!installed && wish.allowed != spec.allowed && installed.error() == PlaneErrc::no_ports_left)
       installed = claim(spec, now);
     if (!installed || !router_ports_.contains(installed->external.port)) return installed;
 
@@ -182,6 +175,27 @@ class TunPlane::Impl {
       return make_error_code(PlaneErrc::system_failure);
     }
     return installed;
+  }
+
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) {
+    refresh_own_ports(now);
+    const auto wish = without_router_ports(spec);
+    auto found = locked([&] { return engine_.find_range(wish, now); });
+    if (wish.allowed == spec.allowed || (found && found->size == spec.size)) return found;
+    const auto wider = locked([&] { return engine_.find_range(spec, now); });
+    return wider && (!found || wider->size > found->size) ? wider : found;
+  }
+
+  /// Each leased port of the router's range costs a rule: the engine chooses there only when all else is
+  /// taken.
+  template <class Spec>
+  Spec without_router_ports(const Spec& spec) const {
+    Spec wish = spec;
+    if (router_ports_.last == last_router_port && spec.allowed.first < router_ports_.first &&
+        spec.allowed.last >= router_ports_.first &&
+        (!spec.suggested || spec.suggested->number() < router_ports_.first))
+      wish.allowed.last = static_cast<std::uint16_t>(router_ports_.first - 1);
+    return wish;
   }
 
   /// As the engine's install(), but no port on which a service began to listen since the last look at all sockets
@@ -392,23 +406,13 @@ class TunPlane::Impl {
     if (freed) take_leased_ports();
   }
 
-  /// The interface that a prefix is reached by; its first addresses may be the router's own.
-  std::optional<std::uint32_t> way_into(const Net& net) {
-    for (std::uint32_t offset = 1; offset <= 4; ++offset) {
-      const std::uint32_t address = net.length == 32 ? net.address : net.address + offset;
-      if (!net.contains(address)) break;
-      if (const auto device = rtnl_.leaves_by(address)) return device;
-    }
-    return std::nullopt;
-  }
-
   std::vector<Net> untranslated_by_wan() {
     std::vector<Net> by_wan;
     devices_untranslated_.clear();
     for (const Prefix& prefix : network_.untranslated) {
       if (!prefix.address.is_v4() || prefix.length <= 96) continue;
       const Net net = Net::of(prefix);
-      const auto device = way_into(net);
+      const auto device = rtnl_.way_into(net);
       if (!device) continue;
       if (std::any_of(network_.wan.begin(), network_.wan.end(),
                       [&](const PlaneInterface& wan) { return wan.index == *device; }))
@@ -675,6 +679,9 @@ Result<void> TunPlane::detach(const TunOptions& options, std::string& why) {
 TunPlane::TunPlane(std::unique_ptr<Impl> impl) : impl_{std::move(impl)} {}
 TunPlane::~TunPlane() = default;
 
+std::optional<FoundRange> TunPlane::find_range(const RangeSpec& spec, TimePoint now) {
+  return impl_->find_range(spec, now);
+}
 Result<Installed> TunPlane::install(const MappingSpec& spec, TimePoint now) {
   return impl_->install(spec, now);
 }

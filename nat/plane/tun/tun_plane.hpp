@@ -40,6 +40,7 @@ class TunPlane final : public DataPlane {
   ~TunPlane() override;
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now) override;
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) override;
   Result<void> renew(MappingId id, TimePoint deadline) override;
   Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound, TimePoint now) override;
   void withdraw(MappingId id, Ending how, TimePoint now) override;

@@ -79,6 +79,8 @@ Lease to_lease(const json& object) {
   read(object, "bytes_in", lease.bytes_in);
   read(object, "bytes_out", lease.bytes_out);
   read(object, "last_packet", lease.last_packet);
+  read(child(object, "set"), "size", lease.set_size);
+  read(child(object, "set"), "first", lease.set_first);
   return lease;
 }
 

@@ -1,5 +1,6 @@
 #include "src/lease/store/record_codec.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -101,7 +102,7 @@ std::optional<std::span<const std::byte>> checked(std::uint64_t key, std::span<c
 }
 
 constexpr std::uint8_t has_nonce = 1, permanent = 2, disabled = 4, other_client = 8, outbound = 16,
-                       has_pinhole = 32;
+                       port_set = 32, has_pinhole = 64;
 /// In the octet of a block.
 constexpr std::uint8_t forever = 1, has_owner = 2;
 
@@ -121,11 +122,13 @@ void encode(const LeaseRecord& record, std::vector<std::byte>& out) {
   const bool other = record.contact.client != record.internal_address;
   to.number((record.nonce ? has_nonce : 0) | (record.lifetime_s ? 0 : permanent) |
                 (record.enabled ? 0 : disabled) | (other ? other_client : 0) |
-                (record.outbound ? outbound : 0) | (record.pinhole != 0 ? has_pinhole : 0),
+                (record.outbound ? outbound : 0) | (record.ports > 1 ? port_set : 0) |
+                (record.pinhole != 0 ? has_pinhole : 0),
             1);
   to.address(record.internal_address);
   to.number(record.internal_port, 2);
   to.number(record.external_port, 2);
+  if (record.ports > 1) to.number(record.ports, 2);
   if (record.nonce) to.raw(*record.nonce);
   if (record.lifetime_s) {
     to.number(*record.lifetime_s, 4);
@@ -167,6 +170,7 @@ std::optional<LeaseRecord> decode_lease(std::uint64_t key, std::span<const std::
   record.internal_address = in.address();
   record.internal_port = static_cast<std::uint16_t>(in.number(2));
   record.external_port = static_cast<std::uint16_t>(in.number(2));
+  if (flags & port_set) record.ports = static_cast<std::uint16_t>(in.number(2));
   if (flags & has_nonce) {
     record.nonce.emplace();
     const auto nonce = in.take(record.nonce->size());
@@ -196,7 +200,10 @@ std::optional<LeaseRecord> decode_lease(std::uint64_t key, std::span<const std::
   }
   record.description = in.text();
   if (flags & has_pinhole) record.pinhole = static_cast<std::uint16_t>(in.number(2));
-  if (!in.done() || record.internal_port == 0 || record.external_port == 0) return std::nullopt;
+  if (!in.done() || record.internal_port == 0 || record.external_port == 0 || record.ports == 0)
+    return std::nullopt;
+  if (std::max(record.internal_port, record.external_port) + std::uint32_t{record.ports} - 1 > 65535)
+    return std::nullopt;
   return record;
 }
 

@@ -22,6 +22,9 @@ struct LeaseRecord {
   Address internal_address;
   std::uint16_t internal_port = 0;
   std::uint16_t external_port = 0;
+  /// A set holds so many from both ports on, its leases are numbered from `number` on: one row, so it is
+  /// there as a whole or not at all (PSET-4-06).
+  std::uint16_t ports = 1;
   std::optional<Nonce> nonce;
   std::optional<std::uint32_t> lifetime_s;  ///< as last granted; empty: permanent
   std::uint32_t boot = 0;                   ///< tag of the boot that `deadline` counts in

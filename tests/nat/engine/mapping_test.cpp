@@ -484,6 +484,105 @@ TEST_F(MappingTest, ManyMappingsAndFlows) {  // NMAP-12
   EXPECT_GE(out, 60999U - 51023U);
 }
 
+// --- ranges, for sets of ports
+
+class RangeTest : public MappingTest {
+ protected:
+  static nat::RangeSpec range(const char* host, unsigned first, std::uint16_t size) {
+    return {.transport = Transport::udp, .first = {Address::v4(ip(host)), port(first)}, .size = size};
+  }
+  /// "FIRST+SIZE", or "none".
+  std::string find(const nat::RangeSpec& spec) {
+    const auto found = plane.find_range(spec, now);
+    return found ? std::to_string(found->first.number()) + "+" + std::to_string(found->size) : "none";
+  }
+  /// Each port of what was found can be had by insisting on it.
+  void take(const nat::RangeSpec& spec) {
+    const auto found = plane.find_range(spec, now);
+    ASSERT_TRUE(found);
+    for (unsigned i = 0; i < found->size; ++i) {
+      auto one = wish(spec.transport, alice, spec.first.port.number() + i, found->first.number() + i);
+      one.internal.address = spec.first.address;
+      ASSERT_TRUE(install(one)) << i;
+    }
+  }
+};
+
+TEST_F(RangeTest, IsWhereItIsSuggestedOrAtItsOwnNumbersWhileAllFitThere) {
+  EXPECT_EQ(find(range(alice, 6000, 8)), "6000+8");
+  auto spec = range(alice, 6000, 8);
+  spec.suggested = port(9000);
+  EXPECT_EQ(find(spec), "9000+8");
+  open(Transport::udp, bob, 1, 9007);
+  const auto elsewhere = find(spec);
+  EXPECT_TRUE(elsewhere.ends_with("+8")) << elsewhere;
+  EXPECT_NE(elsewhere, "9000+8");
+  spec.insist = true;
+  EXPECT_EQ(find(spec), "9000+7");
+  open(Transport::udp, bob, 2, 9000);
+  EXPECT_EQ(find(spec), "none");
+}
+
+TEST_F(RangeTest, IsTheLongestThatIsFreeWhereAllIsNot) {
+  auto spec = range(alice, 100, 8);
+  spec.allowed = {2000, 2019};
+  for (const unsigned taken : {2003U, 2006U, 2012U, 2016U}) open(Transport::udp, bob, taken, taken);
+  EXPECT_EQ(find(spec), "2007+5");
+  spec.parity = true;
+  EXPECT_EQ(find(spec), "2008+4");
+  spec.first.port = port(101);
+  EXPECT_EQ(find(spec), "2007+5");
+  spec.allowed = {2003, 2003};
+  EXPECT_EQ(find(spec), "none");
+  spec.allowed = {2004, 2004};
+  EXPECT_EQ(find(spec), "none");
+}
+
+TEST_F(RangeTest, LeavesOutWhatIsReservedOrTheGatewaysOwnAndRests) {
+  policy.reserved = {{Transport::udp, port(2004)}};
+  set_policy();
+  plane.listen(Transport::udp, 2009);
+  auto spec = range(alice, 2000, 16);
+  spec.allowed = {2000, 2020};
+  EXPECT_EQ(find(spec), "2010+11");
+  const auto mapping = install(wish(Transport::udp, bob, 1, 2015));
+  plane.withdraw(mapping->id, Ending::reset, now);  // bob's until the reuse delay is over
+  EXPECT_EQ(find(spec), "2010+5");
+  wait(200s);
+  EXPECT_EQ(find(spec), "2010+11");
+}
+
+TEST_F(RangeTest, TakesInTheOutboundMappingsOfItsOwnPorts) {
+  from_lan(udp(alice, 6002, server, 53));
+  EXPECT_EQ(find(range(alice, 6000, 4)), "6000+4");
+  from_lan(udp(bob, 6003, server, 53));  // another's
+  const auto elsewhere = find(range(alice, 6000, 4));
+  EXPECT_TRUE(elsewhere.ends_with("+4") && elsewhere != "6000+4") << elsewhere;
+  // the first port leaves from elsewhere: the set goes there
+  from_lan(udp(bob, 7000, server, 53));
+  const auto present = source_port(leaves(udp(alice, 7000, server, 53)));
+  EXPECT_NE(present, 7000);
+  EXPECT_EQ(find(range(alice, 7000, 3)), std::to_string(present) + "+3");
+}
+
+TEST_F(RangeTest, NeverPassesTheLastPort) {
+  auto spec = range(alice, 65530, 6);
+  EXPECT_EQ(find(spec), "65530+6");
+  spec.first.port = port(100);
+  spec.suggested = port(65533);
+  spec.insist = true;
+  EXPECT_EQ(find(spec), "65533+3");
+}
+
+TEST_F(RangeTest, IsFoundInAFragmentedTableWithoutAWalk) {  // POL-FAIR-03
+  for (unsigned external = 1024; external < 65535; external += 2)
+    open(Transport::udp, bob, external, external);
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(find(range(alice, 6000, 256)).ends_with("+1"));
+  EXPECT_LT((std::chrono::steady_clock::now() - begin) / 100, 5ms);
+  take(range(alice, 5999, 1));
+}
+
 // the small form of tests/bench/engine/bench_scale
 TEST_F(MappingTest, ADayOfChangeLeavesNothingBehind) {
   check_transport = false;

@@ -104,6 +104,63 @@ TEST(PortAllocator, DrawsWithoutPattern) {  // N6056-02
   for (const int count : sixteenths) EXPECT_NEAR(count, 1000, 150);
 }
 
+/// What RunFinder has to find, by counting from behind.
+std::uint16_t longest_run(const std::vector<bool>& free, unsigned most, std::optional<bool> odd) {
+  unsigned best = 0, size = 0;
+  for (unsigned first = 65535; first > 0; --first) {
+    size = free[first] ? size + 1 : 0;
+    if (!odd || (first % 2 != 0) == *odd) best = std::max(best, std::min(size, most));
+  }
+  return static_cast<std::uint16_t>(best);
+}
+
+TEST(RunFinder, FindsWhatIsThereOrTheLongestPart) {
+  std::mt19937 random{11};
+  // how many of 1,000 ports are taken: from nearly none to nearly all
+  for (const unsigned taken : {0U, 1U, 5U, 30U, 100U, 300U, 700U, 990U, 1000U}) {
+    PortAllocator ports;
+    ports.set_all();
+    const PortRange range{1024, 60999};
+    std::vector<bool> free(65536);
+    for (unsigned port = range.first; port <= range.last; ++port) free[port] = random() % 1000 >= taken;
+    for (unsigned port = 1; port < 65536; ++port)
+      if (port >= range.first && port <= range.last) ports.set(static_cast<std::uint16_t>(port), free[port]);
+    const RunFinder finder{ports.free_in(range)};
+    for (const std::uint16_t size : {1, 2, 3, 4, 7, 8, 31, 63, 64, 65, 100, 127, 128, 200, 256, 1000, 65535})
+      for (const auto odd : {std::optional<bool>{}, std::optional{false}, std::optional{true}}) {
+        SCOPED_TRACE(testing::Message()
+                     << taken << " of 1000 taken, size " << size << ", odd " << (odd ? int{*odd} : -1));
+        const auto run = finder.find(size, odd, static_cast<std::uint32_t>(random()));
+        const auto expected = longest_run(free, size, odd);
+        ASSERT_EQ(run ? run->size : 0, expected);
+        if (!run) continue;
+        if (odd) {
+          ASSERT_EQ(run->first % 2 != 0, *odd);
+        }
+        for (unsigned i = 0; i < run->size; ++i) ASSERT_TRUE(free[run->first + i]);
+      }
+  }
+}
+
+TEST(RunFinder, TakesAnyPlaceThatFitsAndNoneTwice) {
+  PortAllocator ports;
+  ports.set_all();
+  std::mt19937 random{12};
+  RunFinder finder{ports.free_in({1024, 60999})};
+  std::array<int, 4> quarters{};
+  for (int i = 0; i < 400; ++i) {
+    const auto run = finder.find(16, true, static_cast<std::uint32_t>(random()));
+    ASSERT_TRUE(run && run->size == 16);
+    ++quarters[static_cast<std::size_t>(run->first - 1024) * 4 / 59976];
+    for (unsigned port = run->first; port < run->first + 16U; ++port) {
+      ASSERT_TRUE(ports.is_free(static_cast<std::uint16_t>(port)));
+      ports.set(static_cast<std::uint16_t>(port), false);
+      finder.exclude(static_cast<std::uint16_t>(port));
+    }
+  }
+  for (const int count : quarters) EXPECT_NEAR(count, 100, 40);
+}
+
 // --- rules.h: usable at compile time, as BPF's compiler will use it ---
 
 using namespace rules;

@@ -242,6 +242,7 @@ TEST_F(TcpTest, HairpinReachesAMappingWithTheExternalSource) {  // N5382-17, NMA
             "lan: tcp 203.0.113.2:5000 > 192.168.1.11:80 A ttl=63");
 }
 
+#ifndef SALLYPORT_TEST_EBPF  // the kernel keeps partial sums itself
 TEST_F(TcpTest, PartialChecksumsGetAddressesButNeverPorts) {  // NPKT-09
   open(Transport::tcp, alice, 80, 8080);
   Octets packet = tcp(server, 999, external_address, 8080, syn);
@@ -265,6 +266,7 @@ TEST_F(TcpTest, PartialChecksumsGetAddressesButNeverPorts) {  // NPKT-09
   EXPECT_EQ(describe(packet), "tcp 198.51.100.7:999 > 192.168.1.10:80 S ttl=63");
   EXPECT_EQ(get16(packet, 36), pseudo(packet));
 }
+#endif
 
 }  // namespace
 }  // namespace sallyport::test

@@ -241,5 +241,26 @@ TEST_F(PcpUpdate, ThatWaitAreBounded) {
   EXPECT_EQ(sent, 3 * UpdateQueue::max_waiting);
 }
 
+// PSET-4-06
+TEST_F(PcpUpdate, TellsOfASetOnceWithItsSize) {
+  auto view = lease();
+  view.set_size = 3;
+  for (std::uint16_t place = 0; place < 3; ++place) {
+    auto port = view;
+    port.set_place = place;
+    port.internal.port = *Port::from(8080u + place);
+    port.external.port = *Port::from(2048u + place);
+    tell(LeaseEventKind::changed, LeaseEventReason::address_changed, port);
+  }
+  const auto sent = run_for(10s);
+  ASSERT_EQ(sent.size(), 3U) << "three copies of one";
+  for (const auto& [at, out] : sent) {
+    const auto response = decode_map_response(out.bytes).value();
+    EXPECT_EQ(response.map.internal_port, Port::from(8080));
+    EXPECT_EQ(response.map.external_port, Port::from(2048));
+    EXPECT_EQ(response.options.port_set, (PortSet{3, 8080, true}));
+  }
+}
+
 }  // namespace
 }  // namespace sallyport::pcp

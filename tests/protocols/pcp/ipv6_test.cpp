@@ -144,6 +144,25 @@ TEST_F(PcpOverIpv6, AnyAddressIsTheUnspecifiedOneOfItsFamily) {  // PCP-5-02, PC
   EXPECT_EQ(result(insisting(map(nas, 9443))), long_error(ResultCode::malformed_option)) << "PCP-13.2-06";
 }
 
+TEST_F(PcpOverIpv6, OfAPortSetOnePortIsOpenedAndTheOptionLeftOut) {  // PSET-4-07
+  start();
+  const auto set = [](MapRequest request, std::uint16_t size) {
+    request.options.port_set = PortSet{size, request.map.internal_port->number(), true};
+    return request;
+  };
+  const auto answer = ask(set(map(nas, 6001), 4));
+  EXPECT_EQ(answer.header.result, ResultCode::success);
+  EXPECT_EQ(answer.map.external_port, port(6001));
+  EXPECT_FALSE(answer.options.port_set);
+  EXPECT_EQ(plane.mappings.size(), 1u);
+  EXPECT_EQ(result(insisting(set(map(nas, 7001, 7001), 2))), long_error(ResultCode::cannot_provide_external));
+  EXPECT_EQ(ask(map(nas, 6002)).header.result, ResultCode::success);
+  const auto ended = ask(set(map(nas, 6001, 0, 0), 4));
+  EXPECT_EQ(ended.header.result, ResultCode::success);
+  EXPECT_FALSE(ended.options.port_set) << "the next port is still open";
+  EXPECT_EQ(plane.mappings.size(), 1u);
+}
+
 TEST_F(PcpOverIpv6, FromAnAddressOfTheLinkNothingIsOpened) {  // POL-TGT-02
   start();
   EXPECT_EQ(result(map(address("fe80::10"), 443)), long_error(ResultCode::not_authorized));

@@ -613,5 +613,67 @@ TEST_F(PortMappingOverLeases, NatpmpWithoutASuggestionGetsAPortFrom1024Up) {
   EXPECT_EQ(ports.size(), 50U);
 }
 
+// --- sets of ports (RFC 7753)
+
+MapRequest of_ports(MapRequest request, std::uint16_t size, bool parity = false) {
+  request.options.port_set = PortSet{size, request.map.internal_port->number(), parity};
+  return request;
+}
+
+// PSET-4-04, -05, -06, -09
+TEST_F(PortMappingOverLeases, ASetIsOneMappingToItsClient) {
+  start();
+  const auto first = ask(of_ports(map(console, 6001, 7000), 4, true));
+  EXPECT_EQ(result(first), hour);
+  EXPECT_EQ(first.options.port_set, (PortSet{4, 6001, true}));
+  ASSERT_TRUE(first.map.external_port);
+  EXPECT_EQ(first.map.external_port->number() % 2, 1);
+  EXPECT_EQ(plane.mappings.size(), 4U);
+  const auto first_external = first.map.external_port->number();
+  EXPECT_EQ(ask(of_ports(map(console, 6001, 9000), 4, true)).map, first.map);
+  EXPECT_EQ(result(of_ports(map(console, 6001, 0, 3600, 2), 4)),
+            (ErrorAnswer{ResultCode::not_authorized, 3600}));
+  EXPECT_EQ(result(of_ports(map(console, 6001, 0, 0, 2), 4)),
+            (ErrorAnswer{ResultCode::not_authorized, 3600}));
+  EXPECT_EQ(result(insisting(of_ports(map(camera, 80, first_external), 4))),
+            (ErrorAnswer{ResultCode::cannot_provide_external, 3600}));
+  // what overlaps is answered with what is there, or refused (PSET-4-08)
+  const auto inside = ask(of_ports(map(console, 6003, 0, 600), 8));
+  EXPECT_EQ(inside.header.lifetime_s, 600U);
+  EXPECT_EQ(inside.options.port_set, (PortSet{2, 6003, false}));
+  EXPECT_EQ(inside.map.external_port, Port::from(first_external + 2U));
+  EXPECT_EQ(result(of_ports(map(console, 6000), 8)), (ErrorAnswer{ResultCode::no_resources, 30}));
+  EXPECT_EQ(ask_natpmp(console, {Transport::tcp, 6002, 5555, 3600}).external_port, first_external + 1);
+  EXPECT_EQ(plane.mappings.size(), 4U);
+  EXPECT_EQ(result(of_ports(map(console, 6001, 0, 0), 4)), (ErrorAnswer{ResultCode::success, 0}));
+  EXPECT_EQ(plane.mappings.size(), 1U) << "NAT-PMP's";
+}
+
+// PSET-4-11
+TEST_F(PortMappingOverLeases, EachPortOfASetCountsForTheQuota) {
+  policy.leases_per_device = 3;
+  start();
+  EXPECT_EQ(ask(of_ports(map(console, 6000), 2)).options.port_set, (PortSet{2, 6000, false}));
+  EXPECT_EQ(result(insisting(of_ports(map(console, 6100, 6100), 2))),
+            (ErrorAnswer{ResultCode::user_ex_quota, 30}));
+  const auto one = ask(of_ports(map(console, 6100), 2));
+  EXPECT_EQ(result(one), hour);
+  EXPECT_FALSE(one.options.port_set);
+  EXPECT_EQ(result(of_ports(map(console, 6200), 2)), (ErrorAnswer{ResultCode::user_ex_quota, 30}));
+}
+
+// PCP-14.2: a set that moved or was revoked is told once, as one
+TEST_F(PortMappingOverLeases, TheClientOfARevokedSetIsToldOnce) {
+  start();
+  ask(of_ports(map(console, 6000, 7000), 50));
+  revoke({service->list_numbers({}, now()).at(20)});
+  commit();
+  const auto sent = run_for(10s).first;
+  ASSERT_EQ(sent.size(), 3U);
+  const auto update = decode_map_response(sent[0].bytes).value();
+  EXPECT_EQ(update.header.lifetime_s, 0U);
+  EXPECT_EQ(update.options.port_set, (PortSet{50, 6000, true}));
+}
+
 }  // namespace
 }  // namespace sallyport::pcp

@@ -244,9 +244,9 @@ TEST_F(PcpServer, JudgesEveryOption) {
       {"PORT_SET up to 65535", "82000005 e070 1f90 01 000000", good},
       {"PORT_SET too short", "82000004 0004 1f90", bad},
       {"PORT_SET twice", "82000005 0004 1f90 01 000000 82000005 0004 1f90 01 000000", bad},
-      {"a set and nothing else (PSET-4-09)", "82000005 0002 1f90 00 000000 02000000",
-       long_error(cannot_provide_external)},
+      {"a set and nothing else", "82000005 0002 1f90 00 000000 02000000", good},
       {"a set of one and nothing else", "82000005 0001 1f90 00 000000 02000000", good},
+      {"a set and nothing else, up to 65535", "82000005 e070 1f90 01 000000 02000000", good},
       {"unknown from 128 on", "ff000003 01020300 83000000", good},
       {"non-zero padding", "80000001 61ffffff", good},
   };
@@ -263,6 +263,80 @@ TEST_F(PcpServer, JudgesEveryOption) {
           << row.says;
     }
   }
+}
+
+// PSET-4-01, -04, -05, -07, -09
+TEST_F(PcpServer, AsksForSetsAndTellsHowManyPortsThereAre) {
+  const auto set = [](std::uint16_t size, bool parity) {
+    auto request = map_request();
+    request.options.port_set = PortSet{size, 8080, parity};
+    return request;
+  };
+  const auto answer_to = [&](const MapRequest& request) {
+    return decode_map_response(ask(encode_map_request(request)).value()).value();
+  };
+  auto answer = answer_to(set(100, true));
+  EXPECT_EQ(service.grants.back().ports, 100);
+  EXPECT_TRUE(service.grants.back().parity);
+  EXPECT_FALSE(service.grants.back().insist);
+  EXPECT_EQ(answer.options.port_set, (PortSet{100, 8080, true}));
+  answer = answer_to(set(2, false));
+  EXPECT_FALSE(service.grants.back().parity);
+  EXPECT_EQ(answer.options.port_set, (PortSet{2, 8080, false}));
+  answer = answer_to(set(1, true));
+  EXPECT_TRUE(service.grants.back().parity);
+  EXPECT_FALSE(answer.options.port_set);
+  auto insisting = set(4, false);
+  insisting.options.prefer_failure = true;
+  answer_to(insisting);
+  EXPECT_TRUE(service.grants.back().insist);
+
+  // fewer than asked for; a single one without the option
+  std::uint16_t ports = 3;
+  service.on_grant = [&](const GrantRequest& request) {
+    auto granted = test::FakeMappingService::default_grant(request);
+    granted->ports = ports;
+    return granted;
+  };
+  EXPECT_EQ(answer_to(set(100, true)).options.port_set, (PortSet{3, 8080, true}));
+  ports = 1;
+  EXPECT_FALSE(answer_to(set(100, true)).options.port_set);
+  ports = 8;
+  EXPECT_FALSE(answer_to(map_request()).options.port_set) << "who did not ask is not told";
+
+  // PREFER_FAILURE and the refusals that have to do with sets
+  service.refuse_grants(MappingErrc::insisted_port_taken, 77);
+  answer = answer_to(insisting);
+  EXPECT_EQ(answer.header.result, ResultCode::cannot_provide_external);
+  EXPECT_EQ(answer.header.lifetime_s, 77U);
+  EXPECT_EQ(answer_to(set(4, false)).header.result, ResultCode::no_resources);
+}
+
+// PSET-4-12
+TEST_F(PcpServer, InsistingOnPortsBeyondTheLastIsMalformedAndSuggestingThemIsNot) {
+  auto request = map_request();
+  request.map.external_port = Port::from(65534);
+  request.options.port_set = PortSet{3, 8080, false};
+  EXPECT_EQ(result_of(encode_map_request(request))->code, ResultCode::success);
+  request.options.prefer_failure = true;
+  EXPECT_EQ(result_of(encode_map_request(request)), long_error(ResultCode::malformed_option));
+  request.options.port_set->size = 2;
+  EXPECT_EQ(result_of(encode_map_request(request))->code, ResultCode::success);
+}
+
+// PSET-4-06
+TEST_F(PcpServer, DeletesSets) {
+  auto request = map_request();
+  request.lifetime_s = 0;
+  request.options.port_set = PortSet{20, 8080, true};
+  const auto answer = decode_map_response(ask(encode_map_request(request)).value()).value();
+  ASSERT_EQ(service.releases.size(), 1U);
+  EXPECT_EQ(service.releases[0].ports, 20);
+  EXPECT_EQ(answer.header.lifetime_s, 0U);
+  EXPECT_EQ(answer.options.port_set, (PortSet{20, 8080, true}));
+  request.options.port_set.reset();
+  ask(encode_map_request(request));
+  EXPECT_EQ(service.releases[1].ports, 1);
 }
 
 // PCP-7.3-15, PCP-14.1-10

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "src/lease/public_id.hpp"
+
 namespace sallyport::admin {
 namespace {
 
@@ -48,6 +50,16 @@ TEST(LeaseJson, IsTheRowOfTheContract) {
       R"("description":"Xbox \"Live\"","lifetime_s":3600,"remaining_s":3513,"created":"2026-03-01T00:00:00Z",)"
       R"("renewals":2,"packets_in":1,"packets_out":18446744073709551615,"bytes_in":3,"bytes_out":4,)"
       R"("last_packet":"2026-03-01T00:00:00Z"})");
+}
+
+TEST(LeaseJson, NamesTheSetOfAPort) {
+  auto view = lease();
+  view.number = 42;
+  view.set_size = 8;
+  view.set_place = 3;
+  std::string out;
+  append_lease(out, view, {}, at);
+  EXPECT_EQ(json::parse(out)["set"], (json{{"first", lease::public_id(39)}, {"size", 8}}));
 }
 
 TEST(LeaseJson, HasNullsWhereNothingIsKnownOrNothingEnds) {

@@ -130,6 +130,35 @@ TEST_F(AdminApi, ABlockIsShownHeldAndLifted) {
   EXPECT_THAT(request("DELETE", "/api/v1/leases/" + id + "?block=3w"), StartsWith("HTTP/1.1 400 "));
 }
 
+TEST_F(AdminApi, RevokingAPortOfASetRevokesTheSet) {
+  boot();
+  auto request_of_set = pcp(console, 6000);
+  request_of_set.ports = 3;
+  granted(request_of_set);
+  const auto other = id_of(granted(pcp(console, 80)));
+  serve();
+  const auto rows = get_json("/api/v1/leases")["leases"];
+  ASSERT_EQ(rows.size(), 4u);
+  std::set<std::string> ids;
+  for (const auto& row : rows)
+    if (row.contains("set")) {
+      ids.insert(row["id"]);
+      EXPECT_EQ(row["set"]["size"], 3);
+    }
+  const auto revoke = [&](const json& body) {
+    return json::parse(body_of(request("POST", "/api/v1/revoke", body.dump())))["revoked"]
+        .get<std::vector<std::string>>();
+  };
+  const auto trial = revoke({{"filter", {"internal=6001"}}, {"dry_run", true}});
+  EXPECT_EQ((std::set<std::string>{trial.begin(), trial.end()}), ids);
+  EXPECT_EQ(trial.size(), 3u);
+  EXPECT_EQ(get_json("/api/v1/leases")["leases"].size(), 4u);
+  const auto done = revoke({{"ids", {*ids.rbegin()}}});
+  EXPECT_EQ((std::set<std::string>{done.begin(), done.end()}), ids);
+  EXPECT_EQ(done.size(), 3u);
+  EXPECT_EQ(get_json("/api/v1/leases")["leases"][0]["id"], other);
+}
+
 TEST_F(AdminApi, RevokesManyAndSaysWhichFailed) {
   policy.statics = {{.transport = Transport::tcp,
                      .external = port(8443),

@@ -229,6 +229,14 @@ TEST(LeaseText, TellsEverything) {
             "last packet  2026-03-01 14:03:00 UTC\n");
 }
 
+TEST(LeaseText, NamesTheSetOfAPort) {
+  auto one = lease("k7f2", "192.168.1.20", {}, 3075);
+  one.set_size = 8;
+  one.set_first = "k7e9";
+  EXPECT_NE(lease_text(one).find("set          one of 8 ports that end together; the first is k7e9\n"),
+            std::string::npos);
+}
+
 TEST(LeaseText, SaysWhatADisabledLeaseWithoutEndIs) {
   const auto text = lease_text(of_upnp("192.168.50.12", {}).back());
   EXPECT_NE(text.find("state        disabled (nothing comes in until its device enables it), explicit, via upnp\n"),

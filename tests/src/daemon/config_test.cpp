@@ -349,6 +349,7 @@ action = "allow"
 [limits]
 leases_per_device = 11
 leases_total = 12
+ports_per_set = 32
 mappings_per_device = 13
 new_mappings_per_second = 31
 flows_per_device = 14
@@ -419,6 +420,7 @@ on_error = "memory"
   EXPECT_EQ(leases.external_ports, (PortRange{5000, 5000}));
   EXPECT_EQ(leases.leases_per_device, 11u);
   EXPECT_EQ(leases.leases_total, 12u);
+  EXPECT_EQ(leases.ports_per_set, 32u);
   EXPECT_EQ(leases.description_octets, 19u);
   EXPECT_EQ(leases.pcp_min, 21u);
   EXPECT_EQ(leases.pcp_max, 22u);

@@ -42,6 +42,20 @@ TEST_F(LeaseLogTest, OneLineAnEvent) {
                   "the external address is 203.0.113.7", "there is no external address now"));
 }
 
+TEST_F(LeaseLogTest, ASetOfPortsIsOneEvent) {
+  for (std::uint16_t place = 0; place < 300; ++place) {
+    auto port = event(5);
+    port.lease.set_size = 300;
+    port.lease.set_place = place;
+    log.on_lease(port, clock.now());
+  }
+  log.handle_timeout(clock.now());
+  EXPECT_THAT(
+      lines,
+      ElementsAre("lease k7f2 granted (requested): tcp 10.0.0.5:8080 <-> 203.0.113.7:18080 and the 299 "
+                  "ports behind, via pcp, 3600 s"));
+}
+
 // POL-TXT-05
 TEST_F(LeaseLogTest, NeverTellsANonce) {
   auto granted = event(5);

@@ -101,6 +101,49 @@ TEST_F(PinholeTest, OneWhoInsistsOnAnotherEndpointGetsNone) {  // PCP-13.2-02, P
   EXPECT_EQ(plane.installs, 1u);
 }
 
+/// Sets are of IPv4: of several ports the first is opened, unless all or nothing is wanted.
+TEST_F(PinholeTest, OfSeveralPortsTheFirstIsOpenedAlone) {
+  boot();
+  auto request = suggesting(pcp(nas, 6001), 7000);
+  request.ports = 4;
+  request.parity = true;
+  for (const auto* time : {"first", "again"}) {
+    const auto answer = granted(request);
+    ASSERT_TRUE(answer->ok()) << time;
+    EXPECT_EQ((**answer->outcome).ports, 1) << time;
+    EXPECT_EQ((**answer->outcome).external, (ExternalEndpoint{nas, port(6001)})) << time;
+  }
+  EXPECT_EQ(listed(), 1u);
+  EXPECT_EQ(plane.finds, 0u);
+  EXPECT_TRUE(is_pinhole(nas, 6001));
+  EXPECT_FALSE(is_pinhole(nas, 6002));
+  EXPECT_EQ(only_lease().set_size, 1);
+
+  ASSERT_TRUE(granted(pcp(nas, 6003, 3600, 2))->ok()) << "no overlap, whatever its nonce";
+  EXPECT_TRUE(granted(request)->ok());
+  request.insist = true;
+  request.suggested_port = port(6001);
+  EXPECT_EQ(granted(request)->error(), MappingErrc::insisted_port_taken);
+  auto all = suggesting(pcp(nas, 8001), 8001, true);
+  all.ports = 2;
+  EXPECT_EQ(granted(all)->error(), MappingErrc::insisted_port_forbidden);
+  EXPECT_FALSE(is_pinhole(nas, 8001));
+
+  auto answer = std::make_shared<Answer<void>>();
+  ReleaseRequest end{.internal = {nas, port(6001)}};
+  end.via = Via::pcp;
+  end.transport = Transport::tcp;
+  end.requester = nas;
+  end.nonce = nonce(1);
+  end.ports = 4;
+  service->release(
+      end, now(), [answer](const Outcome<void>& outcome, TimePoint) { answer->outcome = outcome; });
+  commit();
+  EXPECT_TRUE(answer->ok());
+  EXPECT_FALSE(is_pinhole(nas, 6001));
+  EXPECT_TRUE(is_pinhole(nas, 6003)) << "nor is a range of them ended";
+}
+
 TEST_F(PinholeTest, NeedsNoExternalAddressAndIsNotTouchedWhenThatChanges) {
   network.external.clear();
   boot();
@@ -272,6 +315,24 @@ TEST_F(PinholeTest, TheQuotaCountsTheAddressesOfOneMacTogether) {  // POL-QTA-01
   drop(pcp(nas_tomorrow, 2));
   commit();
   EXPECT_TRUE(granted(pcp(nas, 3))->ok());
+}
+
+TEST_F(PinholeTest, PortsOfASetAndPinholesCountForTheDeviceThatTheyAreOf) {  // POL-QTA-01, PSET-4-11
+  policy.leases_per_device = 3;
+  boot();
+  auto set = pcp(nas_v4, 6000);
+  set.ports = 4;
+  EXPECT_EQ((**granted(set)->outcome).ports, 3);
+  EXPECT_EQ(granted(pcp(nas_v4, 7000))->error(), MappingErrc::quota_exceeded);
+  for (const std::uint16_t number : {1, 2, 3})
+    EXPECT_TRUE(granted(pcp(number == 2 ? nas_tomorrow : nas, number))->ok());
+  EXPECT_EQ(granted(pcp(nas, 4))->error(), MappingErrc::quota_exceeded);
+  EXPECT_EQ(listed(), 6u);
+  restart();
+  EXPECT_EQ(listed(), 6u);
+  EXPECT_EQ(granted(pcp(nas_v4, 7000))->error(), MappingErrc::quota_exceeded);
+  EXPECT_EQ(granted(pcp(nas_tomorrow, 4))->error(), MappingErrc::quota_exceeded);
+  EXPECT_TRUE(granted(pcp(phone, 4))->ok());
 }
 
 TEST_F(PinholeTest, AnAddressIsItsOwnDeviceUntilItsMacIsKnown) {

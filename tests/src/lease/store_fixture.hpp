@@ -69,6 +69,7 @@ inline lease::LeaseRecord record(std::uint64_t number) {
   record.created = WallTime{std::chrono::seconds{1772320000}};
   record.renewals = static_cast<std::uint32_t>(number % 5);
   record.outbound = number % 7 == 3;
+  if (number % 7 == 5) record.ports = static_cast<std::uint16_t>(2 + number % 400);
   record.contact = {2, record.internal_address, 40000, Address::v4(0xc0a80101)};
   if (number % 7 == 0)
     record.remotes = {{Prefix::v4(0xc6336400, 24), Port::from(53)},

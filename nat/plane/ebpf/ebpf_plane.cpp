@@ -1,0 +1,662 @@
+#include "nat/plane/ebpf/ebpf_plane.hpp"
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "nat/plane/ebpf/core.hpp"
+#include "nat/plane/ebpf/hooks.hpp"
+#include "nat/plane/tun/own_ports.hpp"
+#include "nat/plane/tun/rtnl.hpp"
+#include "nat/plane/tun/sysctls.hpp"
+#include "nat/plane/tun/tun_device.hpp"
+
+namespace sallyport::nat {
+namespace {
+
+using namespace ebpf;
+using tun::KernelOwnPorts;
+using tun::read_sysctl;
+using tun::Rtnl;
+using tun::SysctlKeeper;
+using tun::TunDevice;
+using tun::write_sysctl;
+
+constexpr std::size_t link_header = 14;
+constexpr std::size_t largest_frame = 65535 + link_header;
+constexpr std::uint32_t device_queue = 2048;
+constexpr std::uint16_t last_router_port = 65534;
+constexpr std::uint16_t fewest_router_ports = 512;
+
+using Mac = std::array<std::byte, 6>;
+
+std::string conf(const std::string& interface, std::string_view what) {
+  return "ipv4/conf/" + interface + '/' + std::string{what};
+}
+
+/// The router's own ports: what the pool leaves above it, or below; {0, 0} where that is too little.
+PortRange router_ports_beside(const PortRange& pool) {
+  if (pool.last <= last_router_port - fewest_router_ports)
+    return {static_cast<std::uint16_t>(pool.last + 1), last_router_port};
+  if (pool.first >= 1024 + fewest_router_ports) return {1024, static_cast<std::uint16_t>(pool.first - 1)};
+  return {0, 0};
+}
+
+struct Link {
+  bool ethernet = true;
+  Mac mac{};
+};
+Link link_of(const std::string& name) {
+  Link link;
+  ifreq request{};
+  if (name.size() >= sizeof request.ifr_name) return link;
+  const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return link;
+  name.copy(request.ifr_name, sizeof request.ifr_name - 1);
+  if (ioctl(fd, SIOCGIFHWADDR, &request) == 0) {
+    link.ethernet =
+        request.ifr_hwaddr.sa_family == ARPHRD_ETHER || request.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK;
+    std::memcpy(link.mac.data(), request.ifr_hwaddr.sa_data, link.mac.size());
+  }
+  close(fd);
+  return link;
+}
+
+/// A frame as the TAP gives and takes it: the virtio header, the link layer's, the packet on a multiple
+/// of 16.
+struct alignas(64) Buffer {
+  static constexpr std::size_t packet_at = 32;
+  static constexpr std::size_t link_at = packet_at - link_header;
+  static constexpr std::size_t frame_at = link_at - sizeof(tun::VirtioHeader);
+  std::array<std::byte, packet_at + 65536> bytes;
+
+  std::byte* frame() noexcept { return bytes.data() + frame_at; }
+  std::byte* link() noexcept { return bytes.data() + link_at; }
+  std::byte* packet() noexcept { return bytes.data() + packet_at; }
+  tun::VirtioHeader& header() noexcept { return *reinterpret_cast<tun::VirtioHeader*>(frame()); }
+};
+
+}  // namespace
+
+class EbpfPlane::Impl {
+ public:
+  Impl(const EbpfOptions& options, const Clock& clock, TunDevice device, Rtnl rtnl,
+       std::unique_ptr<Tables> tables)
+      : options_{options},
+        clock_{clock},
+        device_{std::move(device)},
+        rtnl_{std::move(rtnl)},
+        sysctls_{options.undo_file},
+        core_{std::move(tables), options.engine, own_ports_, clock.now()},
+        buffer_{std::make_unique<Buffer>()} {
+    router_ports_ = router_ports_beside(policy_.pool);
+  }
+  ~Impl() { stop(); }
+
+  Result<void> prepare(std::string& why) {
+    bool closed = take_router_ports();
+    // Nothing passes untranslated before the programs stand; those of an earlier run stand already.
+    if (!core_.tables().reused())
+      for (const std::string& name : options_.interfaces)
+        if (if_nametoindex(name.c_str())) closed = set(conf(name, "forwarding"), "0") && closed;
+    if (!closed) {
+      why = problem_;
+      return make_error_code(PlaneErrc::system_failure);
+    }
+    const std::string& name = options_.device;
+    write_sysctl("ipv6/conf/" + name + "/disable_ipv6", "1");
+    write_sysctl(conf(name, "rp_filter"), "0");
+    write_sysctl(conf(name, "forwarding"), "0");
+    if (const auto up = rtnl_.set_link(device_.index(), 0, device_queue, true); !up) {
+      why = "cannot bring " + name + " up: " + up.error().message();
+      return make_error_code(PlaneErrc::system_failure);
+    }
+    const auto hooked =
+        attach(device_.index(), Direction::ingress, core_.tables().program(Hook::tap_ingress));
+    if (!hooked) {
+      why = "cannot put a program on " + name + ": " + hooked.error().message() +
+            "; the kernel needs NET_CLS_BPF and NET_SCH_INGRESS";
+      return make_error_code(PlaneErrc::system_failure);
+    }
+    tap_mac_ = link_of(name).mac;
+    tell_time();
+    core_.tables().config().tap = device_.index();
+    return {};
+  }
+
+  bool start_thread() {
+    stop_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stop_event_ < 0) return false;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_ = std::thread{[this] { run(); }};
+    pthread_setname_np(thread_.native_handle(), "slow path");
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return true;
+  }
+
+  void stop() {
+    if (thread_.joinable()) {
+      stopping_.store(true, std::memory_order_relaxed);
+      eventfd_write(stop_event_, 1);
+      thread_.join();
+    }
+    if (stop_event_ >= 0) close(stop_event_);
+    stop_event_ = -1;
+  }
+
+  // --- the control thread ---
+
+  template <class Call>
+  decltype(auto) locked(Call&& call) const {
+    const std::lock_guard lock{mutex_};
+    return call();
+  }
+  Core& core() noexcept { return core_; }
+  const Core& core() const noexcept { return core_; }
+
+  Result<Installed> install(const MappingSpec& spec, TimePoint now) {
+    refresh_own_ports(now);
+    const auto wish = without_router_ports(spec);
+    Result<Installed> installed = claim(wish, now);
+    if (!installed && wish.allowed != spec.allowed && installed.error() == PlaneErrc::no_ports_left)
+      installed = claim(spec, now);
+    if (!installed || !router_ports_.contains(installed->external.port)) return installed;
+    leased_[installed->id] = installed->external.port.number();
+    keep_leased_ports();
+    return installed;
+  }
+
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) {
+    refresh_own_ports(now);
+    const auto wish = without_router_ports(spec);
+    auto found = locked([&] { return core_.engine().find_range(wish, now); });
+    if (wish.allowed == spec.allowed || (found && found->size == spec.size)) return found;
+    const auto wider = locked([&] { return core_.engine().find_range(spec, now); });
+    return wider && (!found || wider->size > found->size) ? wider : found;
+  }
+
+  /// The router's own range is chosen from only when all else is taken.
+  template <class Spec>
+  Spec without_router_ports(const Spec& spec) const {
+    Spec wish = spec;
+    if (router_ports_.last == last_router_port && spec.allowed.first < router_ports_.first &&
+        spec.allowed.last >= router_ports_.first &&
+        (!spec.suggested || spec.suggested->number() < router_ports_.first))
+      wish.allowed.last = static_cast<std::uint16_t>(router_ports_.first - 1);
+    return wish;
+  }
+
+  /// No port on which a service began to listen since the last look at all sockets (POL-TGT-05).
+  Result<Installed> claim(const MappingSpec& spec, TimePoint now) {
+    constexpr int most_tries = 8;
+    const std::lock_guard lock{mutex_};
+    for (int tries = 1;; ++tries) {
+      auto installed = core_.install(spec, now);
+      if (!installed || spec.restore || spec.is_static || tries == most_tries) return installed;
+      if (!installed->external.address.is_v4()) return installed;
+      const auto port = installed->external.port.number();
+      constexpr std::uint32_t anybody = 0xc0000201;  // 192.0.2.1: a caller from outside, whoever it is
+      if (!own_ports_.expects({spec.transport, anybody, installed->external.address.v4_number(), 9, port}))
+        return installed;
+      core_.engine().withdraw(installed->id, Ending::vacate, now);
+      own_ports_.note(spec.transport, port);
+    }
+  }
+
+  void withdraw(MappingId id, Ending how, TimePoint now) {
+    locked([&] { core_.engine().withdraw(id, how, now); });
+    if (leased_.erase(id)) keep_leased_ports();
+    wake();
+  }
+
+  void end_flows(const Address& device, TimePoint now) {
+    locked([&] { core_.engine().end_flows(device, now); });
+    wake();
+  }
+
+  Result<void> set_network(const NetworkView& network, TimePoint now) {
+    std::vector<std::uint32_t> lan_indexes, wan_indexes;
+    for (const PlaneInterface& interface : network.lan)
+      if (interface.index) lan_indexes.push_back(interface.index);
+    for (const PlaneInterface& interface : network.wan)
+      if (interface.index) wan_indexes.push_back(interface.index);
+    close_interfaces(network);
+    if (&network != &network_) network_ = network;
+    const std::string wan = network.wan.empty() ? "" : network.wan.front().name;
+    const Link link = link_of(wan);
+    locked([&] {
+      stack_mac_ = link.ethernet ? link.mac : tap_mac_;
+      turn_mac_ = network.lan.empty() ? tap_mac_ : link_of(network.lan.front().name).mac;
+      by_wan_ = untranslated_by_wan();
+      core_.set_network(network, by_wan_, link.ethernet ? link_header : 0, now);
+    });
+    own_ports_.watch(network.external, std::move(lan_indexes), std::move(wan_indexes));
+    refresh_own_ports(now);
+    return stand();
+  }
+
+  Result<void> set_policy(const PlanePolicy& policy, TimePoint now) {
+    policy_ = policy;
+    locked([&] { core_.set_policy(policy, now); });
+    tell_busy_ports();
+    const PortRange ports = router_ports_beside(policy.pool);
+    if (ports == router_ports_) return {};
+    router_ports_ = ports;
+    return take_router_ports() ? Result<void>{} : make_error_code(PlaneErrc::system_failure);
+  }
+
+  /// The programs read a clock that stands still while the machine is suspended.
+  void tell_time() {
+    timespec monotonic{}, boot{};
+    clock_gettime(CLOCK_MONOTONIC, &monotonic);
+    clock_gettime(CLOCK_BOOTTIME, &boot);
+    const auto ns = [](const timespec& of) { return std::int64_t{of.tv_sec} * 1'000'000'000 + of.tv_nsec; };
+    const std::int64_t offset = ns(boot) - ns(monotonic);
+    core_.tables().config().boot_offset_ns = offset > 1'000'000 ? static_cast<std::uint64_t>(offset) : 0;
+  }
+
+  std::vector<PlaneEvent> sweep(TimePoint now) {
+    tell_time();
+    refresh_own_ports(now);
+    auto events = locked([&] { return core_.sweep(now); });
+    wake();
+    // A route to a `no_translate` destination may have come or gone.
+    if (!network_.untranslated.empty() && untranslated_by_wan() != by_wan_) (void)set_network(network_, now);
+    // Programs that manage networks may flush filters they do not know.
+    if (standing_ && !all_stand()) {
+      standing_ = false;
+      if (stand()) ++repaired_;
+    }
+    return events;
+  }
+
+  PlaneStatus status() const {
+    PlaneStatus status;
+    locked([&] { core_.fill_status(status); });
+    status.name = "ebpf";
+    status.running = thread_.joinable() && !dead_.load(std::memory_order_relaxed) && standing_;
+    const auto warn = [&](std::string text) { status.warnings.push_back(std::move(text)); };
+    if (!problem_.empty()) warn(problem_);
+    if (!own_ports_problem_.empty()) warn(own_ports_problem_);
+    if (const int error = dead_.load(std::memory_order_relaxed))
+      warn("the interface " + options_.device + " is gone (" + std::strerror(error) +
+           "): fragments and ICMP errors do not pass; restart sallyportd");
+    if (repaired_)
+      warn("another program removed the filters of sallyportd " + std::to_string(repaired_) +
+           " times; they were put back: let it leave the clsact filters with handle 0x5350 alone");
+    if (policy_.flows_total > core_.tables().most_flows())
+      warn("limits.flows_total is above the flow table's size of " +
+           std::to_string(core_.tables().most_flows()) +
+           ", which an earlier run chose: stop sallyportd, run sallyportd --detach, start it again");
+    return status;
+  }
+
+  // --- interfaces ---
+
+  /// What is ours no more forwards no more, and loses its program, while the others still have theirs.
+  void close_interfaces(const NetworkView& next) {
+    const auto names = [](const NetworkView& of) {
+      std::set<std::string> all;
+      for (const auto* side : {&of.lan, &of.wan})
+        for (const PlaneInterface& interface : *side) all.insert(interface.name);
+      return all;
+    };
+    const auto keep = names(next);
+    for (const auto* side : {&network_.lan, &network_.wan})
+      for (const PlaneInterface& interface : *side) {
+        if (keep.contains(interface.name)) continue;
+        sysctls_.restore(conf(interface.name, "forwarding"));
+        const std::uint32_t index = if_nametoindex(interface.name.c_str());
+        if (!index) continue;
+        (void)ebpf::detach(index, Direction::ingress);
+        (void)ebpf::detach(index, Direction::egress);
+      }
+  }
+
+  /// Destinations of `no_translate` that are reached through the WAN. Other routes beside it, to a VPN or a
+  /// management net, never meet our programs; when such a route goes, nothing of it leaves by the WAN as it
+  /// is.
+  std::vector<Prefix> untranslated_by_wan() {
+    std::vector<Prefix> by_wan;
+    devices_untranslated_.clear();
+    for (const Prefix& prefix : network_.untranslated) {
+      if (!prefix.address.is_v4() || prefix.length <= 96) continue;
+      const auto device = rtnl_.way_into(tun::Net::of(prefix));
+      if (!device) continue;
+      if (std::any_of(network_.wan.begin(), network_.wan.end(),
+                      [&](const PlaneInterface& wan) { return wan.index == *device; }))
+        by_wan.push_back(prefix);
+      else
+        devices_untranslated_.insert(*device);
+    }
+    return by_wan;
+  }
+
+  bool all_stand() const {
+    for (const PlaneInterface& wan : network_.wan)
+      if (wan.index && (!attached(wan.index, Direction::ingress) || !attached(wan.index, Direction::egress)))
+        return false;
+    for (const PlaneInterface& lan : network_.lan)
+      if (lan.index && !attached(lan.index, Direction::ingress)) return false;
+    return true;
+  }
+
+  Result<void> failed(std::string what, const boost::system::error_code& error) {
+    problem_ = std::move(what) + ": " + error.message();
+    return make_error_code(PlaneErrc::system_failure);
+  }
+
+  /// Programs first, then forwarding: nothing passes an interface that has none.
+  Result<void> stand() {
+    problem_.clear();
+    std::vector<std::string> names;
+    for (const PlaneInterface& wan : network_.wan) {
+      if (!wan.index) continue;
+      names.push_back(wan.name);
+      // Egress first: nothing leaves untranslated while the other one is on its way.
+      const auto out = attach(wan.index, Direction::egress, core_.tables().program(Hook::wan_egress));
+      if (!out) return lose(wan, out.error());
+      const auto in = attach(wan.index, Direction::ingress, core_.tables().program(Hook::wan_ingress));
+      if (!in) return lose(wan, in.error());
+    }
+    for (const PlaneInterface& lan : network_.lan) {
+      if (!lan.index) continue;
+      names.push_back(lan.name);
+      const auto in = attach(lan.index, Direction::ingress, core_.tables().program(Hook::lan_ingress));
+      if (!in) return lose(lan, in.error());
+    }
+    standing_ = true;
+    for (const std::uint32_t index : devices_untranslated_) {  // the answers come in there
+      std::array<char, IF_NAMESIZE> name{};
+      if (if_indextoname(index, name.data())) names.emplace_back(name.data());
+    }
+    for (const std::string& name : names) {
+      const auto result = sysctls_.set(conf(name, "forwarding"), "1");
+      if (!result && result.error().value() != ENOENT)  // ENOENT: gone again; its return will be told
+        return failed("cannot switch forwarding on for " + name, result.error());
+    }
+    return {};
+  }
+
+  Result<void> lose(const PlaneInterface& interface, const boost::system::error_code& error) {
+    // It may be gone again; the next view tells.
+    if (error.value() == ENODEV || if_nametoindex(interface.name.c_str()) != interface.index) return {};
+    standing_ = false;
+    for (const PlaneInterface& lan : network_.lan)
+      if (lan.index) (void)sysctls_.set(conf(lan.name, "forwarding"), "0");
+    return failed("cannot put a program on " + interface.name, error);
+  }
+
+  // --- ports ---
+
+  bool set(const std::string& key, const std::string& value) {
+    const auto result = sysctls_.set(key, value);
+    if (result) return true;
+    problem_ = "cannot set " + key + " to '" + value + "': " + result.error().message();
+    return false;
+  }
+  bool take_router_ports() {
+    if (router_ports_.first == 0) return true;
+    return set("ipv4/ip_local_port_range",
+               std::to_string(router_ports_.first) + '\t' + std::to_string(router_ports_.last));
+  }
+  /// Keeps the kernel from choosing leased ports of the router's own range.
+  void keep_leased_ports() {
+    static const std::string key = "ipv4/ip_local_reserved_ports";
+    std::set<std::uint16_t> all;
+    for (const auto& [id, port] : leased_) all.insert(port);
+    std::string list = sysctls_.original(key).value_or("");
+    for (const std::uint16_t port : all) list += (list.empty() ? "" : ",") + std::to_string(port);
+    (void)set(key, list);
+  }
+
+  void refresh_own_ports(TimePoint now) {
+    const auto result = own_ports_.refresh(now);
+    own_ports_problem_ = result ? ""
+                                : "cannot ask the kernel for the router's own sockets (" +
+                                      result.error().message() + "): load tcp_diag and udp_diag";
+    tell_busy_ports();
+  }
+  /// What the programs give to nobody: reserved ports, and those of the router's own sockets.
+  void tell_busy_ports() {
+    const auto tell = [&](sp_part part, Transport transport) {
+      std::array<std::uint64_t, 1024> wanted{};
+      for (std::uint32_t port = 0; port < 65536; ++port)
+        if (own_ports_.in_use(transport, static_cast<std::uint16_t>(port)))
+          wanted[port / 64] |= std::uint64_t{1} << port % 64;
+      for (const auto& [of, port] : policy_.reserved)
+        if (of == transport) wanted[port.number() / 64] |= std::uint64_t{1} << port.number() % 64;
+      auto bits = core_.tables().busy(part);
+      for (std::size_t i = 0; i < wanted.size(); ++i)
+        if (bits[i] != wanted[i]) bits[i] = wanted[i];
+    };
+    tell(SP_TCP, Transport::tcp);
+    tell(SP_UDP, Transport::udp);
+  }
+
+  // --- the slow path's thread ---
+
+  void wake() { eventfd_write(stop_event_, 1); }
+
+  void run() {
+    std::array<pollfd, 2> wait{pollfd{device_.fd(), POLLIN, 0}, pollfd{stop_event_, POLLIN, 0}};
+    while (!stopping_.load(std::memory_order_relaxed)) {
+      if (poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) break;
+      if (wait[1].revents) {
+        eventfd_t told = 0;
+        eventfd_read(stop_event_, &told);
+        if (stopping_.load(std::memory_order_relaxed)) return;
+        const std::lock_guard lock{mutex_};
+        core_.take_made(clock_.now(),
+                        [this](auto packet, sp_back how, sp_side side) { give(packet, how, side); });
+      }
+      while (!stopping_.load(std::memory_order_relaxed) && carry_one()) {
+      }
+      if (dead_.load(std::memory_order_relaxed)) return;
+    }
+  }
+
+  bool carry_one() {
+    Buffer& buffer = *buffer_;
+    const ssize_t size = read(device_.fd(), buffer.frame(), sizeof(tun::VirtioHeader) + largest_frame);
+    if (size < 0) {
+      if (errno == EINTR) return true;
+      if (errno != EAGAIN) dead_.store(errno, std::memory_order_relaxed);
+      return false;
+    }
+    if (size < static_cast<ssize_t>(sizeof(tun::VirtioHeader) + link_header + 20)) return true;
+    sp_tag tag{};
+    std::memcpy(&tag, buffer.link() + 6, sizeof tag);
+    if (tag.tag0 != SP_TAG_0 || tag.tag1 != SP_TAG_1) return true;  // what the stack itself sends there
+    const std::span packet{buffer.packet(),
+                           static_cast<std::size_t>(size) - sizeof(tun::VirtioHeader) - link_header};
+    const bool partial = buffer.header().flags & tun::VirtioHeader::needs_checksum;
+    const bool gso = buffer.header().gso_type != tun::VirtioHeader::gso_none;
+    const std::lock_guard lock{mutex_};
+    const auto fate = core_.take(tag, packet, partial, gso, clock_.now(),
+                                 [this](auto made, sp_back how, sp_side side) { give(made, how, side); });
+    if (!fate.goes) return true;
+    buffer.header().flags &= tun::VirtioHeader::needs_checksum;
+    address(buffer.link(), fate.how, static_cast<sp_side>(tag.side));
+    send(buffer.frame(), sizeof(tun::VirtioHeader) + link_header + fate.size);
+    return true;
+  }
+
+  /// The link layer's header: whose it is for the interface that it comes in by next, and where the programs
+  /// send it.
+  void address(std::byte* link, sp_back how, sp_side side) const {
+    const bool turns = how == SP_BACK_RETRY && side == SP_HAIRPIN;
+    const Mac& to = turns ? turn_mac_ : stack_mac_;
+    std::memcpy(link, to.data(), to.size());
+    const sp_tag tag{SP_TAG_0, SP_TAG_1, static_cast<sp_u8>(side), static_cast<sp_u8>(how), 0, 0};
+    std::memcpy(link + 6, &tag, sizeof tag);
+    link[12] = std::byte{8};
+    link[13] = std::byte{0};
+  }
+
+  void give(std::span<const std::byte> packet, sp_back how, sp_side side) {
+    std::vector<std::byte> frame(sizeof(tun::VirtioHeader) + link_header + packet.size());
+    address(frame.data() + sizeof(tun::VirtioHeader), how, side);
+    std::copy(packet.begin(), packet.end(), frame.begin() + sizeof(tun::VirtioHeader) + link_header);
+    send(frame.data(), frame.size());
+  }
+
+  void send(const void* data, std::size_t size) {
+    // A packet the stack will not have (its memory, its link down) is lost as on any wire.
+    while (write(device_.fd(), data, size) < 0 && errno == EINTR) {
+    }
+  }
+
+  EbpfOptions options_;
+  const Clock& clock_;
+  TunDevice device_;
+  Rtnl rtnl_;
+  SysctlKeeper sysctls_;
+  KernelOwnPorts own_ports_;
+
+  mutable std::mutex mutex_;  // core_, stack_mac_, turn_mac_
+  Core core_;
+  Mac tap_mac_{}, stack_mac_{}, turn_mac_{};
+
+  // the control thread's
+  NetworkView network_;
+  PlanePolicy policy_;
+  PortRange router_ports_{};
+  std::vector<Prefix> by_wan_;
+  std::set<std::uint32_t> devices_untranslated_;
+  std::map<MappingId, std::uint16_t> leased_;  // ports of the router's range
+  bool standing_ = false;
+  std::string problem_, own_ports_problem_;
+  std::uint64_t repaired_ = 0;
+
+  // the slow path's
+  std::unique_ptr<Buffer> buffer_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<int> dead_{0};  // errno of a device that is gone
+  int stop_event_ = -1;
+  std::thread thread_;
+
+  friend class EbpfPlane;
+};
+
+Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, const Clock& clock,
+                                                    std::string& why) {
+  // Ours alone, before anything of an earlier run is touched.
+  auto device = TunDevice::open(options.device, TunDevice::Layer::ethernet);
+  if (!device) {
+    why = device.error().value() == EBUSY
+              ? "the interface " + options.device +
+                    " is in use: another sallyportd runs in this network namespace"
+              : "cannot make the interface " + options.device + ": " + device.error().message();
+    return make_error_code(PlaneErrc::system_failure);
+  }
+  auto rtnl = Rtnl::open();
+  if (!rtnl) {
+    why = "cannot open rtnetlink: " + rtnl.error().message();
+    return make_error_code(PlaneErrc::system_failure);
+  }
+  std::map<std::string, int> found;
+  for (const std::string& name : options.interfaces) {
+    const std::uint32_t index = if_nametoindex(name.c_str());
+    if (!index) continue;
+    // No program uses all tables.
+    for (const Direction direction : {Direction::ingress, Direction::egress})
+      if (const std::uint32_t program = attached(index, direction))
+        for (const auto& [map, fd] : maps_of(program))
+          if (!found.emplace(map, fd).second) close(fd);
+  }
+  auto tables = Tables::load({.flows = options.flows}, found, why);
+  for (const auto& [name, fd] : found) close(fd);
+  if (!tables) return make_error_code(PlaneErrc::system_failure);
+  auto impl =
+      std::make_unique<Impl>(options, clock, std::move(*device), std::move(*rtnl), std::move(*tables));
+  if (const auto prepared = impl->prepare(why); !prepared) return prepared.error();
+  if (!impl->start_thread()) {
+    why = std::string{"cannot make an eventfd: "} + std::strerror(errno);
+    return make_error_code(PlaneErrc::system_failure);
+  }
+  return std::unique_ptr<EbpfPlane>{new EbpfPlane{std::move(impl)}};
+}
+
+Result<void> EbpfPlane::detach(const EbpfOptions& options, std::string& why) {
+  if (if_nametoindex(options.device.c_str()) != 0) {
+    why = "the interface " + options.device + " is there: stop the sallyportd that runs first";
+    return make_error_code(PlaneErrc::system_failure);
+  }
+  SysctlKeeper sysctls{options.undo_file};
+  const auto is_forwarding = [](const std::string& key) { return key.ends_with("/forwarding"); };
+  sysctls.put_back(is_forwarding);  // where it was off, nothing leaks while the programs go
+  struct if_nameindex* const interfaces = if_nameindex();
+  for (auto* at = interfaces; at && at->if_index; ++at)
+    for (const Direction direction : {Direction::ingress, Direction::egress})
+      if (const auto gone = ebpf::detach(at->if_index, direction); !gone) {
+        why = std::string{"cannot take the program off "} + at->if_name + ": " + gone.error().message();
+        if_freenameindex(interfaces);
+        return make_error_code(PlaneErrc::system_failure);
+      }
+  if (interfaces) if_freenameindex(interfaces);
+  sysctls.put_back([&](const std::string& key) { return !is_forwarding(key); });
+  sysctls.forget();
+  return {};
+}
+
+EbpfPlane::EbpfPlane(std::unique_ptr<Impl> impl) : impl_{std::move(impl)} {}
+EbpfPlane::~EbpfPlane() = default;
+
+Result<Installed> EbpfPlane::install(const MappingSpec& spec, TimePoint now) {
+  return impl_->install(spec, now);
+}
+std::optional<FoundRange> EbpfPlane::find_range(const RangeSpec& spec, TimePoint now) {
+  return impl_->find_range(spec, now);
+}
+Result<void> EbpfPlane::renew(MappingId id, TimePoint deadline) {
+  return impl_->locked([&] { return impl_->core().engine().renew(id, deadline); });
+}
+Result<void> EbpfPlane::set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
+                                    TimePoint now) {
+  return impl_->locked([&] { return impl_->core().engine().set_remotes(id, remotes, outbound, now); });
+}
+void EbpfPlane::withdraw(MappingId id, Ending how, TimePoint now) { impl_->withdraw(id, how, now); }
+void EbpfPlane::end_flows(const Address& device, TimePoint now) { impl_->end_flows(device, now); }
+Result<Counters> EbpfPlane::counters(MappingId id) const {
+  return impl_->locked([&] { return impl_->core().engine().counters(id); });
+}
+std::optional<TimePoint> EbpfPlane::held_until(Transport transport, Port external, TimePoint now) const {
+  return impl_->locked([&] { return impl_->core().engine().held_until(transport, external, now); });
+}
+Result<void> EbpfPlane::set_network(const NetworkView& network, TimePoint now) {
+  return impl_->set_network(network, now);
+}
+Result<void> EbpfPlane::set_policy(const PlanePolicy& policy, TimePoint now) {
+  return impl_->set_policy(policy, now);
+}
+std::vector<PlaneEvent> EbpfPlane::sweep(TimePoint now) { return impl_->sweep(now); }
+std::vector<ImplicitView> EbpfPlane::implicit_mappings(TimePoint now) const {
+  return impl_->locked([&] { return impl_->core().engine().implicit_mappings(now); });
+}
+bool EbpfPlane::has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const {
+  return impl_->locked([&] { return impl_->core().engine().has_implicit(transport, internal, now); });
+}
+PlaneStatus EbpfPlane::status() const { return impl_->status(); }
+
+}  // namespace sallyport::nat

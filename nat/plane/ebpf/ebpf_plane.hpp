@@ -1,0 +1,68 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nat/engine/engine.hpp"
+#include "nat/plane/data_plane.hpp"
+
+namespace sallyport::nat {
+
+struct EbpfOptions {
+  std::string device = "sp0";  ///< the TAP interface of the slow path: 1 to 15 characters
+  /// Holds what the sysctls were before us, until detach(). Its directory must exist and be writable.
+  std::string undo_file = "/run/sallyport/ebpf-undo";
+  /// LAN and WAN interfaces: programs of an earlier run are looked for there, and their tables taken up.
+  std::vector<std::string> interfaces;
+  std::uint32_t flows = 262144;  ///< the flow table's size, when none is taken up
+  EngineOptions engine;          ///< `ttl` and `shared` play no part
+};
+
+/// Packets translated in the kernel by programs at the LAN's and the WAN's interfaces (clsact), with the
+/// engine for what is rare, by way of a TAP device. In the network namespace of the thread that starts it.
+/// Starting needs CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN (to find what an earlier run left) and Linux 5.17;
+/// afterwards CAP_NET_ADMIN.
+///
+/// When the daemon ends, however it does, the programs go on: packets of flows and mappings pass, new flows
+/// are made, deadlines hold. The next start takes their tables up. Fails closed: the LAN is not forwarded for
+/// before the programs stand, and what cannot be translated is dropped.
+///
+/// All calls are made by one control thread; the slow path has a thread of its own.
+class EbpfPlane final : public DataPlane {
+ public:
+  /// Loads the programs; they are put in place by set_network(). On failure (system_failure) `why` says in
+  /// words what is wrong and what to do.
+  static Result<std::unique_ptr<EbpfPlane>> start(const EbpfOptions& options, const Clock& clock,
+                                                  std::string& why);
+
+  /// Takes every program of ours off every interface, and puts sysctls back. Succeeds where there is nothing
+  /// to undo; fails (system_failure, `why`) while an instance runs.
+  static Result<void> detach(const EbpfOptions& options, std::string& why);
+
+  /// Stops the slow path and leaves the programs.
+  ~EbpfPlane() override;
+
+  Result<Installed> install(const MappingSpec& spec, TimePoint now) override;
+  std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) override;
+  Result<void> renew(MappingId id, TimePoint deadline) override;
+  Result<void> set_remotes(MappingId id, std::span<const RemoteFilter> remotes, bool outbound,
+                           TimePoint now) override;
+  void withdraw(MappingId id, Ending how, TimePoint now) override;
+  void end_flows(const Address& device, TimePoint now) override;
+  Result<Counters> counters(MappingId id) const override;
+  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override;
+  Result<void> set_network(const NetworkView& network, TimePoint now) override;
+  Result<void> set_policy(const PlanePolicy& policy, TimePoint now) override;
+  std::vector<PlaneEvent> sweep(TimePoint now) override;
+  std::vector<ImplicitView> implicit_mappings(TimePoint now) const override;
+  bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const override;
+  PlaneStatus status() const override;
+
+ private:
+  class Impl;
+  explicit EbpfPlane(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sallyport::nat

@@ -1,0 +1,443 @@
+#include "nat/plane/ebpf/tables.hpp"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "nat/engine/drop_reason.hpp"
+#include "sallyport.skel.h"
+
+namespace sallyport::nat::ebpf {
+namespace {
+
+static_assert(sizeof(sp_slot) == sizeof(Slot) && offsetof(sp_slot, aux) == offsetof(Slot, aux) &&
+              offsetof(sp_slot, kind) == offsetof(Slot, kind) &&
+              offsetof(sp_slot, deadline_s) == offsetof(Slot, deadline_s));
+static_assert(static_cast<int>(SlotKind::quarantine) == SP_QUARANTINE &&
+              static_cast<int>(SlotKind::static_) == SP_STATIC);
+static_assert(sizeof(sp_lease) == sizeof(Lease) && offsetof(sp_lease, flags) == offsetof(Lease, flags) &&
+              offsetof(sp_lease, packets_in) == offsetof(Lease, packets_in) &&
+              offsetof(sp_lease, last_packet_ns) == offsetof(Lease, last_packet) &&
+              offsetof(sp_lease, untracked_until_s) == offsetof(Lease, untracked_until_s));
+static_assert(static_cast<int>(Lease::outbound) == SP_LEASE_OUTBOUND &&
+              static_cast<int>(Lease::filtered) == SP_LEASE_FILTERED);
+static_assert(static_cast<int>(DropReason::count_) == SP_DROP_count &&
+              static_cast<int>(DropReason::spoofed_source) == SP_DROP_spoofed_source &&
+              static_cast<int>(DropReason::no_mapping) == SP_DROP_no_mapping &&
+              static_cast<int>(DropReason::table_full) == SP_DROP_table_full &&
+              static_cast<int>(DropReason::fragment_of_dropped) == SP_DROP_fragment_of_dropped);
+static_assert(static_cast<int>(Part::icmp) == SP_ICMP);
+
+boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
+
+sp_endpoint endpoint_of(Part part, std::uint32_t host, std::uint16_t port) {
+  return {host, port, static_cast<std::uint16_t>(part)};
+}
+constexpr Part part_of(std::uint8_t protocol) noexcept {
+  return protocol == 6 ? Part::tcp : protocol == 17 ? Part::udp : Part::icmp;
+}
+std::size_t index_of(Part part, std::uint16_t external) {
+  return static_cast<std::size_t>(part) << 16 | external;
+}
+
+sp_net_key key_of(const Tables::Network& network) {
+  sp_net_key key{.length = network.length, .address = {}};
+  for (unsigned i = 0; i < 4; ++i)
+    key.address[i] = static_cast<std::uint8_t>(network.address >> (24 - 8 * i));
+  return key;
+}
+
+/// Whether a map found running has the layout that the programs want.
+bool fits(int fd, const bpf_map* wanted) {
+  bpf_map_info info{};
+  std::uint32_t size = sizeof info;
+  return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.type == bpf_map__type(wanted) &&
+         info.key_size == bpf_map__key_size(wanted) && info.value_size == bpf_map__value_size(wanted) &&
+         (info.type != BPF_MAP_TYPE_ARRAY || info.max_entries == bpf_map__max_entries(wanted));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std::map<std::string, int>& found,
+                                             std::string& why) {
+  libbpf_set_print(nullptr);
+  // Kernels before 5.11 count maps against this limit.
+  const rlimit all{RLIM_INFINITY, RLIM_INFINITY};
+  setrlimit(RLIMIT_MEMLOCK, &all);
+  auto tables = std::unique_ptr<Tables>{new Tables};
+  // What libbpf needs for loading is given back afterwards: it is megabytes.
+  const std::unique_ptr<sallyport_bpf, decltype(&sallyport_bpf__destroy)> object{sallyport_bpf__open(),
+                                                                                 &sallyport_bpf__destroy};
+  if (!object) {
+    why = std::string{"cannot read the programs for the kernel: "} + std::strerror(errno);
+    return {boost::system::in_place_error, system_error(errno)};
+  }
+  auto& maps = object->maps;
+  const std::uint32_t flows = std::clamp<std::uint32_t>(sizes.flows, 1024, 1U << 24);
+  bpf_map__set_max_entries(maps.flows, flows);
+  // All or nothing: half of the old tables would contradict the other half.
+  bpf_map* map = nullptr;
+  bool all_fit = !found.empty();
+  const auto counted = [](const bpf_map* of) { return bpf_map__name(of)[0] != '.'; };
+  bpf_object__for_each_map(map, object->obj) {
+    const auto old = found.find(bpf_map__name(map));
+    if (std::strchr(bpf_map__name(map), '.')) continue;
+    if (counted(map) && (old == found.end() || !fits(old->second, map))) all_fit = false;
+  }
+  if (all_fit) bpf_object__for_each_map(map, object->obj) {
+      const auto old = found.find(bpf_map__name(map));
+      if (old != found.end() && bpf_map__reuse_fd(map, old->second) != 0) all_fit = false;
+    }
+  tables->reused_ = all_fit;
+  if (const int error = sallyport_bpf__load(object.get()); error != 0) {
+    why = std::string{"the kernel does not take the programs: "} + std::strerror(-error) +
+          (error == -EPERM ? "; CAP_BPF and CAP_NET_ADMIN are needed"
+                           : "; it needs BPF_SYSCALL, BPF_JIT, NET_CLS_BPF and Linux 5.17 or later");
+    return {boost::system::in_place_error, system_error(-error)};
+  }
+  const auto keep = [&](int fd) {
+    const int kept = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (kept >= 0) tables->descriptors_.push_back(kept);
+    return kept;
+  };
+  tables->leases_map_ = keep(bpf_map__fd(maps.leases));
+  tables->endpoints_ = keep(bpf_map__fd(maps.endpoints));
+  tables->flows_ = keep(bpf_map__fd(maps.flows));
+  tables->embryos_ = keep(bpf_map__fd(maps.embryos));
+  tables->hosts_ = keep(bpf_map__fd(maps.hosts));
+  tables->filters_ = keep(bpf_map__fd(maps.filters));
+  tables->networks_ = keep(bpf_map__fd(maps.networks));
+  tables->counters_ = keep(bpf_map__fd(maps.counters));
+  tables->programs_ = {
+      keep(bpf_program__fd(object->progs.wan_egress)), keep(bpf_program__fd(object->progs.wan_ingress)),
+      keep(bpf_program__fd(object->progs.lan_ingress)), keep(bpf_program__fd(object->progs.tap_ingress))};
+  tables->most_flows_ = bpf_map__max_entries(maps.flows);
+  const auto mapped = [&](auto*& to, int fd, std::size_t count) {
+    auto memory = tables->map_memory<std::remove_reference_t<decltype(*to)>>(fd, count);
+    if (!memory) return false;
+    to = *memory;
+    return true;
+  };
+  if (!mapped(tables->slots_, bpf_map__fd(maps.slots), SP_SLOTS) ||
+
+      !mapped(tables->busy_, bpf_map__fd(maps.busy), 2048) ||
+      !mapped(tables->config_, bpf_map__fd(maps.config), 1) ||
+      !mapped(tables->state_, bpf_map__fd(maps.state), 1)) {
+    why = std::string{"cannot map the tables: "} + std::strerror(errno);
+    return {boost::system::in_place_error, system_error(errno)};
+  }
+  tables->latest_.resize(SP_SLOTS);
+  return tables;
+}
+
+Tables::~Tables() {
+  for (const auto& [at, size] : mapped_) munmap(at, size);
+  for (const int descriptor : descriptors_) close(descriptor);
+}
+
+template <class T>
+Result<T*> Tables::map_memory(int fd, std::size_t count) {
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t size = (count * ((sizeof(T) + 7) / 8 * 8) + page - 1) / page * page;
+  void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) return system_error(errno);
+  mapped_.emplace_back(at, size);
+  return static_cast<T*>(at);
+}
+
+int Tables::program(Hook hook) const noexcept { return programs_[static_cast<std::size_t>(hook)]; }
+
+std::uint64_t Tables::octets_per_flow() const {
+  bpf_map_info info{};
+  std::uint32_t size = sizeof info;
+  if (bpf_obj_get_info_by_fd(flows_, &info, &size) != 0) return 0;
+  // The kernel tells what a map takes in the descriptor's fdinfo only.
+  const std::string path = "/proc/self/fdinfo/" + std::to_string(flows_);
+  std::uint64_t octets = 0;
+  if (FILE* file = std::fopen(path.c_str(), "re")) {
+    std::array<char, 128> line{};
+    while (std::fgets(line.data(), line.size(), file))
+      if (std::strncmp(line.data(), "memlock:", 8) == 0) octets = std::strtoull(line.data() + 8, nullptr, 10);
+    std::fclose(file);
+  }
+  return info.max_entries ? octets / info.max_entries : 0;
+}
+
+std::array<std::uint64_t, SP_COUNTERS> Tables::counters() const {
+  std::array<std::uint64_t, SP_COUNTERS> sums{};
+  const int processors = libbpf_num_possible_cpus();
+  if (processors <= 0) return sums;
+  std::vector<std::uint64_t> values(static_cast<std::size_t>(processors));
+  for (std::uint32_t at = 0; at < SP_COUNTERS; ++at) {
+    if (bpf_map_lookup_elem(counters_, &at, values.data()) != 0) continue;
+    for (const std::uint64_t value : values) sums[at] += value;
+  }
+  return sums;
+}
+
+void Tables::set_networks(const std::vector<Network>& networks) {
+  // What is new first: an address is never without its network meanwhile.
+  for (const Network& network : networks) {
+    const sp_net_key key = key_of(network);
+    bpf_map_update_elem(networks_, &key, &network.flags, BPF_ANY);
+  }
+  const auto wanted = [&](const sp_net_key& key) {
+    return std::any_of(networks.begin(), networks.end(), [&](const Network& network) {
+      const sp_net_key other = key_of(network);
+      return std::memcmp(&key, &other, sizeof key) == 0;
+    });
+  };
+  std::vector<sp_net_key> gone;
+  sp_net_key at{}, next{};
+  for (int more = bpf_map_get_next_key(networks_, nullptr, &next); more == 0;
+       more = bpf_map_get_next_key(networks_, &at, &next)) {
+    if (!wanted(next)) gone.push_back(next);
+    at = next;
+  }
+  for (const auto& key : gone) bpf_map_delete_elem(networks_, &key);
+}
+
+// --- SharedTables ---
+
+std::span<Slot> Tables::slots() noexcept { return {slots_, SP_SLOTS}; }
+std::span<Lease> Tables::leases(std::size_t count) noexcept {
+  // Whatever is mapped counts as resident memory of ours, used or not: only as much as there are leases.
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t all = (SP_LEASES * sizeof(Lease) + page - 1) / page * page;
+  if (!leases_) {
+    void* place = mmap(nullptr, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED) return {};
+    mapped_.emplace_back(place, all);
+    leases_ = static_cast<Lease*>(place);
+  }
+  const std::size_t wanted = std::min((count * sizeof(Lease) + page - 1) / page * page, all);
+  if (wanted > leases_mapped_) {
+    auto* const at = reinterpret_cast<std::byte*>(leases_) + leases_mapped_;
+    if (mmap(at, wanted - leases_mapped_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, leases_map_,
+             static_cast<off_t>(leases_mapped_)) != MAP_FAILED)
+      leases_mapped_ = wanted;
+  }
+  return {leases_, leases_mapped_ / sizeof(Lease)};
+}
+
+std::uint16_t Tables::find(Part part, std::uint32_t host, std::uint16_t port) const noexcept {
+  const sp_endpoint key = endpoint_of(part, host, port);
+  std::uint32_t external = 0;
+  return bpf_map_lookup_elem(endpoints_, &key, &external) == 0 ? static_cast<std::uint16_t>(external)
+                                                               : std::uint16_t{0};
+}
+bool Tables::link(Part part, std::uint32_t host, std::uint16_t port, std::uint16_t external) noexcept {
+  const sp_endpoint key = endpoint_of(part, host, port);
+  const std::uint32_t value = external;
+  return bpf_map_update_elem(endpoints_, &key, &value, BPF_ANY) == 0;
+}
+void Tables::unlink(Part part, std::uint32_t host, std::uint16_t port) noexcept {
+  const sp_endpoint key = endpoint_of(part, host, port);
+  bpf_map_delete_elem(endpoints_, &key);
+}
+
+std::optional<SharedTables::FlowState> Tables::flow(const FlowKey& key) const noexcept {
+  const sp_flow_key wanted{.host = key.host,
+                           .peer = key.peer,
+                           .host_port = key.host_port,
+                           .peer_port = key.peer_port,
+                           .protocol = key.protocol,
+                           .permission = 0,
+                           .zero = 0};
+  sp_flow found{};
+  if (bpf_map_lookup_elem(flows_, &wanted, &found) != 0 &&
+      bpf_map_lookup_elem(embryos_, &wanted, &found) != 0)
+    return std::nullopt;
+  return FlowState{found.deadline_s, found.external, found.generation};
+}
+
+void Tables::set_filters(std::uint32_t lease, std::span<const RemoteFilter> filters) noexcept {
+  const std::uint32_t had = filter_entries_.contains(lease) ? filter_entries_[lease] : 0;
+  std::uint32_t entries = 0;
+  std::vector<RemoteFilter> ours;
+  for (const RemoteFilter& filter : filters)
+    if (filter.prefix.address.is_v4() && filter.prefix.length >= 96) ours.push_back(filter);
+  constexpr std::size_t most = std::size_t{SP_FILTERS_AN_ENTRY} * SP_FILTER_ENTRIES;
+  if (ours.size() > most) ours.resize(most);
+  for (std::size_t from = 0; from < ours.size(); from += SP_FILTERS_AN_ENTRY, ++entries) {
+    sp_filters some{};
+    some.count = static_cast<std::uint32_t>(ours.size() - from);
+    for (std::size_t i = 0; i < SP_FILTERS_AN_ENTRY && from + i < ours.size(); ++i) {
+      const RemoteFilter& filter = ours[from + i];
+      const unsigned bits = filter.prefix.v4_bits();
+      some.mask[i] = bits == 0 ? 0 : ~std::uint32_t{0} << (32 - bits);
+      some.address[i] = filter.prefix.address.v4_number() & some.mask[i];
+      some.port[i] = filter.port ? filter.port->number() : std::uint16_t{0};
+    }
+    const sp_filter_key key{lease, entries};
+    bpf_map_update_elem(filters_, &key, &some, BPF_ANY);
+  }
+  for (std::uint32_t entry = entries; entry < had; ++entry) {
+    const sp_filter_key key{lease, entry};
+    bpf_map_delete_elem(filters_, &key);
+  }
+  if (entries)
+    filter_entries_[lease] = entries;
+  else
+    filter_entries_.erase(lease);
+}
+
+void Tables::ended(Part part, std::uint32_t host, std::uint16_t port, std::uint16_t external) noexcept {
+  if (part == Part::tcp) ended_.emplace_back(std::uint64_t{port} << 32 | host, external);
+}
+
+void Tables::forget_flows() noexcept {
+  for (const int fd : {flows_, embryos_}) {
+    std::vector<sp_flow_key> all;
+    std::uint32_t cursor = 0;
+    bool started = false;
+    walk(fd, cursor, started, ~std::uint32_t{0},
+         [&](const sp_flow_key& key, const sp_flow&) { all.push_back(key); });
+    for (std::size_t from = 0; from < all.size();) {
+      auto count = static_cast<std::uint32_t>(std::min<std::size_t>(all.size() - from, 4096));
+      const std::uint32_t wanted = count;
+      bpf_map_delete_batch(fd, &all[from], &count, nullptr);
+      from += std::max<std::uint32_t>(count,
+                                      count < wanted ? count + 1 : count);  // one that is gone stops a batch
+    }
+  }
+  state_->flows = 0;
+  turn_started_ = false;
+  turn_flows_ = 0;
+  turn_hosts_.clear();
+  std::fill(latest_.begin(), latest_.end(), 0);
+  look_again();
+}
+
+// --- sweeping ---
+
+template <class Each>
+bool Tables::walk(int fd, std::uint32_t& cursor, bool& started, std::uint32_t most, Each&& each) const {
+  constexpr std::uint32_t at_once = 4096;
+  keys_.resize(at_once);
+  values_.resize(at_once);
+  std::uint32_t seen = 0;
+  while (seen < most) {
+    std::uint32_t count = at_once, next = 0;
+    const int result = bpf_map_lookup_batch(fd, started ? &cursor : nullptr, &next, keys_.data(),
+                                            values_.data(), &count, nullptr);
+    const bool end = result != 0 && errno == ENOENT;
+    if (result != 0 && !end) return true;
+    for (std::uint32_t i = 0; i < count; ++i) each(keys_[i], values_[i]);
+    seen += count;
+    cursor = next;
+    started = true;
+    if (end) {
+      started = false;
+      return true;
+    }
+  }
+  return false;
+}
+
+void Tables::erase_flow(const sp_flow_key& key, std::uint32_t now_s) {
+  sp_flow was{};
+  if (bpf_map_lookup_and_delete_elem(flows_, &key, &was) != 0) return;
+  // A packet may have come since it was read.
+  if (!sp_is_over(was.deadline_s, now_s)) bpf_map_update_elem(flows_, &key, &was, BPF_NOEXIST);
+}
+
+void Tables::sweep(std::uint32_t now_s) {
+  constexpr std::uint32_t parts_of_turn = 16, grace_s = 2;
+  const std::uint32_t most = std::max<std::uint32_t>(most_flows_ / parts_of_turn, 4096);
+  std::vector<sp_flow_key> over;
+  const bool end =
+      walk(flows_, cursor_, turn_started_, most, [&](const sp_flow_key& key, const sp_flow& flow) {
+        if (now_s >= flow.deadline_s && now_s - flow.deadline_s >= grace_s) {
+          over.push_back(key);
+          return;
+        }
+        if (key.permission) return;
+        const Part part = part_of(key.protocol);
+        const std::size_t at = index_of(part, flow.external);
+        const Slot& slot = slots_[at];
+        const bool own = slot.host == key.host && slot.port == key.host_port;
+        if (!own || slot.kind == SlotKind::free) {
+          // Nobody refreshes it any more: what it was is over.
+          bpf_map_delete_elem(flows_, &key);
+          return;
+        }
+        ++turn_flows_;
+        ++turn_hosts_[key.host];
+        if (slot.generation == flow.generation) latest_[at] = std::max(latest_[at], flow.deadline_s);
+      });
+  for (const sp_flow_key& key : over) erase_flow(key, now_s);
+  if (end) finish_turn(now_s);
+}
+
+void Tables::finish_turn(std::uint32_t now_s) {
+  state_->flows = turn_flows_;
+  std::unordered_map<std::uint32_t, std::pair<std::uint32_t, std::uint32_t>>
+      mappings;  // ports, ICMP identifiers
+  for (const Part part : {Part::tcp, Part::udp, Part::icmp})
+    for (std::uint32_t port = 1; port < 65536; ++port) {
+      const std::size_t at = index_of(part, static_cast<std::uint16_t>(port));
+      Slot& slot = slots_[at];
+      if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) continue;
+      if (sp_is_over(slot.deadline_s, now_s)) continue;
+      ++(part == Part::icmp ? mappings[slot.host].second : mappings[slot.host].first);
+      // An implicit mapping ends with its last flow; one that began during this turn may not have been met.
+      constexpr std::uint32_t met_next_turn_s = 60;
+      const std::uint32_t latest = std::max(latest_[at], now_s + met_next_turn_s);
+      if (slot.kind == SlotKind::implicit && slot.deadline_s > latest) slot.deadline_s = latest;
+      if (latest_[at] > slot.deadline_s) slot.deadline_s = latest_[at];
+    }
+  std::vector<std::uint32_t> known;
+  std::uint32_t at = 0, next = 0;
+  for (int more = bpf_map_get_next_key(hosts_, nullptr, &next); more == 0;
+       more = bpf_map_get_next_key(hosts_, &at, &next)) {
+    known.push_back(next);
+    at = next;
+    if (known.size() > 65536) break;
+  }
+  for (const std::uint32_t host : known) {
+    sp_host counted{};
+    if (bpf_map_lookup_elem(hosts_, &host, &counted) != 0) continue;
+    const auto flows = turn_hosts_.find(host);
+    const auto ports = mappings.find(host);
+    counted.flows = flows == turn_hosts_.end() ? 0 : flows->second;
+    counted.mappings = ports == mappings.end() ? 0 : ports->second.first;
+    counted.icmp_ids = ports == mappings.end() ? 0 : ports->second.second;
+    if (counted.flows == 0 && counted.mappings == 0 && counted.icmp_ids == 0 && counted.made_s + 1 < now_s)
+      bpf_map_delete_elem(hosts_, &host);
+    else
+      bpf_map_update_elem(hosts_, &host, &counted, BPF_EXIST);
+  }
+  turn_flows_ = 0;
+  turn_hosts_.clear();
+  std::fill(latest_.begin(), latest_.end(), 0);
+}
+
+std::vector<Tables::Session> Tables::take_ended(std::uint32_t now_s) {
+  std::vector<Session> sessions;
+  if (ended_.empty()) return sessions;
+  std::unordered_map<std::uint64_t, std::uint16_t> wanted{ended_.begin(), ended_.end()};
+  ended_.clear();
+  for (const int fd : {flows_, embryos_}) {
+    std::uint32_t cursor = 0;
+    bool started = false;
+    walk(fd, cursor, started, ~std::uint32_t{0}, [&](const sp_flow_key& key, const sp_flow& flow) {
+      if (key.permission || key.protocol != 6 || sp_is_over(flow.deadline_s, now_s)) return;
+      const auto found = wanted.find(std::uint64_t{key.host_port} << 32 | key.host);
+      if (found == wanted.end() || found->second != flow.external) return;
+      if (slots_[index_of(Part::tcp, flow.external)].generation == flow.generation) return;
+      sessions.push_back(
+          {{key.protocol, key.host_port, key.host, key.peer, key.peer_port}, flow.tcp, flow.external});
+    });
+  }
+  return sessions;
+}
+
+}  // namespace sallyport::nat::ebpf

@@ -1,0 +1,162 @@
+"""The ebpf plane where it differs from others: it works on while the daemon does not, and is taken off without a trace."""
+
+import json
+import subprocess
+import threading
+import time
+import unittest
+
+import wire
+from lab import DEVICE1, EXTERNAL, FAR, UdpEcho, wait_until
+from labcase import LabCase
+
+
+class Ebpf(LabCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.config = {"engine": {"data_plane": "ebpf"}, "limits": {"flows_total": 8192}}
+        try:
+            super().setUpClass()
+        except AssertionError as error:
+            if "built without the ebpf plane" in str(error):
+                raise unittest.SkipTest("built without the ebpf plane") from None
+            raise
+
+    def programs(self):
+        """Our filters, by interface and direction."""
+        found = {}
+        for device in ("wan0", "br0"):
+            for direction in ("ingress", "egress"):
+                text = self.lab.gateway.run("tc", "filter", "show", "dev", device, direction)
+                found[device, direction] = text.count("handle 0x5350")
+        return found
+
+
+    def status(self):
+        return self.lab.cli_json(self.daemon, "status")
+
+
+class Restart(Ebpf):
+    """What flows keeps flowing: through a stop, a kill -9 and the starts after them."""
+
+    class Stream:
+        """Numbered datagrams, a thousand a second, to an echo outside; what came back."""
+
+        def __init__(self, device, port):
+            self.sock = device.udp(DEVICE1, 0, timeout=0.2)
+            self.to, self.sent, self.back, self.open = (FAR, port), 0, set(), True
+            self.threads = [threading.Thread(target=f, daemon=True) for f in (self.send, self.receive)]
+            for thread in self.threads:
+                thread.start()
+
+        def send(self):
+            while self.open:
+                self.sock.sendto(self.sent.to_bytes(4, "big"), self.to)
+                self.sent += 1
+                time.sleep(0.001)
+
+        def receive(self):
+            while self.open:
+                try:
+                    self.back.add(int.from_bytes(self.sock.recv(64), "big"))
+                except OSError:
+                    continue
+
+        def close(self):
+            self.open = False
+            for thread in self.threads:
+                thread.join()
+            self.sock.close()
+
+    def test_no_connection_breaks_when_the_daemon_stops_dies_and_starts(self):
+        server = self.lab.internet.popen("iperf3", "-s", "-1", "-B", FAR, stdout=subprocess.DEVNULL)
+        self.addCleanup(lambda: server.poll() is None and server.terminate())
+        wait_until("iperf3 listens", lambda: ":5201" in self.lab.internet.run("ss", "-Hltn"))
+        with UdpEcho(self.lab.internet, 7700):
+            stream = self.Stream(self.lab.device1, 7700)
+            try:
+                client = self.lab.device1.popen("iperf3", "-c", FAR, "-t", "8", "-b", "100M", "-J", stdout=subprocess.PIPE,
+                                                text=True)
+                time.sleep(1)
+                self.assertEqual(self.daemon.stop(), 0)
+                time.sleep(0.5)
+                self.daemon.start()
+                time.sleep(1)
+                self.daemon.kill()
+                time.sleep(0.5)
+                self.daemon.start()
+                report = json.loads(client.communicate(timeout=30)[0])
+                time.sleep(0.3)
+            finally:
+                stream.close()
+        self.assertEqual(client.returncode, 0, report.get("error"))
+        # what is still on its way when the sockets close does not count
+        lost = [n for n in range(stream.sent - 300) if n not in stream.back]
+        print(f"        iperf3: {report['end']['sum_received']['bits_per_second'] / 1e6:.0f} Mbit/s of 100, "
+              f"{report['end']['sum_sent']['retransmits']} retransmissions; of {stream.sent} datagrams {len(lost)} lost", flush=True)
+        self.assertEqual(min(i["sum"]["bytes"] for i in report["intervals"][:8]) > 0, True, "it stood still for a second")
+        self.assertLess(len(lost), stream.sent // 100, lost[:20])
+
+    def test_mappings_live_on_and_end_in_time_while_the_daemon_is_dead(self):
+        service, short = self.udp_service(self.port()), self.udp_service(self.port())
+        client = self.client()
+        kept = client.map("udp", service.port, service.port, 3600)
+        ends = client.natpmp("udp", short.port, short.port, 3)
+        self.assertEqual((kept.result, ends.result), (0, 0))
+        self.arrives(service, kept.external)
+        self.daemon.kill()
+        try:
+            self.arrives(service, kept.external)
+            wait_until("the short one's time is over", lambda: time.sleep(0.5) or True)
+            time.sleep(4)
+            self.dropped(short, short.port)
+        finally:
+            self.daemon.start()
+        self.arrives(service, kept.external)
+
+    def test_a_lease_deleted_while_others_were_away_is_gone_after_a_restart(self):
+        service = self.udp_service(self.port())
+        client = self.client()
+        nonce = bytes(12)
+        made = client.map("udp", service.port, service.port, 3600, nonce)
+        self.arrives(service, made.external)
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertEqual(client.map("udp", service.port, 0, 0, nonce).result, 0)
+        self.dropped(service, made.external)
+
+
+class Traces(Ebpf):
+    def test_filters_that_another_program_removed_are_put_back(self):
+        self.assertEqual(self.programs(), {("wan0", "ingress"): 1, ("wan0", "egress"): 1, ("br0", "ingress"): 1, ("br0", "egress"): 0})
+        self.lab.gateway.run("tc", "qdisc", "del", "dev", "wan0", "clsact")
+        wait_until("they are back", lambda: self.programs()[("wan0", "egress")] == 1)
+        with UdpEcho(self.lab.internet, 7701, b"u"):
+            answer, _ = self.answer_of(self.lab.device1, (FAR, 7701), source=(DEVICE1, 0))
+            self.assertEqual(answer, b"u")
+        wait_until("it says so", lambda: any("removed the filters" in w for w in self.status()["warnings"]))
+
+    def test_filters_of_others_stay_and_detach_leaves_nothing_of_ours(self):
+        others = self.lab.gateway.call("tc", "filter", "add", "dev", "wan0", "ingress", "prio", "7", "protocol", "ip", "matchall",
+                                       "action", "pass").returncode == 0  # not every kernel has the classifier
+        before = self.lab.gateway.run("sysctl", "-n", "net.ipv4.ip_local_port_range")
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertEqual(self.programs()["wan0", "egress"], 1, "a stop leaves them")
+        detached = self.daemon.detach()
+        self.assertEqual(detached.returncode, 0, detached.stderr)
+        self.assertEqual(set(self.programs().values()), {0})
+        if others:
+            self.assertIn("matchall", self.lab.gateway.run("tc", "filter", "show", "dev", "wan0", "ingress"))
+        self.assertNotEqual(self.lab.gateway.run("sysctl", "-n", "net.ipv4.ip_local_port_range"), before)
+        self.daemon.start()
+
+    def test_from_one_plane_to_the_other_and_back(self):
+        with UdpEcho(self.lab.internet, 7702, b"u"):
+            for plane in ("tun", "ebpf"):
+                self.assertEqual(self.daemon.stop(), 0)
+                self.daemon.configure({"engine": {"data_plane": plane}})
+                self.daemon.start()
+                self.assertEqual(self.status()["data_plane"], plane)
+                answer, sender = self.answer_of(self.lab.device1, (FAR, 7702), source=(DEVICE1, 0))
+                self.assertEqual(answer, b"u")
+        self.assertEqual(self.programs()["wan0", "egress"], 1)
