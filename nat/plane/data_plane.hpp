@@ -208,8 +208,8 @@ class DataPlane {
   virtual Result<void> set_policy(const PlanePolicy& policy, TimePoint now) = 0;
   /// Frees memory of what is over; called about once a second.
   virtual std::vector<PlaneEvent> sweep(TimePoint now) = 0;
-  virtual std::vector<ImplicitView> implicit_mappings(TimePoint now) const = 0;
-  /// Whether outbound packets alone keep a mapping of this endpoint now (of an IPv6 one: a flow is alive that it began). What drains after a lease does not count.
+  virtual std::vector<ImplicitView> implicit_mappings(TimePoint now) const = 0;  ///< IPv4
+  /// Whether outbound packets alone keep a mapping of this endpoint (IPv6: a flow) now. What drains after a lease does not count.
   virtual bool has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const = 0;
   virtual PlaneStatus status() const = 0;
 };

@@ -38,6 +38,7 @@ ResultCode result_code(MappingErrc reason) noexcept {
     case MappingErrc::not_found:
     case MappingErrc::store_unavailable:
     case MappingErrc::too_many_filters:
+    case MappingErrc::no_pinholes:
       return ResultCode::out_of_resources;
   }
   return ResultCode::out_of_resources;

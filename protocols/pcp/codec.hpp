@@ -26,8 +26,28 @@ inline constexpr std::size_t max_message = 1100;    ///< octets of UDP payload (
 inline constexpr std::size_t header_size = 24;
 inline constexpr std::size_t map_body_size = 36;
 inline constexpr std::size_t peer_body_size = 56;
-/// Where a client finds the server of its network without knowing its address (RFC 7723): 192.0.0.9.
+/// Where a client finds the server of its network without knowing its address (RFC 7723): 192.0.0.9,
+/// 2001:1::1.
 inline constexpr auto anycast_v4 = Address::v4(0xc0000009);
+inline constexpr Address anycast_v6{Address::Bytes{std::byte{0x20},
+                                                   std::byte{0x01},
+                                                   {},
+                                                   std::byte{0x01},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   {},
+                                                   std::byte{0x01}}};
+constexpr bool is_anycast(const Address& address) noexcept {
+  return address == anycast_v4 || address == anycast_v6;
+}
 inline constexpr std::size_t option_header_size = 4;
 inline constexpr std::size_t max_description = 1016;  ///< octets (RFC 7220, section 3)
 inline constexpr std::byte response_bit{0x80};        ///< R, in the octet of the opcode

@@ -90,6 +90,8 @@ ErrorAnswer error_answer(const Refusal& refusal, bool insisted, bool filtered) n
       return of_class(ResultCode::user_ex_quota);
     case MappingErrc::no_external_address:
       return of_class(ResultCode::network_failure);
+    case MappingErrc::no_pinholes:
+      return of_class(ResultCode::unsupp_opcode);  // switched off for this family (section 7.4)
     case MappingErrc::unsupported_transport:
       return of_class(ResultCode::unsupp_protocol);
     case MappingErrc::insisted_port_taken:

@@ -18,6 +18,7 @@ struct OptionRules {
   Opcode opcode;
   Address client;
   bool third_party_allowed;
+  Address internal;          ///< the host the request is about
   const MapBody* map;        ///< null for ANNOUNCE
   std::uint32_t lifetime_s;  ///< as asked
 };
@@ -33,7 +34,12 @@ std::optional<std::size_t> body_size(std::uint8_t opcode) {
 /// An address that one host may have.
 bool is_host(const Address& address) {
   if (address.is_unspecified()) return false;
-  if (!address.is_v4()) return address.bytes()[0] != std::byte{0xff};
+  static constexpr auto loopback = [] {
+    Address::Bytes bytes{};
+    bytes[15] = std::byte{1};
+    return Address{bytes};
+  }();
+  if (!address.is_v4()) return address.bytes()[0] != std::byte{0xff} && address != loopback;
   const auto first = address.v4_number() >> 24;
   return first != 0 && first != 127 && first < 224;
 }
@@ -49,8 +55,8 @@ struct ParsedOptions {
   std::optional<PortSet> port_set;
 };
 
-/// FILTER, section 13.3. Only the family of the client is translated, so the remote peers are of it too.
-ResultCode read_filter(std::span<const std::byte> data, const Address& client, ParsedOptions& into) {
+/// FILTER, section 13.3. Nothing goes from one family to the other, so the remote peers are of the host's.
+ResultCode read_filter(std::span<const std::byte> data, const Address& internal, ParsedOptions& into) {
   const auto filter = decode_filter(data);
   if (!filter) return ResultCode::malformed_option;
   into.has_filter = true;
@@ -60,7 +66,7 @@ ResultCode read_filter(std::span<const std::byte> data, const Address& client, P
     return ResultCode::success;
   }
   if (filter->prefix_length > 128) return ResultCode::malformed_option;
-  if (filter->remote_address.is_v4() != client.is_v4()) return ResultCode::malformed_option;
+  if (filter->remote_address.is_v4() != internal.is_v4()) return ResultCode::malformed_option;
   if (filter->remote_address.is_v4() && filter->prefix_length < 96) return ResultCode::malformed_option;
   into.filters.push_back({{filter->remote_address, filter->prefix_length}, filter->remote_port});
   return ResultCode::success;
@@ -115,7 +121,7 @@ ResultCode read_option(const Option& option, const OptionRules& rules, bool repe
       into.prefer_failure = true;
       return ResultCode::success;
     case OptionCode::filter:
-      return read_filter(option.data, rules.client, into);
+      return read_filter(option.data, rules.internal, into);
     case OptionCode::description:
       if (option.data.size() > max_description) return ResultCode::malformed_option;
       if (const auto text = description_text(option.data)) into.description = std::string{*text};
@@ -137,6 +143,15 @@ ResultCode read_options(std::span<const std::byte> area, const OptionRules& rule
     seen.set(option->code);
   }
   return ResultCode::success;
+}
+
+/// The host a request is about. Options stand in any order, and FILTER is judged by the family of that host.
+Address internal_of(std::span<const std::byte> area, const Address& client, bool third_party_allowed) {
+  OptionReader in{area};
+  while (const auto option = in.next())
+    if (third_party_allowed && option->code == static_cast<std::uint8_t>(OptionCode::third_party))
+      if (const auto internal = decode_third_party(option->data)) return *internal;
+  return client;
 }
 
 bool can_be_walked(std::span<const std::byte> area) {
@@ -198,11 +213,17 @@ Server::~Server() { service_.remove_listener(*this); }
 void Server::set_options(ServerOptions options) { options_ = std::move(options); }
 
 void Server::set_served_addresses(std::span<const wire::ServedAddress> addresses, TimePoint now) {
-  const bool news = std::ranges::any_of(
-      addresses, [&](const auto& address) { return std::ranges::find(served_, address) == served_.end(); });
+  const auto follow = [&](wire::AnnounceBurst& burst, bool ipv4) {
+    const auto is_new = [&](const wire::ServedAddress& served) {
+      return served.address.is_v4() == ipv4 && std::ranges::find(served_, served) == served_.end();
+    };
+    if (std::ranges::any_of(addresses, is_new)) burst.restart(now);
+    if (std::ranges::none_of(addresses, [&](const auto& served) { return served.address.is_v4() == ipv4; }))
+      burst.stop();
+  };
+  follow(burst_, true);
+  follow(ipv6_burst_, false);
   served_.assign(addresses.begin(), addresses.end());
-  if (news) burst_.restart(now);
-  if (served_.empty()) burst_.stop();
 }
 
 void Server::handle_datagram(std::span<const std::byte> datagram, const wire::Arrival& arrival,
@@ -236,11 +257,12 @@ void Server::handle_datagram(std::span<const std::byte> datagram, const wire::Ar
 
 void Server::handle_announce(const Request& request, TimePoint now) {
   ParsedOptions options;
-  const auto result = read_options(
-      request.options(),
-      {Opcode::announce, request.arrival.source, false, nullptr, request.header.lifetime_s}, options);
+  const auto result = read_options(request.options(),
+                                   {Opcode::announce, request.arrival.source, false, request.arrival.source,
+                                    nullptr, request.header.lifetime_s},
+                                   options);
   if (result != ResultCode::success) return refuse(request.datagram, request.arrival, result, now);
-  send(encode_announce_response(service_.epoch_s(now)), request.arrival);
+  send(encode_announce_response(epoch_s(request.arrival.source, now)), request.arrival);
 }
 
 void Server::handle_map(Request request, TimePoint now) {
@@ -250,9 +272,12 @@ void Server::handle_map(Request request, TimePoint now) {
   const auto fail = [&](ResultCode code) { refuse(request.datagram, request.arrival, code, now); };
 
   ParsedOptions options;
-  const auto result = read_options(
-      request.options(),
-      {Opcode::map, arrival.source, may_use_third_party(arrival.source), &map, lifetime_s}, options);
+  const bool third_party = may_use_third_party(arrival.source);
+  const auto result =
+      read_options(request.options(),
+                   {Opcode::map, arrival.source, third_party,
+                    internal_of(request.options(), arrival.source, third_party), &map, lifetime_s},
+                   options);
   if (result != ResultCode::success) return fail(result);
 
   if (map.protocol == 0 && map.internal_port) return fail(ResultCode::malformed_request);
@@ -280,14 +305,16 @@ void Server::handle_map(Request request, TimePoint now) {
                            .third_party = options.third_party.has_value(),
                            .nonce = map.nonce,
                            .ports = ports};
+    // the ports of an IPv6 host are no set, so one was meant
+    const std::uint16_t ended = internal.address.is_v4() ? ports : std::uint16_t{1};
     service_.release(std::move(release), now,
-                     [server, map, ports, request = std::move(request)](const Outcome<void>& done,
+                     [server, map, ended, request = std::move(request)](const Outcome<void>& done,
                                                                         TimePoint then) {
                        const auto self = server.lock();
                        if (!self) return;
                        (*self)->pending_.leave(request.arrival.source);
                        if (done || done.error().reason == MappingErrc::not_found)
-                         (*self)->answer_map(request, map, ports, 0, std::nullopt, then);
+                         (*self)->answer_map(request, map, ended, 0, std::nullopt, then);
                        else
                          (*self)->refuse(request.datagram, request.arrival,
                                          error_answer(done.error(), false, false), then);
@@ -296,10 +323,12 @@ void Server::handle_map(Request request, TimePoint now) {
   }
 
   // A family that cannot be given is no preference; only who insists on it must hear that (PCP-5-04,
-  // PCP-5-05).
+  // PCP-5-05). "::" is any address to a client that means IPv4, "0.0.0.0" is none that IPv6 has.
   auto grant = grant_of(arrival, lifetime_s, map, *transport, options);
-  if (!map.external_address.is_unspecified() && (map.external_address.is_v4() || options.prefer_failure))
-    grant.suggested_address = map.external_address;
+  const bool same_family = map.external_address.is_v4() == internal.address.is_v4();
+  const bool any =
+      map.external_address == Address{} || (same_family && map.external_address.is_unspecified());
+  if (!any && (same_family || options.prefer_failure)) grant.suggested_address = map.external_address;
   grant.insist = options.prefer_failure;
   grant.ports = ports;
   grant.parity = options.port_set && options.port_set->parity;
@@ -316,13 +345,14 @@ void Server::handle_peer(Request request, TimePoint now) {
   const auto fail = [&](ResultCode code) { refuse(request.datagram, request.arrival, code, now); };
 
   ParsedOptions options;
-  const auto result = read_options(request.options(),
-                                   {Opcode::peer, arrival.source, may_use_third_party(arrival.source), &map,
-                                    request.header.lifetime_s},
-                                   options);
+  const bool third_party = may_use_third_party(arrival.source);
+  const auto internal = internal_of(request.options(), arrival.source, third_party);
+  const auto result = read_options(
+      request.options(),
+      {Opcode::peer, arrival.source, third_party, internal, &map, request.header.lifetime_s}, options);
   if (result != ResultCode::success) return fail(result);
   if (map.protocol == 0 || !map.internal_port || !peer.remote_port || !is_host(peer.remote_address) ||
-      peer.remote_address.is_v4() != arrival.source.is_v4())
+      peer.remote_address.is_v4() != internal.is_v4())
     return fail(ResultCode::malformed_request);
   const auto transport = transport_of(map.protocol);
   if (!transport) return fail(ResultCode::unsupp_protocol);
@@ -364,8 +394,8 @@ void Server::answer_map(const Request& request, const MapBody& map, std::uint16_
                         TimePoint now) {
   std::vector<std::byte> out;
   out.reserve(request.datagram.size());
-  append_response_header(out,
-                         {request.header.opcode, ResultCode::success, lifetime_s, service_.epoch_s(now)});
+  append_response_header(
+      out, {request.header.opcode, ResultCode::success, lifetime_s, epoch_s(request.arrival.source, now)});
   if (request.header.opcode == number(Opcode::peer)) {
     auto peer = decode_peer_body(request.payload()).value();
     peer.map = map;
@@ -405,7 +435,7 @@ void Server::refuse(std::span<const std::byte> datagram, const wire::Arrival& ar
                     TimePoint now) {
   // The two errors that say "the request could not be parsed" (section 7.2).
   const bool parsed = error.code != ResultCode::unsupp_version && error.code != ResultCode::malformed_request;
-  send(encode_error(datagram, error.code, error.lifetime_s, service_.epoch_s(now), parsed), arrival);
+  send(encode_error(datagram, error.code, error.lifetime_s, epoch_s(arrival.source, now), parsed), arrival);
 }
 
 void Server::refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ResultCode code,
@@ -423,16 +453,18 @@ void Server::send(std::vector<std::byte> bytes, const wire::Arrival& arrival) {
 }
 
 void Server::handle_timeout(TimePoint now) {
-  if (burst_.take_due(now)) {
+  const bool ipv4 = burst_.take_due(now), ipv6 = ipv6_burst_.take_due(now);
+  if (ipv4 || ipv6) {
     for (const auto& served : served_)
-      out_.push_back({.bytes = encode_announce_response(service_.epoch_s(now)),
-                      .to = served.address.is_v4() ? all_hosts_v4 : all_nodes_v6,
-                      .to_port = client_port,
-                      .from = served.address,
-                      .from_port = server_port,
-                      .interface = served.interface});
+      if (served.address.is_v4() ? ipv4 : ipv6)
+        out_.push_back({.bytes = encode_announce_response(epoch_s(served.address, now)),
+                        .to = served.address.is_v4() ? all_hosts_v4 : all_nodes_v6,
+                        .to_port = client_port,
+                        .from = served.address,
+                        .from_port = server_port,
+                        .interface = served.interface});
   }
-  updates_.take_due(now, service_.epoch_s(now), served_, out_);
+  updates_.take_due(now, {service_.epoch_s(now), service_.ipv6_epoch_s(now)}, served_, out_);
 }
 
 std::optional<wire::Outgoing> Server::poll_transmit() {
@@ -443,16 +475,28 @@ std::optional<wire::Outgoing> Server::poll_transmit() {
 }
 
 std::optional<TimePoint> Server::next_deadline() const {
-  const auto announcement = burst_.next_deadline();
-  const auto update = updates_.next_deadline();
-  if (announcement && update) return std::min(*announcement, *update);
-  return announcement ? announcement : update;
+  std::optional<TimePoint> next;
+  for (const auto& due : {burst_.next_deadline(), ipv6_burst_.next_deadline(), updates_.next_deadline()})
+    if (due && (!next || *due < *next)) next = due;
+  return next;
 }
 
 void Server::on_lease(const LeaseEvent& event, TimePoint now) { updates_.handle_lease(event, now); }
 
 void Server::on_epoch_reset(TimePoint now) {
-  if (!served_.empty()) burst_.restart(now);
+  if (serves(true)) burst_.restart(now);
+}
+
+void Server::on_ipv6_epoch_reset(TimePoint now) {
+  if (serves(false)) ipv6_burst_.restart(now);
+}
+
+bool Server::serves(bool ipv4) const {
+  return std::ranges::any_of(served_, [&](const auto& served) { return served.address.is_v4() == ipv4; });
+}
+
+std::uint32_t Server::epoch_s(const Address& one_side, TimePoint now) const {
+  return one_side.is_v4() ? service_.epoch_s(now) : service_.ipv6_epoch_s(now);
 }
 
 bool Server::may_use_third_party(const Address& client) const noexcept {

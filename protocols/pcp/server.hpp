@@ -21,7 +21,8 @@ struct ServerOptions {
 };
 
 /// The PCP server: MAP, PEER and ANNOUNCE of RFC 6887 with THIRD_PARTY, PREFER_FAILURE, FILTER,
-/// DESCRIPTION (RFC 7220) and PORT_SET (RFC 7753).
+/// DESCRIPTION (RFC 7220) and PORT_SET (RFC 7753), over IPv4 and IPv6. The host that a request is about
+/// decides whether it is of the NAT or of the IPv6 firewall; of that each port is opened by itself.
 ///
 /// Holds no socket and reads no clock. Feed it with handle_datagram and drain poll_transmit; answers that
 /// wait for the mapping service become ready when it calls back, now or later. As a listener of the service
@@ -59,6 +60,7 @@ class Server final : public wire::DatagramCore, public ServiceListener {
 
   void on_lease(const LeaseEvent& event, TimePoint now) override;
   void on_epoch_reset(TimePoint now) override;
+  void on_ipv6_epoch_reset(TimePoint now) override;
 
  private:
   struct Request;  ///< a datagram that passed the checks of the header
@@ -74,12 +76,15 @@ class Server final : public wire::DatagramCore, public ServiceListener {
   void refuse(std::span<const std::byte> datagram, const wire::Arrival& arrival, ResultCode code,
               TimePoint now);
   void send(std::vector<std::byte> bytes, const wire::Arrival& arrival);
+  bool serves(bool ipv4) const;
+  /// A client of the server's IPv6 addresses is told the epoch of IPv6 (section 8.5).
+  std::uint32_t epoch_s(const Address& one_side, TimePoint now) const;
   bool may_use_third_party(const Address& client) const noexcept;
 
   MappingService& service_;
   ServerOptions options_;
   std::vector<wire::ServedAddress> served_;
-  wire::AnnounceBurst burst_;
+  wire::AnnounceBurst burst_, ipv6_burst_;
   wire::PendingLimit pending_{max_pending, max_pending_per_client};
   UpdateQueue updates_;
   std::deque<wire::Outgoing> out_;

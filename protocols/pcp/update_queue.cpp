@@ -56,7 +56,7 @@ void UpdateQueue::handle_lease(const LeaseEvent& event, TimePoint now) {
   by_due_.emplace(now, key);
 }
 
-void UpdateQueue::take_due(TimePoint now, std::uint32_t epoch_s, std::span<const wire::ServedAddress> served,
+void UpdateQueue::take_due(TimePoint now, Epochs epochs, std::span<const wire::ServedAddress> served,
                            std::deque<wire::Outgoing>& out) {
   while (!by_due_.empty() && by_due_.begin()->first <= now && may_send(now)) {
     const auto key = by_due_.begin()->second;
@@ -65,7 +65,8 @@ void UpdateQueue::take_due(TimePoint now, std::uint32_t epoch_s, std::span<const
     const auto left = update.deadline ? *update.deadline - now : TimePoint::duration::zero();
     const bool still_served = std::ranges::any_of(served, [&](const wire::ServedAddress& each) {
       return each.interface == contact.interface &&
-             (each.address == contact.gateway || contact.gateway == anycast_v4);
+             (each.address == contact.gateway ||
+              (is_anycast(contact.gateway) && each.address.is_v4() == contact.gateway.is_v4()));
     });
     if (!still_served || (update.deadline && left <= std::chrono::seconds{0})) {
       forget(key);
@@ -77,7 +78,8 @@ void UpdateQueue::take_due(TimePoint now, std::uint32_t epoch_s, std::span<const
     std::vector<std::byte> bytes;
     append_response_header(
         bytes, {static_cast<std::uint8_t>(update.peer ? Opcode::peer : Opcode::map), ResultCode::success,
-                static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::seconds>(left).count()), epoch_s});
+                static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::seconds>(left).count()),
+                contact.client.is_v4() ? epochs.ipv4_s : epochs.ipv6_s});
     if (update.peer)
       append_peer_body(bytes, {map, update.peer->port, update.peer->prefix.address});
     else

@@ -26,8 +26,11 @@ class UpdateQueue {
   static constexpr std::size_t max_waiting = 4096;
 
   void handle_lease(const LeaseEvent& event, TimePoint now);
+  struct Epochs {
+    std::uint32_t ipv4_s, ipv6_s;  ///< told to clients of either family
+  };
   /// Appends what is due to `out`. Copies for gateway addresses that are no longer served are dropped.
-  void take_due(TimePoint now, std::uint32_t epoch_s, std::span<const wire::ServedAddress> served,
+  void take_due(TimePoint now, Epochs epochs, std::span<const wire::ServedAddress> served,
                 std::deque<wire::Outgoing>& out);
   std::optional<TimePoint> next_deadline() const;
 

@@ -583,6 +583,7 @@ lease::LeaseFilter Server::Impl::narrowed(const Filter& filter) const {
                          .via = filter.via,
                          .kind = filter.kind,
                          .state = filter.state,
+                         .ipv6 = filter.ipv6,
                          .external = filter.external,
                          .internal = filter.internal};
   if (filter.device && Address::parse(*filter.device)) out.device = filter.device;
@@ -957,6 +958,7 @@ awaitable<Reply> Server::Impl::unblock_many(const Session& session, const std::s
   if (selection->ids.empty() && !filter.impossible) {
     for (const auto& block : blocks) {
       if ((filter.transport && *filter.transport != block.transport) ||
+          (filter.ipv6 && *filter.ipv6 == block.device.is_v4()) ||
           (filter.internal && !filter.internal->contains(block.internal_port)))
         continue;
       if (filter.device) {
@@ -1003,6 +1005,7 @@ void Server::Impl::on_lease(const LeaseEvent& event, TimePoint now) {
     if (subscriber->over || filter.impossible || (filter.transport && *filter.transport != lease.transport) ||
         (filter.via && *filter.via != lease.via) || (filter.kind && *filter.kind != lease.kind) ||
         (filter.state && *filter.state != lease.state) ||
+        (filter.ipv6 && *filter.ipv6 == lease.internal.address.is_v4()) ||
         (filter.external && !filter.external->contains(lease.external.port)) ||
         (filter.internal && !filter.internal->contains(lease.internal.port)) ||
         (address ? *address != lease.internal.address : !fits_name(filter, device)))

@@ -22,7 +22,7 @@ class Commands {
 
     command = app.add_subcommand("list", "Show who opened what, and until when");
     command->add_option("FILTER", list_.filters,
-                        "device=ADDR|NAME protocol=tcp|udp via=pcp|natpmp|upnp|admin|config "
+                        "device=ADDR|NAME protocol=tcp|udp family=ipv4|ipv6 via=pcp|natpmp|upnp|admin|config "
                         "kind=explicit|static|implicit external=PORT[-PORT] internal=PORT "
                         "state=active|disabled|pending|ending; all must hold");
     command->add_flag("--all", list_.all, "Implicit mappings too, made by outbound traffic");

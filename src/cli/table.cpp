@@ -22,11 +22,12 @@ std::string without_trailing_blanks(std::string line) {
   return line + '\n';
 }
 
-/// "3074", or with the address where rows differ in it.
+bool is_pinhole(const admin::Lease& lease) { return lease.family == "ipv6"; }
+
+/// "3074", or with the address where rows differ in it. A pinhole's is the device's own.
 std::string external_text(const admin::Lease& lease, bool with_address) {
   const auto port = std::to_string(lease.external_port);
-  if (!with_address) return port;
-  return (lease.family == "ipv6" ? "[" + lease.external_address + "]" : lease.external_address) + ":" + port;
+  return with_address && !is_pinhole(lease) ? lease.external_address + ":" + port : port;
 }
 
 std::string left_text(const admin::Lease& lease) {
@@ -149,10 +150,34 @@ std::string device_text(const admin::Device& device) {
   return printable(*device.name) + " " + printable(device.address);
 }
 
+namespace {
+
+/// The device in so many columns. Of an IPv6 address the middle gives way: it begins like those of all its
+/// neighbours.
+std::string fitted(const admin::Device& device, std::size_t width) {
+  const auto whole = device_text(device);
+  const auto address = printable(device.address);
+  if (columns(whole) <= width) return whole;
+  const bool named = device.name && !device.name->empty();
+  const bool six = address.find(':') != std::string::npos;
+  if (named && address.size() + 3 <= width)  // the name gives way, the address stays whole
+    return cut(printable(*device.name), width - address.size() - 1) + " " + address;
+  if (!six || width < 8) return cut(whole, width);
+  const auto name = named ? cut(printable(*device.name), width / 2) + " " : std::string{};
+  const auto room = width - std::min(width, columns(name));
+  if (room < 4) return cut(whole, width);
+  const auto tail = (room - 1) / 2;
+  return name + address.substr(0, room - 1 - tail) + "…" + address.substr(address.size() - tail);
+}
+
+}  // namespace
+
 LeaseTable::LeaseTable(const std::vector<admin::Lease>& sample, std::size_t width) {
   std::size_t widest_device = 0;
+  const auto first = std::ranges::find_if_not(sample, is_pinhole);
   for (const auto& lease : sample) {
-    if (lease.external_address != sample.front().external_address) show_external_address_ = true;
+    if (!is_pinhole(lease) && lease.external_address != first->external_address)
+      show_external_address_ = true;
     id_ = std::max(id_, lease.id.size());
     widest_device = std::max(widest_device, columns(device_text(lease.device)));
     left_ = std::max(left_, left_text(lease).size());
@@ -178,12 +203,7 @@ std::string LeaseTable::head() const {
 
 std::string LeaseTable::row(const admin::Lease& lease) const {
   const auto left = left_text(lease);
-  auto device = device_text(lease.device);
-  if (columns(device) > device_ && lease.device.name && lease.device.address.size() + 3 <= device_) {
-    // the name gives way, the address stays whole
-    device = cut(printable(*lease.device.name), device_ - lease.device.address.size() - 1) + " " +
-             printable(lease.device.address);
-  }
+  const auto device = fitted(lease.device, device_);
   return without_trailing_blanks(padded(lease.id.empty() ? "-" : printable(lease.id), id_) + "  " +
                                  padded(device, device_) + "  " + padded(printable(lease.protocol), 5) +
                                  "  " +
@@ -212,7 +232,7 @@ std::string block_table(const std::vector<admin::Block>& blocks, std::size_t wid
   };
   std::string out = line("ID", "DEVICE", "PROTO", "INTERNAL", "LEFT", "DESCRIPTION");
   for (const auto& block : blocks)
-    out += line(printable(block.id), device_text(block.device), printable(block.protocol),
+    out += line(printable(block.id), fitted(block.device, device), printable(block.protocol),
                 std::to_string(block.internal_port),
                 block.remaining_s ? short_time(*block.remaining_s) : "forever", printable(block.description));
   return out;

@@ -41,6 +41,7 @@ lease::LeasePolicy Config::lease_policy() const {
   result.udp_idle_s = engine.udp_idle;
   result.tcp_established_s = engine.tcp_established;
   result.grant_without_store = store.on_error_memory;
+  result.ipv6 = engine.ipv6;
   result.statics = statics;
   return result;
 }
@@ -76,7 +77,6 @@ nat::PlanePolicy Config::plane_policy() const {
   result.fragments_per_source = limits.fragments_per_source;
   result.fragments_total = limits.fragments_total;
   result.mss_clamp = engine.mss_clamp;
-  result.ipv6 = engine.ipv6;
   return result;
 }
 

@@ -47,10 +47,10 @@ struct Config {
     std::vector<Address> external_addresses;
     PortRange pool{1024, 60999};
     std::vector<Prefix> no_translate;
+    bool ipv6 = true;             ///< the firewall stands before IPv6 too
     std::uint32_t mss_clamp = 1;  ///< as nat::PlanePolicy has it: 0 off, 1 auto
     bool random_ports = false;
     bool redirect = false;
-    bool ipv6 = true;  ///< as nat::PlanePolicy has it
     std::uint32_t tcp_established = 7440;
     std::uint32_t tcp_transitory = 240, tcp_half_open = 240;
     std::uint32_t udp_idle = 300;

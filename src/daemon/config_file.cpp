@@ -113,9 +113,22 @@ std::optional<Prefix> v4_prefix(std::string_view text) {
   return prefix && prefix->address.is_v4() && prefix->length >= 96 ? prefix : std::nullopt;
 }
 
+std::optional<Prefix> either_prefix(std::string_view text) {
+  const auto prefix = Prefix::parse(text);
+  return prefix && prefix->address.is_v4() ? v4_prefix(text) : prefix;
+}
+
 std::optional<Address> v4_host(std::string_view text) {
   const auto address = Address::parse(text);
   return address && address->is_v4() && transport::is_host_address(*address) ? address : std::nullopt;
+}
+
+std::optional<Address> v6_host(std::string_view text) {
+  const auto address = Address::parse(text);
+  static const Prefix of_a_link = *Prefix::parse("fe80::/10");
+  return address && !address->is_v4() && transport::is_host_address(*address) && !of_a_link.contains(*address)
+             ? address
+             : std::nullopt;
 }
 
 std::optional<Transport> transport_of(std::string_view text) {
@@ -402,9 +415,9 @@ void read_engine(Section& in, Config::Engine& engine) {
     else
       in.wrong("mss_clamp", *node, "\"auto\", \"off\" or an integer from 536 to 65495");
   }
+  in.boolean("ipv6", engine.ipv6);
   in.boolean("random_ports", engine.random_ports);
   in.boolean("redirect", engine.redirect);
-  in.boolean("ipv6", engine.ipv6);
   in.seconds("tcp_established", engine.tcp_established);
   in.seconds("tcp_transitory", engine.tcp_transitory);
   in.seconds("tcp_half_open", engine.tcp_half_open);
@@ -419,7 +432,8 @@ void read_static(Section& in) {
   std::uint16_t external = 0;
   std::optional<InternalEndpoint> internal;
   std::string description;
-  constexpr std::string_view endpoint_words = "an IPv4 address and a port such as \"192.168.1.5:8443\"";
+  constexpr std::string_view endpoint_words =
+      "an address and a port such as \"192.168.1.5:8443\" or \"[2001:db8::5]:8443\"";
   in.text("protocol", transport, "\"tcp\" or \"udp\"",
           [](const std::string& text) -> std::optional<std::optional<Transport>> {
             if (const auto found = transport_of(text)) return found;
@@ -430,7 +444,9 @@ void read_static(Section& in) {
           [](const std::string& text) -> std::optional<std::optional<InternalEndpoint>> {
             const auto colon = text.rfind(':');
             if (colon == std::string::npos) return std::nullopt;
-            const auto address = v4_host(std::string_view{text}.substr(0, colon));
+            const auto host = std::string_view{text}.substr(0, colon);
+            const bool brackets = host.starts_with('[') && host.ends_with(']');
+            const auto address = brackets ? v6_host(host.substr(1, host.size() - 2)) : v4_host(host);
             const auto port = number(std::string_view{text}.substr(colon + 1));
             if (!address || !port || !Port::from(*port)) return std::nullopt;
             return InternalEndpoint{*address, *Port::from(*port)};
@@ -438,16 +454,25 @@ void read_static(Section& in) {
   in.text("description", description, "a string",
           [](const std::string& text) { return std::optional{text}; });
   if (in.find("protocol") == nullptr) in.missing("protocol", "\"tcp\" or \"udp\"");
-  if (in.find("external") == nullptr) in.missing("external", "an integer from 1 to 65535");
+  // a host of IPv6 is reached at its own port
+  const bool pinhole = internal && !internal->address.is_v4();
+  const bool unread = !internal && in.find("internal") != nullptr;
+  if (in.find("external") == nullptr && !pinhole && !unread)
+    in.missing("external", "an integer from 1 to 65535");
   if (in.find("internal") == nullptr) in.missing("internal", std::string{endpoint_words});
   if (reading.problems.size() != problems) return;
-  const auto port = *Port::from(external);
+  if (pinhole && external != 0 && external != internal->port.number())
+    return in.reading().problem(in.where(*in.find("external")), "static.external",
+                                "found " + std::to_string(external) +
+                                    ", but IPv6 is not translated: leave it out, or " +
+                                    std::to_string(internal->port.number()));
+  const auto port = pinhole ? internal->port : *Port::from(external);
   for (std::size_t i = 0; i < reading.config.statics.size(); ++i) {
     const auto& other = reading.config.statics[i];
-    if (other.transport != *transport) continue;
-    if (other.external == port)
+    if (other.transport != *transport || other.internal.address.is_v4() == pinhole) continue;
+    if (pinhole ? other.internal == *internal : other.external == port)
       return reading.problem(in.where(), "static.external",
-                             "found " + std::to_string(external) + ", but that " +
+                             "found " + std::to_string(port.number()) + ", but that " +
                                  std::string{to_string(*transport)} + " port is given to " +
                                  to_string(other.internal) + " at " + reading.statics[i].text());
   }
@@ -487,9 +512,9 @@ void read_rule(Section& in) {
   auto& reading = in.reading();
   const auto problems = reading.problems.size();
   lease::PolicyRule rule;
-  in.text("device", rule.device, "an IPv4 address or prefix such as \"10.0.0.5\"",
+  in.text("device", rule.device, "an address or prefix such as \"10.0.0.5\"",
           [](const std::string& text) -> std::optional<std::optional<Prefix>> {
-            if (const auto found = v4_prefix(text)) return found;
+            if (const auto found = either_prefix(text)) return found;
             return std::nullopt;
           });
   read_ports(in, "external", rule.external);
@@ -508,7 +533,7 @@ void read_rule(Section& in) {
 
 void read_policy(Section& in, Config::Policy& policy) {
   in.word<bool, 2>("list", policy.list_own, {{{"all", false}, {"own", true}}});
-  in.list("third_party", policy.third_party, "an IPv4 address or prefix such as \"192.168.1.2\"", v4_prefix);
+  in.list("third_party", policy.third_party, "an address or prefix such as \"192.168.1.2\"", either_prefix);
   in.text("external_ports", policy.external_ports, std::string{range_words}, port_range);
   in.text("upnp_internal_ports", policy.upnp_internal_ports, std::string{range_words}, port_range);
   if (const auto* node = in.find("reserved_ports")) {
@@ -707,6 +732,7 @@ void check_together(Reading& reading) {
                     "found " + std::to_string(config.engine.pool.first) + ", expected ports from 1024 up");
   for (std::size_t i = 0; i < config.statics.size(); ++i) {
     const auto& mapping = config.statics[i];
+    if (!mapping.internal.address.is_v4()) continue;  // it has the ports of no other host
     const bool control_port = mapping.transport == Transport::udp
                                   ? mapping.external.number() == 1900 || mapping.external.number() == 5350 ||
                                         mapping.external.number() == 5351

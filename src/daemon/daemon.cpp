@@ -64,11 +64,32 @@ void fill_random(Value& value) {
   if (::getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) std::abort();
 }
 
-/// For those who speak IPv4 alone.
-nat::PlaneInterface without_ipv6(nat::PlaneInterface interface) {
-  std::erase_if(interface.addresses, [](const Address& address) { return !address.is_v4(); });
-  std::erase_if(interface.prefixes, [](const Prefix& prefix) { return !prefix.address.is_v4(); });
-  return interface;
+/// With the LAN's addresses and on-link prefixes of IPv6, where they are not in it already.
+nat::NetworkView with_ipv6(nat::NetworkView view, const transport::NetworkState& state) {
+  static const Prefix of_a_link = *Prefix::parse("fe80::/10");
+  const auto once = [](auto& list, const auto& value) {
+    if (std::ranges::find(list, value) == list.end()) list.push_back(value);
+  };
+  for (auto* side : {&view.lan, &view.wan})
+    for (auto& interface : *side)
+      for (const auto& each : state.ipv6) {
+        if (interface.index == 0 || each.interface != interface.index) continue;
+        once(interface.addresses, each.address.address);
+        if (side != &view.lan || of_a_link.contains(each.address.address)) continue;
+        auto bytes = each.address.address.bytes();
+        for (std::size_t bit = each.address.length; bit < 128; ++bit)
+          bytes[bit / 8] &= ~(std::byte{0x80} >> static_cast<int>(bit % 8));
+        once(interface.prefixes, Prefix{Address{bytes}, each.address.length});
+      }
+  return view;
+}
+
+/// "02:00:00:00:00:01" as a number.
+std::uint64_t mac_number(const std::string& text) {
+  std::uint64_t number = 0;
+  for (const char c : text)
+    if (c != ':') number = number << 4 | static_cast<std::uint64_t>(c <= '9' ? c - '0' : c - 'a' + 10);
+  return number;
 }
 
 class Daemon {
@@ -90,7 +111,7 @@ class Daemon {
   /// Follows the network and the configuration: plane, service, sockets, announcements. Idempotent.
   void apply_network(TimePoint now);
   bool serve_ports(const nat::NetworkView& view, TimePoint now);
-  void claim_anycast(bool claimed);
+  void claim_anycast(bool claimed, bool ipv6);
 
   void on_store_news();
   void on_timer();
@@ -200,13 +221,16 @@ bool Daemon::start() {
   std::uint64_t seed = 0;
   fill_random(seed);
   service_ = std::make_unique<lease::LeaseService>(
-      lease::LeaseService::Dependencies{*plane_, *store_, clock_, seed});
+      lease::LeaseService::Dependencies{*plane_, *store_, clock_, seed, [this](const Address& address) {
+                                          const auto mac = network_->mac_now(address);
+                                          return mac ? std::optional{mac_number(*mac)} : std::nullopt;
+                                        }});
   lease_log_ = std::make_unique<LeaseLog>(
       [](const std::string& line, bool detail) { detail ? log::debug(line) : log::info(line); });
   service_->add_listener(*lease_log_);
   port_5351_ = std::make_unique<Port5351>(*service_);
   port_5351_->set_pcp_options({config_.policy.third_party});
-  service_->start(config_.lease_policy(), view_, clock_.now());
+  service_->start(config_.lease_policy(), with_ipv6(view_, network_->state()), clock_.now());
 
   transport::UdpService::Options udp;
   udp.limit.per_second = config_.limits.requests_per_second;
@@ -274,7 +298,7 @@ void Daemon::stop() {
   admin_.reset();
   upnp_.reset();
   udp_.reset();
-  claim_anycast(false);
+  claim_anycast(false, false);
   io_.stop();
 }
 
@@ -334,7 +358,10 @@ void Daemon::apply_network(TimePoint now) {
   const bool ipv6_moved = network_->state().ipv6 != ipv6_;
   ipv6_ = network_->state().ipv6;
   if (view == view_ && !plane_behind_) {
-    if (ipv6_moved) serve_ports(view_, now);
+    if (ipv6_moved) {
+      service_->set_network(with_ipv6(view_, network_->state()), now);
+      serve_ports(view_, now);
+    }
     return;
   }
   view_ = std::move(view);
@@ -342,42 +369,58 @@ void Daemon::apply_network(TimePoint now) {
   if (!set && !plane_behind_)
     log::error("the data plane could not follow the network: " + set.error().message());
   plane_behind_ = !set;
-  service_->set_network(view_, now);
+  service_->set_network(with_ipv6(view_, network_->state()), now);
   serve_ports(view_, now);
   tell_changed_warnings();
 }
 
-bool Daemon::serve_ports(const nat::NetworkView& view, TimePoint now) {
+bool Daemon::serve_ports(const nat::NetworkView& translated, TimePoint now) {
+  const auto view = with_ipv6(translated, network_->state());
   std::vector<nat::PlaneInterface> interfaces;
   std::vector<nat::PlaneInterface> upnp_interfaces;
   std::vector<Port5351::Spoken> spoken;
-  for (const auto& each : view.lan) {
-    const auto interface = without_ipv6(each);
-    if (config_.speaks(Protocol::upnp, interface.name)) upnp_interfaces.push_back(interface);
+  bool anycast_v6 = false;
+  for (const auto& interface : view.lan) {
+    if (config_.speaks(Protocol::upnp, interface.name)) {
+      upnp_interfaces.push_back(interface);  // which is told the IPv6 of the state beside it
+      std::erase_if(upnp_interfaces.back().addresses, [](const Address& a) { return !a.is_v4(); });
+      std::erase_if(upnp_interfaces.back().prefixes, [](const Prefix& p) { return !p.address.is_v4(); });
+    }
     const bool pcp = config_.speaks(Protocol::pcp, interface.name);
     const bool natpmp = config_.speaks(Protocol::natpmp, interface.name);
     if (!pcp && !natpmp) continue;
     interfaces.push_back(interface);
     if (interface.index == 0) continue;
-    if (pcp && config_.listen.anycast) interfaces.back().addresses.push_back(pcp::anycast_v4);
+    const bool has_ipv6 =
+        std::ranges::any_of(interface.addresses, [](const Address& a) { return !a.is_v4(); });
+    if (pcp && config_.listen.anycast) {
+      interfaces.back().addresses.push_back(pcp::anycast_v4);
+      if (has_ipv6) interfaces.back().addresses.push_back(pcp::anycast_v6);
+      anycast_v6 |= has_ipv6;
+    }
+    if (!pcp) std::erase_if(interfaces.back().addresses, [](const Address& a) { return !a.is_v4(); });
     spoken.push_back(
         {interface.index, pcp, natpmp, interface.up ? interface.addresses : std::vector<Address>{}});
   }
   std::string why;
-  claim_anycast(config_.listen.anycast && std::ranges::any_of(spoken, &Port5351::Spoken::pcp));
-  const bool good = udp_->serve(interfaces, transport::own_addresses(network_->state()), why);
+  claim_anycast(config_.listen.anycast && std::ranges::any_of(spoken, &Port5351::Spoken::pcp), anycast_v6);
+  auto own = transport::own_addresses(network_->state());
+  for (const auto& each : network_->state().ipv6) own.push_back(each.address.address);
+  const bool good = udp_->serve(interfaces, own, why);
   udp_problem_ = good ? std::string{} : why;
   port_5351_->set_spoken(std::move(spoken), now);
   why.clear();
-  const bool upnp_good = upnp_->serve(upnp_interfaces, view, network_->state(), now, why);
+  const bool upnp_good = upnp_->serve(upnp_interfaces, translated, network_->state(), now, why);
   upnp_problem_ = upnp_good ? std::string{} : why;
   return good && upnp_good;
 }
 
 /// Each time anew: a process before this one may have left it, or somebody may have flushed the routes.
-void Daemon::claim_anycast(bool claimed) {
+void Daemon::claim_anycast(bool claimed, bool ipv6) {
   anycast_problem_.clear();
   transport::claim_anycast(pcp::anycast_v4, claimed, anycast_problem_);
+  std::string why;
+  if (!transport::claim_anycast(pcp::anycast_v6, claimed && ipv6, why)) anycast_problem_ = why;
 }
 
 void Daemon::on_store_news() {
@@ -456,7 +499,7 @@ std::vector<std::string> Daemon::own_warnings() const {
       warnings.push_back("the " + name + " does not exist; it is taken up when it comes");
     else if (!interface.up)
       warnings.push_back("the " + name + " is down or has no link");
-    else if (without_ipv6(interface).addresses.empty())
+    else if (std::ranges::none_of(interface.addresses, &Address::is_v4))
       warnings.push_back("the " + name + " has no IPv4 address");
   };
   for (const auto& interface : view_.lan) describe(interface, "LAN");
@@ -521,7 +564,12 @@ admin::DaemonStatus Daemon::status() const {
 }
 
 admin::DeviceIdentity Daemon::identify(const Address& address) {
-  return {network_->mac_of(address), names_.name_of(address, clock_.now())};
+  auto mac = network_->mac_of(address);
+  auto name = names_.name_of(address, clock_.now());
+  // files of this machine name the IPv4 addresses of devices, and IPv6 addresses are many and new
+  if (!name && mac && !address.is_v4())
+    if (const auto four = network_->ipv4_of(*mac)) name = names_.name_of(*four, clock_.now());
+  return {std::move(mac), std::move(name)};
 }
 
 }  // namespace
@@ -534,8 +582,12 @@ int run(const Config& config, const Flags& flags) {
 int detach() {
   make_run_directory();
   std::string why;
-  const bool given_back = transport::claim_anycast(pcp::anycast_v4, false, why);
-  if (!given_back) log::error(why);
+  bool given_back = true;
+  for (const auto& address : {pcp::anycast_v4, pcp::anycast_v6})
+    if (!transport::claim_anycast(address, false, why)) {
+      given_back = false;
+      log::error(why);
+    }
   if (detach_planes(std::string{run_directory}, why)) return given_back ? 0 : 1;
   log::error(why);
   return 1;

@@ -11,7 +11,7 @@ void Port5351::set_spoken(std::vector<Spoken> spoken, TimePoint now) {
   for (const auto& entry : spoken_) {
     for (const auto& address : entry.addresses) {
       if (entry.pcp) pcp.push_back({entry.interface, address});
-      if (entry.natpmp) natpmp.push_back({entry.interface, address});
+      if (entry.natpmp && address.is_v4()) natpmp.push_back({entry.interface, address});
     }
   }
   pcp_.set_served_addresses(pcp, now);
@@ -23,7 +23,8 @@ void Port5351::handle_datagram(std::span<const std::byte> datagram, const wire::
   const auto spoken = std::ranges::find(spoken_, arrival.interface, &Spoken::interface);
   if (spoken == spoken_.end() || datagram.empty()) return;
   const bool version_0 = datagram.front() == std::byte{0};
-  if (spoken->natpmp && (version_0 || !spoken->pcp))
+  const bool natpmp = spoken->natpmp && arrival.destination.is_v4();  // which knows no IPv6
+  if (natpmp && (version_0 || !spoken->pcp))
     natpmp_.handle_datagram(datagram, arrival, now);
   else if (spoken->pcp)
     pcp_.handle_datagram(datagram, arrival, now);

@@ -158,7 +158,8 @@ Upnp::Upnp(boost::asio::io_context& io, lease::LeaseService& service, const Cloc
   device.tree.uuid = kept_octets(service_, kept_uuid);
   device.tree.path_secret = hex(kept_octets(service_, kept_secret));
   device.tree.model_number = SALLYPORT_VERSION;
-  auto made = igd::Server::make({service_, service_, [this] { return wan_link(); }, random_octets}, device, now);
+  auto made = igd::Server::make({service_, service_, service_, [this] { return wan_link(); }, random_octets},
+                                device, now);
   if (!made) std::abort();  // the options are ours, and kept values that do not fit are made anew
   igd_ = std::move(*made);
 

@@ -32,7 +32,8 @@ constexpr std::size_t slice = 256;
 constexpr std::uint64_t numbers_at_once = 256;
 
 constexpr std::string_view meta_boot = "boot", meta_epoch_boot = "epoch.boot_ns",
-                           meta_epoch_wall = "epoch.wall_s", meta_external = "external",
+                           meta_epoch_wall = "epoch.wall_s", meta_ipv6_epoch_boot = "epoch6.boot_ns",
+                           meta_ipv6_epoch_wall = "epoch6.wall_s", meta_external = "external",
                            meta_next_number = "next_number", meta_wall = "wall_s";
 
 const std::string meta_kept = "kept.";
@@ -57,11 +58,22 @@ struct StaticEntry {
   std::uint64_t number = 0;
   std::optional<nat::Installed> installed;
   WallTime since;  ///< when it came into the configuration, as far as this process knows
+  std::uint16_t pinhole = 0;  ///< what UPnP calls it, once it asked
+
+  bool is_pinhole() const { return !mapping.internal.address.is_v4(); }
+  /// Whether both are one place that only one mapping can have.
+  bool is_at(const StaticMapping& other) const {
+    return other.transport == mapping.transport && other.external == mapping.external &&
+           other.internal.address.is_v4() == mapping.internal.address.is_v4() &&
+           (!is_pinhole() || other.internal == mapping.internal);
+  }
 };
 
 /// What is stored of a static mapping, by what the configuration names it: its number, and since when it is known.
 std::string static_key(const StaticMapping& mapping) {
-  return "static." + std::string{to_string(mapping.transport)} + "." + std::to_string(mapping.external.number());
+  const auto& host = mapping.internal.address;
+  return "static." + std::string{to_string(mapping.transport)} + "." +
+         std::to_string(mapping.external.number()) + (host.is_v4() ? std::string{} : "." + host.to_string());
 }
 std::string static_text(const StaticEntry& entry) {
   return std::to_string(entry.number) + " " + std::to_string(entry.since.time_since_epoch().count());
@@ -141,6 +153,21 @@ struct WaitingEntryRelease {
   Address requester;
   EntryService::EntryReleaseDone done;
 };
+struct WaitingPinhole {
+  PinholeRequest request;
+  PinholeService::PinholeDone done;
+};
+struct WaitingPinholeRenewal {
+  std::uint16_t id;
+  Address requester;
+  std::uint32_t lifetime_s;
+  PinholeService::PinholeDone done;
+};
+struct WaitingPinholeRelease {
+  std::uint16_t id;
+  Address requester;
+  PinholeService::PinholeReleaseDone done;
+};
 struct WaitingGrant {
   GrantRequest request;
   MappingService::GrantDone done;
@@ -154,7 +181,15 @@ struct WaitingReleaseAll {
   MappingService::ReleaseDone done;
 };
 using Waiting =
-    std::variant<WaitingGrant, WaitingRelease, WaitingReleaseAll, WaitingEntry, WaitingEntryRelease>;
+    std::variant<WaitingGrant, WaitingRelease, WaitingReleaseAll, WaitingEntry, WaitingEntryRelease,
+                 WaitingPinhole, WaitingPinholeRenewal, WaitingPinholeRelease>;
+
+/// A host of IPv6 that has a lease and whose MAC is not known yet: it becomes so once we have answered it.
+struct Stranger {
+  Address address;
+  TimePoint due;
+  int left;  ///< how often it is still looked for
+};
 
 struct EndpointKey {
   Transport transport;
@@ -177,6 +212,7 @@ class LeaseService::Impl {
       : plane_{d.plane},
         store_{d.store},
         clock_{d.clock},
+        mac_of_{d.mac_of},
         table_{d.seed},
         waiting_{0, EndpointHash{KeyedHash{d.seed + 1}}},
         blocks_{0, EndpointHash{KeyedHash{d.seed + 2}}},
@@ -198,20 +234,28 @@ class LeaseService::Impl {
                      bool from_queue);
   void release_entries(Transport transport, PortRange external, const Address& requester, TimePoint now,
                        EntryReleaseDone done);
-  std::size_t entry_count() const { return statics_.size() + table_.entries.size(); }
+  std::size_t entry_count() const { return static_entries_ + table_.entries.size(); }
   std::optional<Entry> entry_at(std::size_t index, TimePoint now) const;
   std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const;
   std::vector<Entry> entries_on(Transport transport, Port external, TimePoint now) const;
   std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const;
 
+  PinholeService::Status pinhole_status() const {
+    return {policy_.ipv6, policy_.ipv6 && leaves_pinholes(policy_)};
+  }
+  void grant_pinhole(PinholeRequest request, TimePoint now, PinholeDone done, bool from_queue);
+  void renew_pinhole(std::uint16_t id, const Address& requester, std::uint32_t lifetime_s, TimePoint now,
+                     PinholeDone done, bool from_queue);
+  void release_pinhole(std::uint16_t id, const Address& requester, TimePoint now, PinholeReleaseDone done,
+                       bool from_queue);
+  Outcome<Pinhole> find_pinhole(std::uint16_t id, const Address& requester, TimePoint now) const;
+
   Result<Address> external_address() const {
     if (network_.external.empty()) return MappingErrc::no_external_address;
     return network_.external.front();
   }
-  std::uint32_t epoch_s(TimePoint now) const {
-    const auto age = std::chrono::floor<seconds>(now - epoch_).count();
-    return age < 0 ? 0 : static_cast<std::uint32_t>(age);
-  }
+  std::uint32_t epoch_s(TimePoint now) const { return age_s(epoch_, now); }
+  std::uint32_t ipv6_epoch_s(TimePoint now) const { return age_s(ipv6_epoch_, now); }
 
   std::vector<LeaseView> list(const LeaseFilter& filter, TimePoint now) const;
   std::vector<LeaseView> list_implicit(const LeaseFilter& filter, TimePoint now) const;
@@ -240,6 +284,11 @@ class LeaseService::Impl {
   std::vector<ServiceListener*> listeners_;
 
  private:
+  static std::uint32_t age_s(TimePoint epoch, TimePoint now) {
+    const auto age = std::chrono::floor<seconds>(now - epoch).count();
+    return age < 0 ? 0 : static_cast<std::uint32_t>(age);
+  }
+
   // Views and events
   LeaseView view(Index lease, bool with_counters) const;
   LeaseView view(const StaticEntry& entry, bool with_counters) const;
@@ -266,6 +315,9 @@ class LeaseService::Impl {
   Entry entry_of(Index lease, TimePoint now) const;
   Entry entry_of(std::size_t static_index) const;
   const StaticEntry* static_at(Transport transport, Port external) const;
+  Pinhole pinhole_of(Index lease, TimePoint now) const;
+  Pinhole pinhole_of(const StaticEntry& entry) const;
+  const StaticEntry* static_pinhole(std::uint16_t id) const;
   Refusal refusal_of(boost::system::error_code error, const nat::MappingSpec& spec, TimePoint now) const;
   void bring_in_force(Index mapping, TimePoint now);
   void after_lease_left(Index mapping, nat::Ending how, TimePoint now);
@@ -347,11 +399,17 @@ class LeaseService::Impl {
   Result<void> judge_target(const Address& requester, const Address& target, bool third_party) const;
   const StaticEntry* static_for(Transport transport, const InternalEndpoint& internal) const;
   bool is_blocked(const EndpointKey& key) const;
+  /// What counts as the device of this address: itself, or for IPv6 all that has its MAC (policy.md).
+  Address owner_of(const Address& address) const;
+  bool is_one_device(const Address& a, const Address& b) const;
+  void look_for_strangers(TimePoint now);
+  ExternalEndpoint external_of(const StaticEntry& entry) const;
   void install_statics(TimePoint now);
   void restore(StoreContent content, TimePoint now);
   void put_back(const LeaseRecord& record, std::uint16_t place, TimePoint deadline, bool provisional,
                 std::vector<Index>& restored);
   void reset_epoch(TimePoint now);
+  void tell_epoch_reset(TimePoint now, bool ipv6_too);
   void address_is_now(const std::optional<Address>& address, TimePoint now, bool at_start);
   void check_wall_clock(TimePoint now);
   template <class Done>
@@ -363,10 +421,12 @@ class LeaseService::Impl {
   nat::DataPlane& plane_;
   Store& store_;
   const Clock& clock_;
+  std::function<std::optional<std::uint64_t>(const Address&)> mac_of_;
   LeaseTable table_;
   LeasePolicy policy_;
   nat::NetworkView network_;
-  std::vector<StaticEntry> statics_;
+  std::vector<StaticEntry> statics_;  ///< those of IPv4 first: the entries that UPnP lists
+  std::size_t static_entries_ = 0;    ///< how many those are
 
   std::deque<Op> ops_;
   Ticket last_ticket_ = 0;
@@ -387,10 +447,12 @@ class LeaseService::Impl {
   std::vector<EndpointKey> ready_;  ///< endpoints whose deletion is over, so that what waits for it can run
   std::size_t held_ = 0;
   bool running_waiting_ = false;
+  std::deque<Stranger> strangers_;  ///< by due
   std::vector<std::shared_ptr<Batch>> batches_;
   boost::unordered_flat_map<EndpointKey, BlockRecord, EndpointHash> blocks_;
 
   TimePoint epoch_{};
+  TimePoint ipv6_epoch_{};
   std::optional<Address> external_;  ///< the last one there was
   bool external_known_ = false;      ///< clients were told of external_
   Index announce_at_ = nothing;      ///< the next lease to be told as moved; nothing: none
@@ -442,7 +504,7 @@ LeaseView LeaseService::Impl::view(Index index, bool with_counters) const {
                  .via = lease.via,
                  .transport = mapping.transport,
                  .internal = mapping.internal(),
-                 .external = {table_.addresses[mapping.external_address], *Port::from(mapping.external_port)},
+                 .external = table_.external_of(mapping),
                  .remotes = lease.remotes ? *lease.remotes : std::vector<RemoteFilter>{},
                  .outbound = lease.outbound,
                  .set_size = lease.set_size,
@@ -465,28 +527,32 @@ LeaseView LeaseService::Impl::view(Index index, bool with_counters) const {
   return view;
 }
 
+ExternalEndpoint LeaseService::Impl::external_of(const StaticEntry& entry) const {
+  if (entry.is_pinhole()) return {entry.mapping.internal.address, entry.mapping.external};
+  if (!network_.external.empty()) return {network_.external.front(), entry.mapping.external};
+  return {entry.installed ? entry.installed->external.address : external_.value_or(Address{}),
+          entry.mapping.external};
+}
+
 LeaseView LeaseService::Impl::view(const StaticEntry& entry, bool with_counters) const {
   const auto& mapping = entry.mapping;
-  const Address external =
-      entry.installed ? entry.installed->external.address : external_.value_or(Address{});
-  LeaseView view{
-      .number = entry.number,
-      .id = public_id(entry.number),
-      .state = entry.installed ? LeaseState::active : LeaseState::pending,
-      .kind = LeaseKind::static_,
-      .via = Via::config,
-      .transport = mapping.transport,
-      .internal = mapping.internal,
-      .external = {network_.external.empty() ? external : network_.external.front(), mapping.external},
-      .remotes = {},
-      .description = mapping.description,
-      .lifetime_s = {},
-      .deadline = {},
-      .created = entry.since,
-      .renewals = 0,
-      .counters = {},
-      .nonce = {},
-      .contact = {}};
+  LeaseView view{.number = entry.number,
+                 .id = public_id(entry.number),
+                 .state = entry.installed ? LeaseState::active : LeaseState::pending,
+                 .kind = LeaseKind::static_,
+                 .via = Via::config,
+                 .transport = mapping.transport,
+                 .internal = mapping.internal,
+                 .external = external_of(entry),
+                 .remotes = {},
+                 .description = mapping.description,
+                 .lifetime_s = {},
+                 .deadline = {},
+                 .created = entry.since,
+                 .renewals = 0,
+                 .counters = {},
+                 .nonce = {},
+                 .contact = {}};
   if (with_counters && entry.installed)
     if (auto counters = plane_.counters(entry.installed->id)) view.counters = *counters;
   return view;
@@ -569,7 +635,8 @@ bool LeaseService::Impl::install_again(Index index, TimePoint now, bool beside_f
   if (!installed) return installed.error() == nat::PlaneErrc::no_external_address;  // until there is one
   mapping.plane = installed->id;
   // put back without an external address it is shown on the last one, until there is one again
-  if (!network_.external.empty()) mapping.external_address = table_.intern(installed->external.address);
+  if (!mapping.is_pinhole() && !network_.external.empty())
+    mapping.external_address = table_.intern(installed->external.address);
   mapping.filtered = !spec.remotes.empty();
   return true;
 }
@@ -578,7 +645,7 @@ bool LeaseService::Impl::install_again(Index index, TimePoint now, bool beside_f
 void LeaseService::Impl::bring_in_force(Index index, TimePoint now) {
   auto& mapping = table_.mappings[index];
   if (!mapping.installed) {
-    if (!network_.external.empty()) install_again(index, now);
+    if (mapping.is_pinhole() || !network_.external.empty()) install_again(index, now);
     return;
   }
   if (const bool enabled = effective_enabled(mapping); enabled != mapping.enabled) {
@@ -658,6 +725,12 @@ Outcome<nat::Installed> LeaseService::Impl::claim(const GrantRequest& request, c
   spec.enabled = extras.enabled;
   spec.second_port = table_.find_mapping(request.transport, request.internal) != nothing ||
                      static_for(request.transport, request.internal) != nullptr;
+  if (!request.internal.address.is_v4()) {  // its own port or none: grant() has judged what was suggested
+    spec.insist = false;
+    const auto installed = plane_.install(spec, now);
+    if (installed) return *installed;
+    return refusal_of(installed.error(), spec, now);
+  }
   // NPM-3.3-04, WIC-ANY-05
   spec.at_random = request.via == Via::natpmp || (request.via == Via::upnp && !request.suggested_port);
   const auto ranges = permitted_ranges(request.internal.address, request.transport);
@@ -795,13 +868,6 @@ Outcome<std::vector<Claimed>> LeaseService::Impl::claim_set(const GrantRequest& 
   };
   const bool wants_port = request.insist && request.suggested_port;
 
-  // Nothing is translated there: each port is its own.
-  if (!request.internal.address.is_v4()) {
-    if (wants_port && request.suggested_port->number() != internal)
-      return Refusal{MappingErrc::insisted_port_forbidden, permanent_refusal_s};
-    if (auto claimed = at(internal, request.insist)) return *claimed;
-    return why;
-  }
   // What other protocols opened inside the set fixes its place, or is where it ends.
   for (std::uint16_t i = 0; i < size; ++i) {
     const Index present =
@@ -891,6 +957,7 @@ LeaseRecord LeaseService::Impl::record_of(const Lease& lease) const {
   record.contact = contact_of(lease);
   if (lease.remotes) record.remotes = *lease.remotes;
   record.description = lease.description.view();
+  record.pinhole = lease.pinhole;
   return record;
 }
 
@@ -916,8 +983,12 @@ void LeaseService::Impl::note(std::string_view key, const std::string& value) {
 void LeaseService::Impl::write_epoch() {
   note(meta_boot, std::to_string(store_.boot()));
   note(meta_epoch_boot, std::to_string(epoch_.time_since_epoch().count()));
-  note(meta_epoch_wall,
-       std::to_string(std::chrono::floor<seconds>(epoch_.time_since_epoch() + wall_offset_).count()));
+  note(meta_ipv6_epoch_boot, std::to_string(ipv6_epoch_.time_since_epoch().count()));
+  const auto wall = [&](TimePoint epoch) {
+    return std::to_string(std::chrono::floor<seconds>(epoch.time_since_epoch() + wall_offset_).count());
+  };
+  note(meta_epoch_wall, wall(epoch_));
+  note(meta_ipv6_epoch_wall, wall(ipv6_epoch_));
 }
 
 std::uint64_t LeaseService::Impl::next_number() {
@@ -965,8 +1036,8 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
       if (table_.leases[i].number != 0 && table_.leases[i].set_place == 0)
         mark_dirty(table_.leases[i].number);
     for (const auto& [key, block] : blocks_) dirty_blocks_.insert(block.lease);
-    for (const auto key :
-         {meta_boot, meta_epoch_boot, meta_epoch_wall, meta_external, meta_next_number, meta_wall})
+    for (const auto key : {meta_boot, meta_epoch_boot, meta_epoch_wall, meta_ipv6_epoch_boot,
+                           meta_ipv6_epoch_wall, meta_external, meta_next_number, meta_wall})
       if (const auto value = store_.get_meta(key)) dirty_meta_.insert_or_assign(std::string{key}, *value);
   }
   std::deque<Op> undone;
@@ -1027,7 +1098,7 @@ Granted LeaseService::Impl::granted(Index head, std::uint16_t place, std::uint16
   const auto& lease = table_.leases[table_.member(head, place)];
   const auto& mapping = table_.mappings[lease.mapping];
   return {lease.number,
-          {table_.addresses[mapping.external_address], *Port::from(mapping.external_port)},
+          table_.external_of(mapping),
           lifetime_s,
           std::string{lease.description.view()},
           ports};
@@ -1218,8 +1289,30 @@ const StaticEntry* LeaseService::Impl::static_for(Transport transport,
 
 bool LeaseService::Impl::is_blocked(const EndpointKey& key) const {
   if (blocks_.empty()) return false;
-  const auto block = blocks_.find(key);
-  return block != blocks_.end() && (!block->second.until || clock_.wall() < *block->second.until);
+  const auto holds = [&](const BlockRecord& block) { return !block.until || clock_.wall() < *block.until; };
+  if (const auto block = blocks_.find(key); block != blocks_.end() && holds(block->second)) return true;
+  if (key.address.is_v4()) return false;
+  // the next address that the device gives itself is no way around it
+  const auto owner = owner_of(key.address);
+  return owner != key.address && std::ranges::any_of(blocks_, [&](const auto& entry) {
+           const auto& block = entry.second;
+           return block.transport == key.transport && block.internal_port == key.port &&
+                  !block.device.is_v4() && (block.owner == owner || owner_of(block.device) == owner) &&
+                  holds(block);
+         });
+}
+
+Address LeaseService::Impl::owner_of(const Address& address) const {
+  if (address.is_v4() || !mac_of_) return address;
+  const auto mac = mac_of_(address);
+  return mac ? device_key(*mac) : address;
+}
+
+bool LeaseService::Impl::is_one_device(const Address& a, const Address& b) const {
+  if (a == b) return true;
+  if (!mac_of_) return false;
+  const auto mac = mac_of_(a);
+  return mac && mac == mac_of_(b);
 }
 
 // ----------------------------------------------------------------------------------------------------
@@ -1231,9 +1324,15 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   if (const auto judged = judge_target(request.requester, request.internal.address, request.third_party);
       !judged)
     return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
+  const bool pinhole = !request.internal.address.is_v4();
+  if (pinhole && !policy_.ipv6) return refuse(done, {MappingErrc::no_pinholes, permanent_refusal_s}, now);
   const std::uint16_t asked = request.ports;
   if (policy_.ports_per_set != 0)
     request.ports = static_cast<std::uint16_t>(std::min<std::uint32_t>(asked, policy_.ports_per_set));
+  if (pinhole) {  // no set of those, and the port is as odd outside as inside
+    request.ports = 1;
+    request.parity = false;
+  }
   Index mapping = table_.find_mapping(request.transport, request.internal);
   if (const auto behind = waits_behind(request.transport, request.internal, request.ports, from_queue)) {
     if (held_ >= most_open) return refuse(done, {MappingErrc::no_memory, transient_refusal_s}, now);
@@ -1265,7 +1364,7 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   } else if (request.ports > 1) {
     if (const auto overlap = overlap_of(request, now)) return refuse(done, *overlap, now);
   }
-  if (network_.external.empty())
+  if (!pinhole && network_.external.empty())
     return refuse(done, {MappingErrc::no_external_address, transient_refusal_s}, now);
   if (request.outbound) {
     // there is nothing to suggest where there is a mapping (PCP-12.3-01)
@@ -1279,9 +1378,15 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
       return answer_existing(lease != nothing ? lease : table_.mappings[mapping].first_lease, lease == nothing, now, done);
     if (lease != nothing) lifetime_s = std::max(lifetime_s, seconds_until(table_.leases[lease].deadline, now));
   }
-  const bool other_address =
+  bool other_address =
       request.insist && request.suggested_address && !request.suggested_address->is_unspecified() &&
       std::ranges::find(network_.external, *request.suggested_address) == network_.external.end();
+  if (pinhole) {  // outside it is what it is inside (PCP-11.3-22)
+    const auto& wanted = request.suggested_address;
+    other_address =
+        request.insist && ((wanted && *wanted != request.internal.address && *wanted != Address{}) ||
+                           (request.suggested_port && *request.suggested_port != request.internal.port));
+  }
   if (other_address) return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
 
   if (mapping == nothing || lease == nothing) {
@@ -1291,9 +1396,7 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
       if ((request.insist && asked > 1) || (request.parity && !parity) ||
           (request.insist && request.suggested_port && *request.suggested_port != entry->mapping.external))
         return refuse(done, {MappingErrc::insisted_port_forbidden, permanent_refusal_s}, now);
-      return done(Granted{entry->number,
-                          {network_.external.front(), entry->mapping.external},
-                          lifetime_s,
+      return done(Granted{entry->number, external_of(*entry), lifetime_s,
                           clean_description(entry->mapping.description, policy_.description_octets)},
                   now);
     }
@@ -1301,11 +1404,11 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
   if (mapping != nothing && !request.outbound) {
     const auto& on = table_.mappings[mapping];
     const Port external = *Port::from(on.external_port);
-    if (!policy_.rules.empty() || !policy_.external_ports.contains(external))
+    if (pinhole || !policy_.rules.empty() || !policy_.external_ports.contains(external))
       if (!may_have(policy_, request.internal.address, request.transport, external))
         return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
     const bool other_port = request.insist && request.suggested_port && *request.suggested_port != external;
-    const bool elsewhere = request.insist && request.suggested_address &&
+    const bool elsewhere = !pinhole && request.insist && request.suggested_address &&
                            !request.suggested_address->is_unspecified() &&
                            *request.suggested_address != table_.addresses[on.external_address];
     const bool other_parity = request.parity && on.external_port % 2 != on.internal_port % 2;
@@ -1315,6 +1418,9 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
           now);
   }
   if (const auto refusal = cannot_write()) return refuse(done, *refusal, now);
+  if (pinhole && mapping == nothing &&
+      !may_have(policy_, request.internal.address, request.transport, request.internal.port))
+    return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
   if (lease != nothing) {
     request.ports = asked;  // a set stays as large as it is, whatever new ones may be
     return renew(request, {}, lease, lifetime_s, now, done);
@@ -1385,7 +1491,14 @@ void LeaseService::Impl::answer_existing(Index index, bool whole, TimePoint now,
 
 void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, Index mapping,
                                    std::uint32_t lifetime_s, TimePoint now, GrantDone& done) {
-  const Index device = table_.find_device(request.internal.address);
+  const Address owner = owner_of(request.internal.address);
+  if (owner != request.internal.address) {  // its MAC may be known only since its last lease
+    if (const Index before = table_.find_device(request.internal.address); before != nothing)
+      table_.merge_devices(before, owner);
+  } else if (!owner.is_v4() && mac_of_ && strangers_.size() < most_open) {
+    strangers_.push_back({owner, now + seconds{1}, 5});
+  }
+  const Index device = table_.find_device(owner);
   if (policy_.leases_per_device != 0 && device != nothing &&
       table_.devices[device].leases >= policy_.leases_per_device)
     return refuse(done, {MappingErrc::quota_exceeded, transient_refusal_s}, now);
@@ -1400,6 +1513,9 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
     for (Index i = table_.mappings[mapping].first_lease; i != nothing; i = table_.leases[i].next_on_mapping) ++peers;
     if (peers >= most_peers) return refuse(done, {MappingErrc::no_memory, transient_refusal_s}, now);
   }
+  const bool named = request.via == Via::upnp && !request.internal.address.is_v4();
+  if (named && !table_.may_name_pinhole())
+    return refuse(done, {MappingErrc::no_ports_left, transient_refusal_s}, now);
   if (!joins) {
     auto installed = claim(request, extras, lifetime_s, now);
     if (!installed) return refuse(done, installed.error(), now);
@@ -1408,8 +1524,9 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
       plane_.withdraw(installed->id, nat::Ending::drain, now);
       return refuse(done, {MappingErrc::not_authorized, permanent_refusal_s}, now);
     }
-    mapping = table_.add_mapping(request.transport, request.internal, installed->external.port,
-                                 table_.intern(installed->external.address));
+    mapping = table_.add_mapping(
+        request.transport, request.internal, installed->external.port,
+        request.internal.address.is_v4() ? table_.intern(installed->external.address) : std::uint16_t{0});
     auto& made = table_.mappings[mapping];
     made.plane = installed->id;
     made.installed = true;
@@ -1423,9 +1540,10 @@ void LeaseService::Impl::grant_new(GrantRequest& request, const Extras& extras, 
 
 Index LeaseService::Impl::add_lease(const GrantRequest& request, const Extras& extras, std::uint64_t number,
                                     Index mapping, std::uint32_t lifetime_s, TimePoint now) {
-  const Index index = table_.add_lease(number, mapping);
+  const Index index = table_.add_lease(number, mapping, owner_of(request.internal.address));
   auto& lease = table_.leases[index];
   lease.via = request.via;
+  if (request.via == Via::upnp && !request.internal.address.is_v4()) table_.name_pinhole(index);
   lease.enabled = extras.enabled;
   lease.permanent = extras.permanent;
   lease.outbound = request.outbound;
@@ -1453,7 +1571,7 @@ void LeaseService::Impl::grant_set(GrantRequest& request, std::uint32_t lifetime
     size = static_cast<std::uint32_t>(std::min<std::uint64_t>(size, most));
     return size > 0 && (size == request.ports || !request.insist);
   };
-  const Index device = table_.find_device(request.internal.address);
+  const Index device = table_.find_device(owner_of(request.internal.address));
   const std::uint64_t held = device == nothing ? 0 : table_.devices[device].leases;
   const auto left = [](std::uint64_t most, std::uint64_t have) { return most > have ? most - have : 0; };
   if (policy_.leases_per_device != 0 && !cut(left(policy_.leases_per_device, held)))
@@ -1606,6 +1724,7 @@ void LeaseService::Impl::release(ReleaseRequest request, TimePoint now, ReleaseD
   std::optional<EndpointKey> behind;
   if (table_.is_ending(mapping) || (!from_queue && in_waiting(key))) behind = key;
   const Index first = table_.find_on(mapping, request.via);
+  if (!request.internal.address.is_v4()) request.ports = 1;  // as grant() gives them
   std::vector<Index> others;  // heads of what else lies in the range
   if (request.ports > 1) {
     const PortRange range{request.internal.port.number(),
@@ -1715,7 +1834,8 @@ void LeaseService::Impl::run_release(const std::shared_ptr<Batch>& batch, bool w
 
 const StaticEntry* LeaseService::Impl::static_at(Transport transport, Port external) const {
   for (const auto& entry : statics_)
-    if (entry.mapping.transport == transport && entry.mapping.external == external) return &entry;
+    if (!entry.is_pinhole() && entry.mapping.transport == transport && entry.mapping.external == external)
+      return &entry;
   return nullptr;
 }
 
@@ -1744,14 +1864,14 @@ Entry LeaseService::Impl::entry_of(std::size_t static_index) const {
 }
 
 std::optional<Entry> LeaseService::Impl::entry_at(std::size_t index, TimePoint now) const {
-  if (index < statics_.size()) return entry_of(index);
-  const Index lease = table_.entries.at(index - statics_.size());
+  if (index < static_entries_) return entry_of(index);
+  const Index lease = table_.entries.at(index - static_entries_);
   if (lease == nothing) return std::nullopt;
   return entry_of(lease, now);
 }
 
 std::optional<Entry> LeaseService::Impl::entry_after(std::uint64_t position, TimePoint now) const {
-  if (position < statics_.size()) return entry_of(static_cast<std::size_t>(position));
+  if (position < static_entries_) return entry_of(static_cast<std::size_t>(position));
   const Index lease = table_.entries.after(position);
   if (lease == nothing) return std::nullopt;
   return entry_of(lease, now);
@@ -1906,7 +2026,8 @@ void LeaseService::Impl::release_entries(Transport transport, PortRange external
   }
   if (batch->todo.empty() && !ending_already) {
     bool any = std::ranges::any_of(statics_, [&](const StaticEntry& entry) {
-      return entry.mapping.transport == transport && external.contains(entry.mapping.external);
+      return !entry.is_pinhole() && entry.mapping.transport == transport &&
+             external.contains(entry.mapping.external);
     });
     for (std::uint32_t port = std::max<std::uint16_t>(external.first, 1); !any && port <= external.last; ++port) {
       const Index mapping = table_.find_external(transport, *Port::from(port));
@@ -1919,6 +2040,164 @@ void LeaseService::Impl::release_entries(Transport transport, PortRange external
   if (!batch->todo.empty() && !writable())
     return done(Refusal{MappingErrc::store_unavailable, transient_refusal_s}, now);
   run_release(batch, ending_already, std::move(done), now);
+}
+
+// ----------------------------------------------------------------------------------------------------
+// pinholes, as UPnP names them
+
+Pinhole LeaseService::Impl::pinhole_of(Index index, TimePoint now) const {
+  const auto& lease = table_.leases[index];
+  const auto& mapping = table_.mappings[lease.mapping];
+  Pinhole pinhole{.id = lease.pinhole,
+                  .transport = mapping.transport,
+                  .internal = mapping.internal(),
+                  .remote = {},
+                  .remaining_s = std::max(1u, seconds_until(lease.deadline, now)),
+                  .counters = {},
+                  .forwards = mapping.installed && is_lawful_target(network_, mapping.internal_address)};
+  if (lease.remotes) pinhole.remote = lease.remotes->front();
+  if (mapping.installed)
+    if (auto counters = plane_.counters(mapping.plane)) pinhole.counters = *counters;
+  return pinhole;
+}
+
+Pinhole LeaseService::Impl::pinhole_of(const StaticEntry& entry) const {
+  Pinhole pinhole{.id = entry.pinhole,
+                  .transport = entry.mapping.transport,
+                  .internal = entry.mapping.internal,
+                  .remote = {},
+                  .remaining_s = 0,
+                  .counters = {},
+                  .forwards = entry.installed && is_lawful_target(network_, entry.mapping.internal.address)};
+  if (entry.installed)
+    if (auto counters = plane_.counters(entry.installed->id)) pinhole.counters = *counters;
+  return pinhole;
+}
+
+const StaticEntry* LeaseService::Impl::static_pinhole(std::uint16_t id) const {
+  const auto entry = std::ranges::find(statics_, id, &StaticEntry::pinhole);
+  return id == 0 || entry == statics_.end() ? nullptr : &*entry;
+}
+
+void LeaseService::Impl::grant_pinhole(PinholeRequest request, TimePoint now, PinholeDone done,
+                                       bool from_queue) {
+  expire(now);
+  const auto& host = request.internal.address;
+  const EndpointKey key{request.transport, host, request.internal.port.number()};
+  const auto no = [&](MappingErrc reason, std::uint32_t retry_s = permanent_refusal_s) {
+    refuse(done, Refusal{reason, retry_s}, now);
+  };
+  if (!policy_.ipv6) return no(MappingErrc::no_pinholes);
+  // over IPv4 a device may name an address of its own that the request could not come from
+  const bool own =
+      request.requester.is_v4() ? is_one_device(request.requester, host) : request.requester == host;
+  if (host.is_v4() || !own || !is_lawful_target(network_, host)) return no(MappingErrc::not_authorized);
+  if (!policy_.upnp_internal_ports.contains(request.internal.port) ||
+      !may_have(policy_, host, request.transport, request.internal.port))
+    return no(MappingErrc::not_authorized);
+  const Index mapping = table_.find_mapping(request.transport, request.internal);
+  if (table_.is_ending(mapping) || (!from_queue && in_waiting(key))) {
+    if (held_ >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
+    return hold(key, WaitingPinhole{std::move(request), std::move(done)});
+  }
+  if (is_blocked(key)) return no(MappingErrc::device_blocked);
+  if (static_for(request.transport, request.internal) != nullptr) {  // in force for good
+    auto& entry = *std::ranges::find_if(statics_, [&](const StaticEntry& each) {
+      return each.mapping.transport == request.transport && each.mapping.internal == request.internal;
+    });
+    if (entry.pinhole == 0)
+      entry.pinhole = table_.name_pinhole(nothing, static_cast<std::uint16_t>(entry.number % 65535 + 1));
+    if (entry.pinhole == 0) return no(MappingErrc::no_ports_left, transient_refusal_s);
+    return done(pinhole_of(entry), now);
+  }
+  if (const auto refusal = cannot_write()) return refuse(done, *refusal, now);
+  const Index lease = table_.find_remote(mapping, request.remote);
+  GrantRequest grant{.via = Via::upnp,
+                     .transport = request.transport,
+                     .requester = request.requester,
+                     .internal = request.internal};
+  if (request.remote) grant.filters.push_back(*request.remote);
+  grant.contact = request.contact;
+  const auto lifetime_s = std::min(request.lifetime_s, policy_.upnp_max);
+  GrantDone granted = [this, done = std::move(done)](const Outcome<Granted>& outcome, TimePoint then) {
+    if (!outcome) return done(outcome.error(), then);
+    done(pinhole_of(table_.find_number(outcome->lease), then), then);
+  };
+  if (lease != nothing) return renew(grant, {}, lease, lifetime_s, now, granted);
+  grant_new(grant, {}, mapping, lifetime_s, now, granted);
+}
+
+void LeaseService::Impl::renew_pinhole(std::uint16_t id, const Address& requester, std::uint32_t lifetime_s,
+                                       TimePoint now, PinholeDone done, bool from_queue) {
+  expire(now);
+  const auto no = [&](MappingErrc reason, std::uint32_t retry_s = permanent_refusal_s) {
+    refuse(done, Refusal{reason, retry_s}, now);
+  };
+  if (!policy_.ipv6) return no(MappingErrc::no_pinholes);
+  if (static_pinhole(id) != nullptr) return no(MappingErrc::not_owned_here);
+  const Index lease = table_.find_pinhole(id);
+  if (lease == nothing) return no(MappingErrc::not_found);
+  const auto& on = table_.mappings[table_.leases[lease].mapping];
+  const EndpointKey key{on.transport, on.internal_address, on.internal_port};
+  if (!is_one_device(requester, on.internal_address)) return no(MappingErrc::not_authorized);
+  if (table_.is_ending(table_.leases[lease].mapping) || (!from_queue && in_waiting(key))) {
+    if (held_ >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
+    return hold(key, WaitingPinholeRenewal{id, requester, lifetime_s, std::move(done)});
+  }
+  if (is_blocked(key)) return no(MappingErrc::device_blocked);
+  if (!is_lawful_target(network_, on.internal_address) ||
+      !may_have(policy_, on.internal_address, on.transport, *Port::from(on.internal_port)))
+    return no(MappingErrc::not_authorized);
+  if (const auto refusal = cannot_write()) return refuse(done, *refusal, now);
+  GrantRequest grant{
+      .via = Via::upnp, .transport = on.transport, .requester = requester, .internal = on.internal()};
+  grant.contact = contact_of(table_.leases[lease]);
+  GrantDone renewed = [this, done = std::move(done)](const Outcome<Granted>& outcome, TimePoint then) {
+    if (!outcome) return done(outcome.error(), then);
+    done(pinhole_of(table_.find_number(outcome->lease), then), then);
+  };
+  renew(grant, {}, lease, std::min(lifetime_s, policy_.upnp_max), now, renewed);
+}
+
+void LeaseService::Impl::release_pinhole(std::uint16_t id, const Address& requester, TimePoint now,
+                                         PinholeReleaseDone done, bool from_queue) {
+  expire(now);
+  const auto no = [&](MappingErrc reason, std::uint32_t retry_s = permanent_refusal_s) {
+    done(Refusal{reason, retry_s}, now);
+  };
+  if (static_pinhole(id) != nullptr) return no(MappingErrc::not_owned_here);
+  const Index lease = table_.find_pinhole(id);
+  if (lease == nothing) return no(MappingErrc::not_found);
+  const auto& on = table_.mappings[table_.leases[lease].mapping];
+  const EndpointKey key{on.transport, on.internal_address, on.internal_port};
+  if (!is_one_device(requester, on.internal_address)) return no(MappingErrc::not_authorized);
+  if (table_.is_ending(table_.leases[lease].mapping) || (!from_queue && in_waiting(key))) {
+    if (held_ >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
+    return hold(key, WaitingPinholeRelease{id, requester, std::move(done)});
+  }
+  if (!writable()) return no(MappingErrc::store_unavailable, transient_refusal_s);
+  if (ops_.size() >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
+  mark_ending(lease);
+  forget(table_.leases[lease].number);
+  ops_.push_back({.ticket = last_ticket_,
+                  .kind = Op::Kind::remove,
+                  .lease = lease,
+                  .number = table_.leases[lease].number,
+                  .asked = now,
+                  .release_done = std::move(done)});
+}
+
+Outcome<Pinhole> LeaseService::Impl::find_pinhole(std::uint16_t id, const Address& requester,
+                                                  TimePoint now) const {
+  const auto* entry = static_pinhole(id);
+  const Index lease = entry != nullptr ? nothing : table_.find_pinhole(id);
+  if (entry == nullptr &&
+      (lease == nothing || table_.leases[lease].fresh || table_.leases[lease].deadline <= now))
+    return Refusal{MappingErrc::not_found, permanent_refusal_s};
+  auto pinhole = entry != nullptr ? pinhole_of(*entry) : pinhole_of(lease, now);
+  if (!is_one_device(requester, pinhole.internal.address))
+    return Refusal{MappingErrc::not_authorized, permanent_refusal_s};
+  return pinhole;
 }
 
 /// The other leases of a set become as their head is, and what is in force as the leases are.
@@ -2036,6 +2315,13 @@ void LeaseService::Impl::run_waiting(TimePoint now) {
         grant_entry(std::move(entry->request), now, std::move(entry->done), true);
       else if (auto* end = std::get_if<WaitingEntryRelease>(&next))
         release_entry(end->key, end->requester, now, std::move(end->done), true);
+      else if (auto* pinhole = std::get_if<WaitingPinhole>(&next))
+        grant_pinhole(std::move(pinhole->request), now, std::move(pinhole->done), true);
+      else if (auto* renewal = std::get_if<WaitingPinholeRenewal>(&next))
+        renew_pinhole(renewal->id, renewal->requester, renewal->lifetime_s, now, std::move(renewal->done),
+                      true);
+      else if (auto* closing = std::get_if<WaitingPinholeRelease>(&next))
+        release_pinhole(closing->id, closing->requester, now, std::move(closing->done), true);
       if (const auto rest = waiting_.find(key); rest != waiting_.end() && rest->second.empty())
         waiting_.erase(rest);
     }
@@ -2078,8 +2364,34 @@ void LeaseService::Impl::end_now(Index any, LeaseEventReason reason, nat::Ending
   for (const auto& event : events) tell(event, now);
 }
 
+/// Gives leases to the device that they turn out to be of. What is blocked there was opened before that was
+/// known.
+void LeaseService::Impl::look_for_strangers(TimePoint now) {
+  for (std::size_t budget = slice; budget > 0 && !strangers_.empty() && strangers_.front().due <= now;
+       --budget) {
+    const auto stranger = strangers_.front();
+    strangers_.pop_front();
+    const Index device = table_.find_device(stranger.address);
+    if (device == nothing) continue;
+    const auto owner = owner_of(stranger.address);
+    if (owner == stranger.address) {
+      if (stranger.left > 1) strangers_.push_back({owner, now + seconds{1}, stranger.left - 1});
+      continue;
+    }
+    std::vector<Index> blocked;
+    for (Index i = table_.devices[device].first_lease; i != nothing; i = table_.leases[i].device_after) {
+      const auto& on = table_.mappings[table_.leases[i].mapping];
+      if (table_.leases[i].open_ops == 0 && is_blocked({on.transport, on.internal_address, on.internal_port}))
+        blocked.push_back(i);
+    }
+    table_.merge_devices(device, owner);
+    for (const Index lease : blocked) end_now(lease, LeaseEventReason::revoked, nat::Ending::reset, now);
+  }
+}
+
 void LeaseService::Impl::handle_timeout(TimePoint now) {
   expire(now);
+  look_for_strangers(now);
   run_batches(now);
   if (store_failure_ && !healing_ && now >= retry_at_) heal(now);
   if (now >= wall_check_at_) check_wall_clock(now);
@@ -2087,7 +2399,9 @@ void LeaseService::Impl::handle_timeout(TimePoint now) {
     std::size_t budget = slice;
     while (announce_at_ < table_.leases.end() && budget > 0) {
       const Index lease = announce_at_++;
-      if (table_.leases[lease].number == 0 || table_.leases[lease].fresh) continue;
+      if (table_.leases[lease].number == 0 || table_.leases[lease].fresh ||
+          table_.mappings[table_.leases[lease].mapping].is_pinhole())
+        continue;
       --budget;
       tell(LeaseEventKind::changed, LeaseEventReason::address_changed, lease, now);
     }
@@ -2111,6 +2425,7 @@ std::optional<TimePoint> LeaseService::Impl::next_deadline() const {
   if (!batches_.empty() || announce_at_ != nothing || rewrite_at_ != nothing) return TimePoint{};  // at once
   auto next = wall_check_at_;
   if (const auto due = table_.next_deadline()) next = std::min(next, *due);
+  if (!strangers_.empty()) next = std::min(next, strangers_.front().due);
   return std::min(next, retry_at_);
 }
 
@@ -2164,14 +2479,17 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
   const auto epoch_wall = to_number(meta(meta_epoch_wall));
   const bool same_boot = boot && *boot == static_cast<std::int64_t>(store_.boot());
   bool fresh = content.lost || !epoch_boot || !epoch_wall;
-  if (fresh) {
-    epoch_ = now;
-  } else if (same_boot) {
-    epoch_ = TimePoint{std::chrono::nanoseconds{*epoch_boot}};
-  } else {
-    epoch_ = now - (std::max(wall, newest) - WallTime{seconds{*epoch_wall}});
-  }
-  if (epoch_ > now) epoch_ = now;
+  const auto origin = [&](std::int64_t boot_ns, std::int64_t wall_s) {
+    const auto then = same_boot ? TimePoint{std::chrono::nanoseconds{boot_ns}}
+                                : now - (std::max(wall, newest) - WallTime{seconds{wall_s}});
+    return std::min(then, now);
+  };
+  epoch_ = fresh ? now : origin(*epoch_boot, *epoch_wall);
+  ipv6_epoch_ = epoch_;
+  if (const auto of_boot = to_number(meta(meta_ipv6_epoch_boot)),
+      of_wall = to_number(meta(meta_ipv6_epoch_wall));
+      !fresh && of_boot && of_wall)
+    ipv6_epoch_ = origin(*of_boot, *of_wall);
 
   for (auto& block : content.blocks)
     if (!block.until || !plausible || wall < *block.until) {
@@ -2216,21 +2534,25 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
       continue;
     }
     const bool lawful = is_lawful_target(network_, record.internal_address, damaged && !network_.lan.empty());
+    const bool pinhole = !internal.address.is_v4();
     const auto remote = record.remotes.size() == 1 ? std::optional{record.remotes.front().prefix.address}
                                                    : std::nullopt;
+    const auto only = record.remotes.empty() ? std::nullopt : std::optional{record.remotes.front()};
     bool clash = false, allowed = true;
     for (std::uint16_t place = 0; place < record.ports && !clash && allowed; ++place) {
       const Port port = *Port::from(record.external_port + std::uint32_t{place});
       const InternalEndpoint behind{internal.address,
                                     *Port::from(record.internal_port + std::uint32_t{place})};
-      const Index mapping = table_.find_external(record.transport, port);
-      clash = table_.find_number(record.number + place) != nothing ||
-              (mapping != nothing && table_.mappings[mapping].internal() != behind) ||
-              (record.via == Via::upnp ? table_.find_upnp(mapping, remote) != nothing
-               : record.outbound
-                   ? record.remotes.empty() || table_.find_peer(table_.find_mapping(record.transport, behind),
-                                                                record.remotes.front()) != nothing
-                   : table_.find_on(table_.find_mapping(record.transport, behind), record.via) != nothing);
+      const Index on_endpoint = table_.find_mapping(record.transport, behind);
+      const Index mapping = pinhole ? on_endpoint : table_.find_external(record.transport, port);
+      clash =
+          table_.find_number(record.number + place) != nothing ||
+          (mapping != nothing && table_.mappings[mapping].internal() != behind) ||
+          (pinhole && (behind.port != port || static_for(record.transport, behind) != nullptr)) ||
+          (record.via == Via::upnp
+               ? (pinhole ? table_.find_remote(mapping, only) : table_.find_upnp(mapping, remote)) != nothing
+           : record.outbound ? !only || table_.find_peer(on_endpoint, *only) != nothing
+                             : table_.find_on(on_endpoint, record.via) != nothing);
       allowed = !damaged || may_have(policy_, record.internal_address, record.transport, port);
     }
     if (!lawful || clash || !allowed) {
@@ -2256,7 +2578,8 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
       const Index lease = table_.mappings[mapping].first_lease;
       const bool last = table_.leases[lease].next_on_mapping == nothing;
       warnings_.push_back("the lease " + public_id(table_.leases[lease].number) + " of " +
-                          table_.mappings[mapping].internal_address.to_string() + " lost its external port " +
+                          table_.mappings[mapping].internal_address.to_string() + " lost its " +
+                          (table_.mappings[mapping].is_pinhole() ? "open port " : "external port ") +
                           std::to_string(table_.mappings[mapping].external_port));
       end_now(lease, LeaseEventReason::lost, nat::Ending::reset, now);
       if (last) break;
@@ -2266,9 +2589,8 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
 
   if (const auto text = meta(meta_external)) external_ = Address::parse(*text);
   if (fresh) {
-    epoch_ = now;
-    const auto listeners = listeners_;
-    for (auto* listener : listeners) listener->on_epoch_reset(now);
+    epoch_ = ipv6_epoch_ = now;
+    tell_epoch_reset(now, true);
   }
   address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now,
                  true);
@@ -2281,11 +2603,14 @@ void LeaseService::Impl::put_back(const LeaseRecord& record, std::uint16_t place
   const InternalEndpoint internal{record.internal_address,
                                   *Port::from(record.internal_port + std::uint32_t{place})};
   const Port external = *Port::from(record.external_port + std::uint32_t{place});
-  Index mapping = table_.find_external(record.transport, external);
+  const bool pinhole = !internal.address.is_v4();
+  Index mapping = pinhole ? table_.find_mapping(record.transport, internal)
+                          : table_.find_external(record.transport, external);
   if (mapping == nothing) mapping = table_.add_mapping(record.transport, internal, external, 0);
-  const Index index = table_.add_lease(record.number + place, mapping);
+  const Index index = table_.add_lease(record.number + place, mapping, owner_of(internal.address));
   auto& lease = table_.leases[index];
   lease.via = record.via;
+  if (pinhole && record.via == Via::upnp) table_.name_pinhole(index, record.pinhole);
   lease.set_size = record.ports;
   lease.set_place = place;
   lease.deadline = deadline;
@@ -2313,8 +2638,15 @@ void LeaseService::Impl::put_back(const LeaseRecord& record, std::uint16_t place
 void LeaseService::Impl::reset_epoch(TimePoint now) {
   epoch_ = now;
   write_epoch();
+  tell_epoch_reset(now, false);
+}
+
+void LeaseService::Impl::tell_epoch_reset(TimePoint now, bool ipv6_too) {
   const auto listeners = listeners_;
-  for (auto* listener : listeners) listener->on_epoch_reset(now);
+  for (auto* listener : listeners) {
+    listener->on_epoch_reset(now);
+    if (ipv6_too) listener->on_ipv6_epoch_reset(now);
+  }
 }
 
 void LeaseService::Impl::address_is_now(const std::optional<Address>& address, TimePoint now, bool at_start) {
@@ -2328,7 +2660,7 @@ void LeaseService::Impl::address_is_now(const std::optional<Address>& address, T
     const auto to = table_.intern(*address);
     for (Index i = 0; i < table_.mappings.end(); ++i) {
       auto& mapping = table_.mappings[i];
-      if (mapping.internal_port == 0) continue;
+      if (mapping.internal_port == 0 || mapping.is_pinhole()) continue;
       if (!mapping.installed) {
         install_again(i, now);
         if (!mapping.installed) mapping.external_address = to;
@@ -2356,6 +2688,10 @@ void LeaseService::Impl::address_is_now(const std::optional<Address>& address, T
 void LeaseService::Impl::set_network(const nat::NetworkView& network, TimePoint now) {
   network_ = network;
   install_statics(now);
+  for (Index i = 0; i < table_.mappings.end(); ++i)
+    if (const auto& mapping = table_.mappings[i];
+        mapping.internal_port != 0 && mapping.is_pinhole() && !mapping.installed)
+      install_again(i, now);
   address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now,
                  false);
 }
@@ -2363,18 +2699,16 @@ void LeaseService::Impl::set_network(const nat::NetworkView& network, TimePoint 
 void LeaseService::Impl::install_statics(TimePoint now) {
   for (auto& entry : statics_)  // gone from the configuration, or other now
     if (std::ranges::none_of(policy_.statics, [&](const StaticMapping& wanted) {
-          return wanted.transport == entry.mapping.transport && wanted.external == entry.mapping.external &&
-                 wanted.internal == entry.mapping.internal;
+          return entry.is_at(wanted) && wanted.internal == entry.mapping.internal;
         })) {
+      if (entry.pinhole != 0) table_.unname_pinhole(entry.pinhole);
       if (entry.installed) plane_.withdraw(entry.installed->id, nat::Ending::reset, now);
       tell(LeaseEvent{LeaseEventKind::ended, LeaseEventReason::configured, view(entry, false)}, now);
       entry.number = 0;
     }
   std::erase_if(statics_, [](const StaticEntry& entry) { return entry.number == 0; });
   for (const auto& wanted : policy_.statics) {
-    auto entry = std::ranges::find_if(statics_, [&](const StaticEntry& have) {
-      return wanted.transport == have.mapping.transport && wanted.external == have.mapping.external;
-    });
+    auto entry = std::ranges::find_if(statics_, [&](const StaticEntry& have) { return have.is_at(wanted); });
     const bool added = entry == statics_.end();
     if (added) {
       const auto stored = store_.get_meta(static_key(wanted));
@@ -2389,7 +2723,9 @@ void LeaseService::Impl::install_statics(TimePoint now) {
     entry->mapping = wanted;
     if (entry->installed) continue;
     // a lease that holds the port has to go
-    if (const Index held = added ? table_.find_external(wanted.transport, wanted.external) : nothing;
+    if (const Index held = !added                ? nothing
+                           : entry->is_pinhole() ? table_.find_mapping(wanted.transport, wanted.internal)
+                                                 : table_.find_external(wanted.transport, wanted.external);
         held != nothing)
       for (Index lease = table_.mappings[held].first_lease; lease != nothing;) {
         const Index next = table_.leases[lease].next_on_mapping;
@@ -2413,6 +2749,9 @@ void LeaseService::Impl::install_statics(TimePoint now) {
       tell(LeaseEvent{LeaseEventKind::granted, LeaseEventReason::configured, view(*entry, false)}, now);
     }
   }
+  const auto rest =
+      std::ranges::stable_partition(statics_, [](const StaticEntry& entry) { return !entry.is_pinhole(); });
+  static_entries_ = statics_.size() - rest.size();
 }
 
 void LeaseService::Impl::set_policy(const LeasePolicy& policy, TimePoint now) {
@@ -2487,6 +2826,7 @@ bool fits(const LeaseFilter& filter, const LeaseView& view) {
     if (!address || *address != view.internal.address) return false;
   }
   return (!filter.transport || *filter.transport == view.transport) &&
+         (!filter.ipv6 || *filter.ipv6 != view.internal.address.is_v4()) &&
          (!filter.kind || *filter.kind == view.kind) &&
          (!filter.via || (view.kind != LeaseKind::implicit && *filter.via == view.via)) &&
          (!filter.state || *filter.state == view.state) &&
@@ -2559,8 +2899,8 @@ std::vector<std::uint64_t> LeaseService::Impl::list_numbers(const LeaseFilter& f
   for (const auto& entry : statics_)
     if (const auto shown = view(entry, false); fits(filter, shown))
       keys.push_back({shown.internal.address, shown.external.port, shown.transport, shown.number});
-  const bool all = !filter.device && !filter.transport && !filter.via && !filter.kind && !filter.state &&
-                   !filter.external && !filter.internal;
+  const bool all = !filter.device && !filter.transport && !filter.ipv6 && !filter.via && !filter.kind &&
+                   !filter.state && !filter.external && !filter.internal;
   if (all) keys.reserve(keys.size() + table_.size());
   for (Index i = 0; i < table_.leases.end(); ++i) {
     const auto& lease = table_.leases[i];
@@ -2633,6 +2973,7 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
   std::vector<std::uint64_t> numbers{leases.begin(), leases.end()};
   std::unordered_set<std::uint64_t> seen;
   std::unordered_set<Address> quiet;
+  std::unordered_set<std::uint64_t> covered;  // by the block of another address of the device
   std::unordered_set<std::uint64_t> sets, marked;  ///< met, and marked by this call
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     const auto number = numbers[i];
@@ -2664,13 +3005,16 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
                          mapping.transport,
                          mapping.internal_port,
                          std::nullopt,
-                         std::string{lease.description.view()}};
+                         std::string{lease.description.view()},
+                         {}};
+      if (const auto owner = owner_of(mapping.internal_address); owner != mapping.internal_address)
+        record.owner = owner;
       if (block->time) record.until = clock_.wall() + *block->time;
       Op op{.ticket = 0, .kind = Op::Kind::block, .lease = nothing, .number = number, .asked = now};
       const auto old = blocks_.find(key);
       const bool same_call =
           old != blocks_.end() && seen.contains(old->second.lease) && old->second.lease != number;
-      if (!same_call) {
+      if (!same_call && !covered.contains(number)) {
         if (old != blocks_.end()) {
           op.blocks.push_back(old->second);
           if (old->second.lease != number) last_ticket_ = store_.erase_block(old->second.lease);
@@ -2688,6 +3032,17 @@ void LeaseService::Impl::revoke(std::span<const std::uint64_t> leases, std::opti
         for (Index other = table_.mappings[on].first_lease; other != nothing;
              other = table_.leases[other].next_on_mapping)
           if (!seen.contains(table_.leases[other].number)) numbers.push_back(table_.leases[other].number);
+      if (mapping.is_pinhole())  // and by whichever address of the device
+        for (Index other = table_.devices[mapping.device].first_lease; other != nothing;
+             other = table_.leases[other].device_after) {
+          const auto& on = table_.mappings[table_.leases[other].mapping];
+          if (quiet.insert(on.internal_address).second) plane_.end_flows(on.internal_address, now);
+          if (on.is_pinhole() && on.transport == mapping.transport &&
+              on.internal_port == mapping.internal_port && !seen.contains(table_.leases[other].number)) {
+            numbers.push_back(table_.leases[other].number);
+            if (on.internal_address != mapping.internal_address) covered.insert(table_.leases[other].number);
+          }
+        }
     }
     if (marked.contains(set)) continue;
     if (lease.ending) {
@@ -2762,7 +3117,7 @@ ServiceStatus LeaseService::Impl::status() const {
                                    ? "leases granted now are lost by a restart"
                                    : "new leases, renewals and deletions are refused"));
   for (const auto& entry : statics_)
-    if (!entry.installed && !network_.external.empty())
+    if (!entry.installed && (entry.is_pinhole() || !network_.external.empty()))
       status.warnings.push_back(
           "the static mapping of " + std::string{to_string(entry.mapping.transport)} + " port " +
           std::to_string(entry.mapping.external.number()) + " (" + entry.mapping.where +
@@ -2822,6 +3177,22 @@ std::optional<Entry> LeaseService::find_entry(const EntryKey& key, TimePoint now
 }
 Result<Address> LeaseService::external_address() const { return impl_->external_address(); }
 std::uint32_t LeaseService::epoch_s(TimePoint now) const { return impl_->epoch_s(now); }
+std::uint32_t LeaseService::ipv6_epoch_s(TimePoint now) const { return impl_->ipv6_epoch_s(now); }
+PinholeService::Status LeaseService::pinhole_status() const { return impl_->pinhole_status(); }
+void LeaseService::grant_pinhole(PinholeRequest request, TimePoint now, PinholeDone done) {
+  impl_->grant_pinhole(std::move(request), now, std::move(done), false);
+}
+void LeaseService::renew_pinhole(std::uint16_t id, const Address& requester, std::uint32_t lifetime_s,
+                                 TimePoint now, PinholeDone done) {
+  impl_->renew_pinhole(id, requester, lifetime_s, now, std::move(done), false);
+}
+void LeaseService::release_pinhole(std::uint16_t id, const Address& requester, TimePoint now,
+                                   PinholeReleaseDone done) {
+  impl_->release_pinhole(id, requester, now, std::move(done), false);
+}
+Outcome<Pinhole> LeaseService::find_pinhole(std::uint16_t id, const Address& requester, TimePoint now) const {
+  return impl_->find_pinhole(id, requester, now);
+}
 void LeaseService::add_listener(ServiceListener& listener) { impl_->listeners_.push_back(&listener); }
 void LeaseService::remove_listener(ServiceListener& listener) { std::erase(impl_->listeners_, &listener); }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -9,6 +10,7 @@
 #include "nat/plane/data_plane.hpp"
 #include "sallyport/values/entry_service.hpp"
 #include "sallyport/values/mapping_service.hpp"
+#include "sallyport/values/pinhole_service.hpp"
 
 /// The single truth about leases. Protocols, admin and daemon see this header; everything else of the room is its own.
 namespace sallyport::lease {
@@ -18,7 +20,7 @@ class Store;
 /// A mapping from the configuration's [[static]].
 struct StaticMapping {
   Transport transport = Transport::tcp;
-  Port external;
+  Port external;  ///< of an IPv6 endpoint: the internal port
   InternalEndpoint internal;
   std::string description;
   std::string where;  ///< "sallyport.toml:12", for messages
@@ -51,6 +53,7 @@ struct LeasePolicy {
   nat::Filtering outbound_filtering = nat::Filtering::address;
   std::uint32_t udp_idle_s = 300, tcp_established_s = 7440;
   bool grant_without_store = false;  ///< [store] on_error = "memory"
+  bool ipv6 = true;                  ///< false: there is no firewall before IPv6, and so no pinhole
   std::vector<StaticMapping> statics;
 };
 
@@ -61,6 +64,7 @@ struct LeaseFilter {
   std::optional<Via> via;
   std::optional<LeaseKind> kind;
   std::optional<LeaseState> state;
+  std::optional<bool> ipv6;  ///< true: pinholes only; false: no pinholes
   std::optional<PortRange> external;
   std::optional<PortRange> internal;
 };
@@ -93,13 +97,15 @@ struct RevokeResult {
 
 /// Called on the control thread only. Answers leave after the store's commit: the owner of the service posts
 /// `commit_results` to the control thread whenever the store calls its notifier.
-class LeaseService final : public MappingService, public EntryService {
+class LeaseService final : public MappingService, public EntryService, public PinholeService {
  public:
   struct Dependencies {
     nat::DataPlane& plane;
     Store& store;
     const Clock& clock;  ///< for wall time only
     std::uint64_t seed;  ///< of the keyed hashes
+    /// The MAC (48 bits) that has this address now, if it is known: what a device of IPv6 is.
+    std::function<std::optional<std::uint64_t>(const Address&)> mac_of = {};
   };
   explicit LeaseService(Dependencies dependencies);
   ~LeaseService() override;
@@ -124,6 +130,7 @@ class LeaseService final : public MappingService, public EntryService {
   void release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done) override;
   Result<Address> external_address() const override;
   std::uint32_t epoch_s(TimePoint now) const override;
+  std::uint32_t ipv6_epoch_s(TimePoint now) const override;
   void add_listener(ServiceListener& listener) override;
   void remove_listener(ServiceListener& listener) override;
 
@@ -137,6 +144,15 @@ class LeaseService final : public MappingService, public EntryService {
   std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const override;
   std::vector<Entry> entries_on(Transport transport, Port external, TimePoint now) const override;
   std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const override;
+
+  // PinholeService
+  Status pinhole_status() const override;
+  void grant_pinhole(PinholeRequest request, TimePoint now, PinholeDone done) override;
+  void renew_pinhole(std::uint16_t id, const Address& requester, std::uint32_t lifetime_s, TimePoint now,
+                     PinholeDone done) override;
+  void release_pinhole(std::uint16_t id, const Address& requester, TimePoint now,
+                       PinholeReleaseDone done) override;
+  Outcome<Pinhole> find_pinhole(std::uint16_t id, const Address& requester, TimePoint now) const override;
 
   // For the admin
   /// Leases that match, ordered by device then external port, with counters as of now.

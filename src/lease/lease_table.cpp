@@ -118,6 +118,37 @@ Index LeaseTable::find_upnp(Index mapping, const std::optional<Address>& remote)
   return nothing;
 }
 
+Index LeaseTable::find_remote(Index mapping, const std::optional<RemoteFilter>& remote) const {
+  if (mapping == nothing) return nothing;
+  for (Index i = mappings[mapping].first_lease; i != nothing; i = leases[i].next_on_mapping) {
+    const auto& lease = leases[i];
+    if (lease.via != Via::upnp) continue;
+    if (remote ? lease.remotes && lease.remotes->front() == *remote : !lease.remotes) return i;
+  }
+  return nothing;
+}
+
+Index LeaseTable::find_pinhole(std::uint16_t pinhole) const {
+  const auto it = by_pinhole_.find(pinhole);
+  return it == by_pinhole_.end() ? nothing : it->second;
+}
+
+std::uint16_t LeaseTable::name_pinhole(Index lease, std::uint16_t wanted) {
+  if (!may_name_pinhole()) return 0;
+  if (wanted == 0 || by_pinhole_.contains(wanted)) {
+    do {
+      last_pinhole_ =
+          last_pinhole_ == 65535 ? std::uint16_t{1} : static_cast<std::uint16_t>(last_pinhole_ + 1);
+    } while (by_pinhole_.contains(last_pinhole_));
+    wanted = last_pinhole_;
+  } else {
+    last_pinhole_ = std::max(last_pinhole_, wanted);
+  }
+  if (lease != nothing) leases[lease].pinhole = wanted;
+  by_pinhole_.emplace(wanted, lease);
+  return wanted;
+}
+
 bool LeaseTable::is_ending(Index mapping) const {
   for (; mapping != nothing; mapping = mappings[mapping].next_on_endpoint)
     if (mappings[mapping].endings > 0) return true;
@@ -144,13 +175,19 @@ Index LeaseTable::add_mapping(Transport transport, const InternalEndpoint& inter
   mapping.external_address = address;
   mapping.transport = transport;
   link(index);
-  by_external_.insert(index);
+  if (mapping.is_pinhole())
+    ++pinholes_;
+  else
+    by_external_.insert(index);
   return index;
 }
 
 void LeaseTable::remove_mapping(Index mapping) {
   unlink(mapping);
-  by_external_.erase(mapping);
+  if (mappings[mapping].is_pinhole())
+    --pinholes_;
+  else
+    by_external_.erase(mapping);
   mappings.give_back(mapping);
 }
 
@@ -203,6 +240,7 @@ Index LeaseTable::find_entry(Index mapping, const std::optional<Address>& remote
 void LeaseTable::enlist(Index index) {
   auto& lease = leases[index];
   if (lease.entry != 0 || lease.outbound) return;  // it opens nothing
+  if (mappings[lease.mapping].is_pinhole()) return;  // WANIPConnection knows no IPv6
   const Index present = find_entry(lease.mapping, remote_host_of(lease));
   if (present == nothing) {
     lease.entry = entries.append(index);
@@ -226,18 +264,25 @@ void LeaseTable::delist(Index index) {
   entries.remove(position);
 }
 
-Index LeaseTable::add_lease(std::uint64_t number, Index mapping) {
+Address device_key(std::uint64_t mac) noexcept {
+  Address::Bytes bytes{};
+  bytes[0] = std::byte{0xff};  // multicast, of no scope that there is
+  for (std::size_t i = 0; i < 6; ++i) bytes[15 - i] = static_cast<std::byte>(mac >> (8 * i));
+  return Address{bytes};
+}
+
+Index LeaseTable::add_lease(std::uint64_t number, Index mapping, const Address& owner_key) {
   const Index index = leases.take();
   auto& lease = leases[index];
   lease.number = number;
   lease.mapping = mapping;
   auto& on = mappings[mapping];
+  Index device = on.first_lease != nothing ? on.device : find_device(owner_key);
   lease.next_on_mapping = on.first_lease;
   on.first_lease = index;
-  Index device = find_device(on.internal_address);
   if (device == nothing) {
     device = devices.take();
-    devices[device].address = on.internal_address;
+    devices[device].address = owner_key;
     by_address_.insert(device);
   }
   on.device = device;
@@ -250,11 +295,38 @@ Index LeaseTable::add_lease(std::uint64_t number, Index mapping) {
   return index;
 }
 
+void LeaseTable::merge_devices(Index from, const Address& owner_key) {
+  const Index into = find_device(owner_key);
+  if (into == nothing) {
+    by_address_.erase(from);
+    devices[from].address = owner_key;
+    by_address_.insert(from);
+    return;
+  }
+  if (into == from) return;
+  auto& gone = devices[from];
+  auto& owner = devices[into];
+  Index last = nothing;
+  for (Index i = gone.first_lease; i != nothing; i = leases[i].device_after) {
+    mappings[leases[i].mapping].device = into;
+    last = i;
+  }
+  if (last != nothing) {
+    leases[last].device_after = owner.first_lease;
+    if (owner.first_lease != nothing) leases[owner.first_lease].device_before = last;
+    owner.first_lease = gone.first_lease;
+  }
+  owner.leases += gone.leases;
+  by_address_.erase(from);
+  devices.give_back(from);
+}
+
 void LeaseTable::remove_lease(Index index) {
   unschedule(index);
   delist(index);
   by_number_.erase(index);
   auto& lease = leases[index];
+  if (lease.pinhole != 0) by_pinhole_.erase(lease.pinhole);
   auto& mapping = mappings[lease.mapping];
   Index* link = &mapping.first_lease;
   while (*link != index) link = &leases[*link].next_on_mapping;

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include <boost/unordered/unordered_flat_map.hpp>
 #include <boost/unordered/unordered_flat_set.hpp>
 
 #include "nat/plane/data_plane.hpp"
@@ -85,6 +86,7 @@ struct Lease {
   std::uint16_t contact_gateway = 0;  ///< index of LeaseTable::addresses
   std::uint16_t contact_client = 0;   ///< 0: the device itself; else 1 + index of LeaseTable::addresses
   std::uint16_t open_ops = 0;         ///< writes of it that are not yet committed
+  std::uint16_t pinhole = 0;          ///< what UPnP calls its pinhole (UniqueID); 0: it has no such name
   Via via = Via::pcp;
   bool has_nonce : 1 = false;
   bool permanent : 1 = false;
@@ -112,7 +114,7 @@ struct Mapping {
   Index next_on_endpoint = nothing;  ///< further external ports of the same internal endpoint (UPnP)
   std::uint16_t internal_port = 0;  ///< 0: this place is free
   std::uint16_t external_port = 0;
-  std::uint16_t external_address = 0;  ///< index of LeaseTable::addresses
+  std::uint16_t external_address = 0;  ///< index of LeaseTable::addresses; IPv4 only
   Transport transport = Transport::udp;
   bool installed : 1 = false;
   bool filtered : 1 = false;  ///< remote filters are in force in the plane
@@ -120,13 +122,19 @@ struct Mapping {
   std::uint16_t endings = 0;  ///< deletions that wait for their commit
 
   InternalEndpoint internal() const { return {internal_address, *Port::from(internal_port)}; }
+  /// A hole in the IPv6 firewall: outside it is what it is inside, and other addresses have the same port.
+  bool is_pinhole() const { return !internal_address.is_v4(); }
 };
 
 struct Device {
-  Address address;
+  Address address;  ///< IPv6: device_key() of its MAC, once that is known
   std::uint32_t leases = 0;
   Index first_lease = nothing;
 };
+
+/// Names what has this MAC (48 bits), where an address would name a device of IPv4. No host has such an
+/// address.
+Address device_key(std::uint64_t mac) noexcept;
 
 /// The one remote host a lease is limited to, as UPnP would say it; empty: any, or more than RemoteHost can say.
 std::optional<Address> remote_host_of(const Lease& lease);
@@ -142,17 +150,21 @@ class LeaseTable {
   std::vector<Address> addresses;
 
   std::size_t size() const { return by_number_.size(); }
-  std::size_t mapping_count() const { return by_external_.size(); }
+  std::size_t mapping_count() const { return by_external_.size() + pinholes_; }
 
   /// The first mapping of this endpoint; others follow by Mapping::next_on_endpoint, oldest first.
   Index find_mapping(Transport transport, const InternalEndpoint& internal) const;
-  Index find_external(Transport transport, Port external) const;
+  Index find_external(Transport transport, Port external) const;  ///< IPv4 only
   /// The lease that `via` made on this mapping or one that follows it on the endpoint.
   Index find_on(Index mapping, Via via) const;
   /// What PEER keeps for the endpoint and this remote peer.
   Index find_peer(Index mapping, const RemoteFilter& peer) const;
   /// The lease of UPnP on this very mapping for this remote host.
   Index find_upnp(Index mapping, const std::optional<Address>& remote) const;
+  /// The lease of UPnP on this pinhole for this remote.
+  Index find_remote(Index mapping, const std::optional<RemoteFilter>& remote) const;
+  /// The lease that UPnP calls by this number.
+  Index find_pinhole(std::uint16_t pinhole) const;
   /// A deletion on this mapping or one that follows it on the endpoint waits for its commit.
   bool is_ending(Index mapping) const;
   Index find_number(std::uint64_t number) const;
@@ -171,8 +183,20 @@ class LeaseTable {
   void remove_mapping(Index mapping);
   /// The same external port for another internal port of the same device.
   void move_mapping(Index mapping, Port internal);
-  /// The caller fills the rest; the number and the mapping are given. Not yet in the heap.
-  Index add_lease(std::uint64_t number, Index mapping);
+  /// The caller fills the rest; the number and the mapping are given. Not yet in the heap. `owner` names the
+  /// device that it counts for; a mapping that has leases keeps the device it has.
+  Index add_lease(std::uint64_t number, Index mapping, const Address& owner);
+  /// All leases of one device are another's from now on: both were one all the time.
+  void merge_devices(Index from, const Address& owner);
+  /// Names a pinhole: by `wanted`, or when that is 0 or taken by another number, not soon one that was given
+  /// up. `nothing` stands for what is no lease. 0 when all are taken.
+  std::uint16_t name_pinhole(Index lease, std::uint16_t wanted = 0);
+  void unname_pinhole(std::uint16_t pinhole) { by_pinhole_.erase(pinhole); }
+  bool may_name_pinhole() const { return by_pinhole_.size() < 65535; }
+  ExternalEndpoint external_of(const Mapping& mapping) const {
+    return {mapping.is_pinhole() ? mapping.internal_address : addresses[mapping.external_address],
+            *Port::from(mapping.external_port)};
+  }
   /// Takes it off its mapping (which stays, perhaps empty), its device and the heap.
   void remove_lease(Index lease);
 
@@ -260,6 +284,9 @@ class LeaseTable {
   boost::unordered_flat_set<Index, ByNumber, ByNumber> by_number_;
   boost::unordered_flat_set<Index, ByAddress, ByAddress> by_address_;
   std::vector<Entry> heap_;
+  std::size_t pinholes_ = 0;  ///< mappings that are not in by_external_
+  boost::unordered_flat_map<std::uint16_t, Index> by_pinhole_;
+  std::uint16_t last_pinhole_ = 0;
 };
 
 }  // namespace sallyport::lease

@@ -19,6 +19,13 @@ bool is_never_a_host(const Address& address) {
   return top == 0 || top == 127 || number >> 16 == 0xa9fe || top >= 224;
 }
 
+/// The address that stands for every router of its subnet (RFC 4291, section 2.6.1).
+bool is_all_routers(const Prefix& prefix, const Address& address) {
+  for (std::size_t bit = prefix.length; bit < 128; ++bit)
+    if ((address.bytes()[bit / 8] & (std::byte{0x80} >> bit % 8)) != std::byte{0}) return false;
+  return true;
+}
+
 bool matches(const PolicyRule& rule, const Address& device, Transport transport) {
   return (!rule.device || rule.device->contains(device)) && (!rule.transport || *rule.transport == transport);
 }
@@ -37,7 +44,11 @@ bool is_lawful_target(const nat::NetworkView& network, const Address& target, bo
     for (const auto& prefix : lan.prefixes) {
       if (!prefix.contains(target)) continue;
       inside = true;
-      if (!target.is_v4() || prefix.length > 126 || prefix.length < 96) continue;  // /31 and /32 have neither
+      if (!target.is_v4()) {
+        if (prefix.length < 127 && is_all_routers(prefix, target)) return false;
+        continue;
+      }
+      if (prefix.length > 126 || prefix.length < 96) continue;  // /31 and /32 have neither
       const std::uint32_t host_bits = 0xffffffffu >> prefix.v4_bits();
       const std::uint32_t host = target.v4_number() & host_bits;
       if (host == 0 || host == host_bits) return false;
@@ -46,13 +57,24 @@ bool is_lawful_target(const nat::NetworkView& network, const Address& target, bo
 }
 
 bool may_have(const LeasePolicy& policy, const Address& device, Transport transport, Port external) {
+  // ports of the gateway's one address are to be shared out, those of a host of IPv6 are its own
+  const bool usual = !device.is_v4() || policy.external_ports.contains(external);
   for (const auto& rule : policy.rules) {
     if (!matches(rule, device, transport)) continue;
-    if (rule.external.empty()) return rule.allow && policy.external_ports.contains(external);
+    if (rule.external.empty()) return rule.allow && usual;
     if (std::ranges::any_of(rule.external, [&](const PortRange& range) { return range.contains(external); }))
       return rule.allow;
   }
-  return policy.external_ports.contains(external);
+  return usual;
+}
+
+bool leaves_pinholes(const LeasePolicy& policy) {
+  for (const auto& rule : policy.rules) {
+    if (rule.allow) return true;
+    const bool everybody = !rule.device || (rule.device->length == 0 && !rule.device->address.is_v4());
+    if (everybody && rule.external.empty() && !rule.transport) return false;
+  }
+  return true;
 }
 
 std::vector<PortRange> allowed_ranges(const LeasePolicy& policy, const Address& device, Transport transport) {

@@ -15,10 +15,13 @@ bool is_lawful_target(const nat::NetworkView& network, const Address& target, bo
 
 /// May this device have this external port? The first rule that matches decides; without one,
 /// `external_ports`. A rule that allows without naming ports allows those of `external_ports`, so that it
-/// does not open ports below 1024 by the way.
+/// does not open ports below 1024 by the way. A device of IPv6 has every port, unless a rule says otherwise.
 bool may_have(const LeasePolicy& policy, const Address& device, Transport transport, Port external);
 
-/// All ports of which may_have() is true, ascending, neighbours joined.
+/// False when the rules leave nobody any IPv6 pinhole.
+bool leaves_pinholes(const LeasePolicy& policy);
+
+/// All ports of which may_have() is true for a device of IPv4, ascending, neighbours joined.
 std::vector<PortRange> allowed_ranges(const LeasePolicy& policy, const Address& device, Transport transport);
 
 bool may_name_others(const LeasePolicy& policy, const Address& requester);

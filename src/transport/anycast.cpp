@@ -43,17 +43,22 @@ bool claim_anycast(const Address& address, bool claimed, std::string& why) {
   request->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | NLM_F_ACK | (claimed ? NLM_F_CREATE | NLM_F_EXCL : 0));
   request->nlmsg_seq = 1;
   auto* route = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(rtmsg)));
-  route->rtm_family = AF_INET;
-  route->rtm_dst_len = 32;
+  route->rtm_family = address.is_v4() ? AF_INET : AF_INET6;
+  route->rtm_dst_len = address.is_v4() ? 32 : 128;
   route->rtm_table = RT_TABLE_LOCAL;
   route->rtm_protocol = our_routes;  // what somebody else made is not taken back
   route->rtm_scope = RT_SCOPE_HOST;
   route->rtm_type = RTN_LOCAL;
-  mnl_attr_put_u32(request, RTA_DST, htonl(address.v4_number()));
+  if (address.is_v4())
+    mnl_attr_put_u32(request, RTA_DST, htonl(address.v4_number()));
+  else
+    mnl_attr_put(request, RTA_DST, address.bytes().size(), address.bytes().data());
   mnl_attr_put_u32(request, RTA_OIF, ::if_nametoindex("lo"));
   const int error = ask(request);
   // where the administrator has given this machine the address, it has it already and keeps it
   if (error == 0 || error == (claimed ? EEXIST : ESRCH)) return true;
+  // a kernel without IPv6 never had it
+  if (!claimed && !address.is_v4() && (error == EAFNOSUPPORT || error == EOPNOTSUPP)) return true;
   why = address.to_string() + (claimed ? " cannot be made an address of this machine: " : " stays an address of this machine: ") +
         system_text(error);
   return false;

@@ -21,7 +21,8 @@ enum class Ignored : std::uint8_t {
 Ignored check_arrival(const wire::Arrival& arrival, const nat::PlaneInterface& interface,
                       std::span<const Address> own) noexcept;
 
-/// True for an address that one host can have: not 0/8, 127/8, 169.254/16, multicast, 240/4 or broadcast.
+/// True for an address that one host can have: not 0/8, 127/8, 169.254/16, multicast, 240/4 or broadcast; of
+/// IPv6 not ::/96 (:: and ::1 are in it) and not multicast.
 bool is_host_address(const Address& address) noexcept;
 
 }  // namespace sallyport::transport

@@ -55,19 +55,6 @@ constexpr std::chrono::milliseconds sweep_time{250};
 constexpr std::chrono::milliseconds pause_time{20};
 constexpr std::uint64_t listener_mark = std::uint64_t{1} << 63;
 
-/// POL-WHO-02 and 03 for either family.
-bool counts_here(const wire::Arrival& arrival, const nat::PlaneInterface& interface, std::span<const Address> own) {
-  if (arrival.destination.is_v4()) return check_arrival(arrival, interface, own) == Ignored::no;
-  const auto& source = arrival.source;
-  if (source.is_v4() || source.is_unspecified() || source.bytes()[0] == std::byte{0xff}) return false;
-  if (std::ranges::find(interface.addresses, arrival.destination) == interface.addresses.end()) return false;
-  if (std::ranges::find(own, source) != own.end() ||
-      std::ranges::find(interface.addresses, source) != interface.addresses.end())
-    return false;
-  if (is_link_local(source)) return is_link_local(arrival.destination);
-  return std::ranges::any_of(interface.prefixes, [&](const Prefix& prefix) { return prefix.contains(source); });
-}
-
 /// Names in capitals, as UPnP writes them; no value can end its line.
 void append_field(std::string& out, std::string_view name, std::string_view value) {
   for (const char c : name) out += c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
@@ -361,7 +348,8 @@ bool HttpService::Impl::serve(std::span<const nat::PlaneInterface> lan, std::spa
     auto& c = *slots_[i];
     if (c.state == State::free) continue;
     const bool served = std::ranges::any_of(listeners_, [&](const auto& listener) {
-      return listener->address == c.arrival.destination && counts_here(c.arrival, listener->interface, own_);
+      return listener->address == c.arrival.destination &&
+             check_arrival(c.arrival, listener->interface, own_) == Ignored::no;
     });
     if (!served) close(c);
   }
@@ -464,7 +452,7 @@ void HttpService::Impl::accept(Listener& listener) {
     }
     const auto [address, port] = from_sockaddr(from);
     const wire::Arrival arrival{address, port, listener.address, listener.interface.index};
-    if (!counts_here(arrival, listener.interface, own_)) {
+    if (check_arrival(arrival, listener.interface, own_) != Ignored::no) {
       ++counts.not_for_us;
       continue;
     }

@@ -7,11 +7,13 @@
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <span>
 #include <unordered_map>
 
 #include <boost/asio/io_context.hpp>
@@ -162,6 +164,11 @@ void take_route(const nlmsghdr* message, NetworkState& state) {
   (six ? state.routes6 : state.routes).push_back(std::move(route));
 }
 
+std::uint32_t next_sequence() {
+  static std::uint32_t last = 0;  // control thread only
+  return ++last;
+}
+
 /// Asks for everything of one kind and hands each message to `take`. EINTR stands for a table that changed
 /// meanwhile.
 template <class Take>
@@ -170,8 +177,8 @@ error_code dump(mnl_socket* socket, std::uint16_t type, unsigned char family, Ta
   auto* header = mnl_nlmsg_put_header(request.data());
   header->nlmsg_type = type;
   header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-  static std::uint32_t sequence = 0;  // control thread only
-  header->nlmsg_seq = ++sequence;
+  const auto sequence = next_sequence();
+  header->nlmsg_seq = sequence;
   if (type == RTM_GETROUTE) {
     auto* info = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(header, sizeof(rtmsg)));
     info->rtm_family = family;
@@ -269,14 +276,21 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
     if (changed_) changed_();
   }
 
-  std::optional<std::string> mac_of(const Address& address) {
+  std::optional<std::string> mac_of(const Address& address, bool now_at_once) {
     const auto now = std::chrono::steady_clock::now();
     if (!neighbours_read_ || now - *neighbours_read_ >= std::chrono::seconds{1}) {
       neighbours_read_ = now;
       read_neighbours();
     }
+    if (now_at_once && !macs_.contains(address))
+      for (const auto interface : interfaces_of(address)) ask_neighbour(address, interface);
     const auto known = macs_.find(address);
     return known == macs_.end() ? std::nullopt : std::optional{known->second};
+  }
+
+  std::optional<Address> ipv4_of(const std::string& mac) const {
+    const auto known = ipv4_by_mac_.find(mac);
+    return known == ipv4_by_mac_.end() ? std::nullopt : std::optional{known->second};
   }
 
   const NetworkState& state() const noexcept { return state_; }
@@ -310,28 +324,79 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
   }
 
   void read_neighbours() {
-    if (macs_.size() > max_neighbours) macs_.clear();
-    const auto take = [&](const nlmsghdr* message) {
+    if (macs_.size() > max_neighbours) {
+      macs_.clear();
+      ipv4_by_mac_.clear();
+    }
+    for (const unsigned char family : {AF_INET, AF_INET6}) read_neighbours(family);
+  }
+
+  void read_neighbours(unsigned char family) {
+    dump(queries_.get(), RTM_GETNEIGH, family, [&](const nlmsghdr* message) {
       const auto* info = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
-      const bool six = info->ndm_family == AF_INET6;
-      if (info->ndm_family != AF_INET && !six) return;
-      std::optional<Address> address;
-      std::string mac;
-      each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
-        const auto type = mnl_attr_get_type(attribute);
-        if (type == NDA_DST && holds(attribute, six ? 16 : 4))
-          address = six ? v6_of(attribute) : v4_of(attribute);
-        if (type == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == 6) {
-          const auto* octets = static_cast<const unsigned char*>(mnl_attr_get_payload(attribute));
-          std::array<char, 18> text{};
-          std::snprintf(text.data(), text.size(), "%02x:%02x:%02x:%02x:%02x:%02x", octets[0], octets[1],
-                        octets[2], octets[3], octets[4], octets[5]);
-          mac = text.data();
-        }
-      });
-      if (address && !mac.empty()) macs_[*address] = std::move(mac);
+      if (info->ndm_family == family) take_neighbour(message);
+    });
+  }
+
+  void take_neighbour(const nlmsghdr* message) {
+    const auto* info = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
+    std::optional<Address> address;
+    std::string mac;
+    each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
+      const auto type = mnl_attr_get_type(attribute);
+      if (type == NDA_DST && info->ndm_family == AF_INET && holds(attribute, 4)) address = v4_of(attribute);
+      if (type == NDA_DST && info->ndm_family == AF_INET6 && holds(attribute, 16)) address = v6_of(attribute);
+      if (type == NDA_LLADDR && mnl_attr_get_payload_len(attribute) == 6) {
+        const auto* octets = static_cast<const unsigned char*>(mnl_attr_get_payload(attribute));
+        std::array<char, 18> text{};
+        std::snprintf(text.data(), text.size(), "%02x:%02x:%02x:%02x:%02x:%02x", octets[0], octets[1],
+                      octets[2], octets[3], octets[4], octets[5]);
+        mac = text.data();
+      }
+    });
+    if (!address || mac.empty()) return;
+    if (address->is_v4()) ipv4_by_mac_[mac] = *address;
+    macs_[*address] = std::move(mac);
+  }
+
+  /// Those on whose link an address is.
+  std::vector<std::uint32_t> interfaces_of(const Address& address) const {
+    std::vector<std::uint32_t> found;
+    const auto add = [&](const Prefix& prefix, std::uint32_t interface) {
+      if (prefix.contains(address) && std::ranges::find(found, interface) == found.end())
+        found.push_back(interface);
     };
-    for (const unsigned char family : {AF_INET, AF_INET6}) dump(queries_.get(), RTM_GETNEIGH, family, take);
+    for (const auto& each : state_.addresses)
+      add({each.subnet, static_cast<std::uint8_t>(96 + each.bits)}, each.interface);
+    for (const auto& each : state_.ipv6) add(each.address, each.interface);
+    return found;
+  }
+
+  /// One entry of the neighbour table; the kernel answers with it or with an error.
+  void ask_neighbour(const Address& address, std::uint32_t interface) {
+    alignas(nlmsghdr) std::array<char, 256> request{};
+    auto* header = mnl_nlmsg_put_header(request.data());
+    header->nlmsg_type = RTM_GETNEIGH;
+    header->nlmsg_flags = NLM_F_REQUEST;
+    header->nlmsg_seq = next_sequence();
+    auto* info = static_cast<ndmsg*>(mnl_nlmsg_put_extra_header(header, sizeof(ndmsg)));
+    info->ndm_family = address.is_v4() ? AF_INET : AF_INET6;
+    info->ndm_ifindex = static_cast<int>(interface);
+    const auto bytes = std::span{address.bytes()}.subspan(address.is_v4() ? 12 : 0);
+    mnl_attr_put(header, NDA_DST, bytes.size(), bytes.data());
+    if (mnl_socket_sendto(queries_.get(), header, header->nlmsg_len) < 0) return;
+    std::array<char, 4096> buffer;
+    for (;;) {
+      const auto size = mnl_socket_recvfrom(queries_.get(), buffer.data(), buffer.size());
+      if (size < 0) return;
+      int left = static_cast<int>(size);
+      for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer.data());
+           mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left)) {
+        if (message->nlmsg_seq != header->nlmsg_seq) continue;  // of a dump given up before
+        if (message->nlmsg_type == RTM_NEWNEIGH) take_neighbour(message);
+        return;
+      }
+    }
   }
 
   Socket notices_;
@@ -342,6 +407,7 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
   bool dirty_ = false;
   std::function<void()> changed_;
   std::unordered_map<Address, std::string> macs_;
+  std::unordered_map<std::string, Address> ipv4_by_mac_;
   std::optional<std::chrono::steady_clock::time_point> neighbours_read_;
 };
 
@@ -365,6 +431,12 @@ Result<std::unique_ptr<NetworkWatcher>> NetworkWatcher::open(asio::io_context& i
 const NetworkState& NetworkWatcher::state() const noexcept { return impl_->state(); }
 void NetworkWatcher::watch(std::function<void()> changed) { impl_->watch(std::move(changed)); }
 void NetworkWatcher::refresh() { impl_->refresh(); }
-std::optional<std::string> NetworkWatcher::mac_of(const Address& address) { return impl_->mac_of(address); }
+std::optional<std::string> NetworkWatcher::mac_of(const Address& address) {
+  return impl_->mac_of(address, false);
+}
+std::optional<std::string> NetworkWatcher::mac_now(const Address& address) {
+  return impl_->mac_of(address, true);
+}
+std::optional<Address> NetworkWatcher::ipv4_of(const std::string& mac) const { return impl_->ipv4_of(mac); }
 
 }  // namespace sallyport::transport

@@ -31,9 +31,13 @@ class NetworkWatcher {
   /// Reads everything now and calls `changed` when it differs.
   void refresh();
 
-  /// The MAC of a neighbour, "02:00:00:00:00:01", from the kernel's table, read at most once a second; one
-  /// that has left the table is remembered.
+  /// The MAC of a neighbour, "02:00:00:00:00:01", of either family, from the kernel's table, which is read
+  /// whole at most once a second; one that has left the table is remembered.
   std::optional<std::string> mac_of(const Address& address);
+  /// The same for who decides by it: one that has come since the table was read is asked for.
+  std::optional<std::string> mac_now(const Address& address);
+  /// An IPv4 address of the neighbour with this MAC, of those that mac_of() has seen.
+  std::optional<Address> ipv4_of(const std::string& mac) const;
 
   class Impl;
 

@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include <boost/asio/io_context.hpp>
@@ -59,7 +60,8 @@ class UdpService::Impl : public std::enable_shared_from_this<Impl> {
     closed_ = true;
     for (const auto& served : sockets_) served->socket.close();  // a handler that waits may still hold it
     sockets_.clear();
-    everywhere_else_ = Descriptor{};
+    everywhere_else_.reset();
+    everywhere_else_v6_.reset();
     release_timer_.cancel();
   }
   void set_rate(std::uint32_t per_second, std::uint32_t burst) { limiter_.set_rate(per_second, burst); }
@@ -68,14 +70,19 @@ class UdpService::Impl : public std::enable_shared_from_this<Impl> {
 
  private:
   struct Served {
-    Served(asio::io_context& io, int descriptor, nat::PlaneInterface what)
-        : socket{io, descriptor}, interface{std::move(what)} {}
+    Served(asio::io_context& io, int descriptor, nat::PlaneInterface what, bool six)
+        : socket{io, descriptor}, interface {
+      std::move(what)
+    }, ipv6{six} {
+    }
     asio::posix::stream_descriptor socket;
     nat::PlaneInterface interface;
+    bool ipv6;
   };
 
-  Descriptor open(const std::string& device,
-                  std::string& why);  ///< an empty device: the socket for all others
+  /// An empty device: the socket for all others.
+  Descriptor open(const std::string& device, bool ipv6, std::string& why);
+  bool serve(std::span<const nat::PlaneInterface> lan, bool ipv6, std::string& why);
   void share_port(bool on);
   void wait(const std::shared_ptr<Served>& served);
   void on_readable(const std::shared_ptr<Served>& served);
@@ -93,7 +100,7 @@ class UdpService::Impl : public std::enable_shared_from_this<Impl> {
   SourceLimiter limiter_;
   FairQueue waiting_{max_waiting, max_waiting_octets};
   std::vector<std::shared_ptr<Served>> sockets_;
-  Descriptor everywhere_else_;
+  Descriptor everywhere_else_, everywhere_else_v6_;
   std::vector<Address> own_;
   std::vector<std::pair<Address, TimePoint>> stopped_;  ///< flooding sources, until when
   asio::steady_timer release_timer_;
@@ -104,22 +111,31 @@ class UdpService::Impl : public std::enable_shared_from_this<Impl> {
 
 };
 
-Descriptor UdpService::Impl::open(const std::string& device, std::string& why) {
-  Descriptor socket{::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+Descriptor UdpService::Impl::open(const std::string& device, bool ipv6, std::string& why) {
+  Descriptor socket{::socket(ipv6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
   const auto failed = [&](const std::string& what) {
     why = what + ": " + system_text(errno);
     return Descriptor{};
   };
   if (socket.get() < 0) return failed("no UDP socket to be had");
+  if (ipv6) set(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
   if (!device.empty()) {
     if (::setsockopt(socket.get(), SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
                      static_cast<socklen_t>(device.size() + 1)) != 0)
       return failed("UDP port " + std::to_string(options_.port) + " cannot be tied to interface " + device);
     const int one = 1;
     const int zero = 0;
-    set(socket.get(), IPPROTO_IP, IP_PKTINFO, one);
-    set(socket.get(), IPPROTO_IP, IP_MULTICAST_TTL, one);
-    set(socket.get(), IPPROTO_IP, IP_MULTICAST_LOOP, zero);
+    if (ipv6) {
+      set(socket.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, one);
+      set(socket.get(), IPPROTO_IPV6, IPV6_MULTICAST_HOPS, one);
+      set(socket.get(), IPPROTO_IPV6, IPV6_MULTICAST_LOOP, zero);
+      // the anycast address is a route of this machine, which is no address to the kernel when it is a source
+      set(socket.get(), IPPROTO_IPV6, IPV6_FREEBIND, one);
+    } else {
+      set(socket.get(), IPPROTO_IP, IP_PKTINFO, one);
+      set(socket.get(), IPPROTO_IP, IP_MULTICAST_TTL, one);
+      set(socket.get(), IPPROTO_IP, IP_MULTICAST_LOOP, zero);
+    }
     if (!set(socket.get(), SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer))
       set(socket.get(), SOL_SOCKET, SO_RCVBUF, receive_buffer);
     if (!set(socket.get(), SOL_SOCKET, SO_SNDBUFFORCE, send_buffer))
@@ -134,7 +150,7 @@ Descriptor UdpService::Impl::open(const std::string& device, std::string& why) {
   // set.
   const int shared = device.empty() ? 0 : 1;
   set(socket.get(), SOL_SOCKET, SO_REUSEADDR, shared);
-  const auto [any, size] = to_sockaddr(Address::v4(0), options_.port, 0);
+  const auto [any, size] = to_sockaddr(ipv6 ? Address{} : Address::v4(0), options_.port, 0);
   if (::bind(socket.get(), &any.any, size) != 0) {
     if (errno == EADDRINUSE) {
       why = "UDP port " + std::to_string(options_.port) +
@@ -150,17 +166,21 @@ Descriptor UdpService::Impl::open(const std::string& device, std::string& why) {
 /// any program could bind the port too and catch requests.
 void UdpService::Impl::share_port(bool on) {
   const int value = on ? 1 : 0;
-  if (everywhere_else_.get() >= 0) set(everywhere_else_.get(), SOL_SOCKET, SO_REUSEADDR, value);
+  for (const auto* socket : {&everywhere_else_, &everywhere_else_v6_})
+    if (socket->get() >= 0) set(socket->get(), SOL_SOCKET, SO_REUSEADDR, value);
   for (const auto& served : sockets_) set(served->socket.native_handle(), SOL_SOCKET, SO_REUSEADDR, value);
 }
 
 bool UdpService::Impl::serve(std::span<const nat::PlaneInterface> lan, std::span<const Address> own,
                              std::string& why) {
   own_.assign(own.begin(), own.end());
+  const auto has_ipv6 = [](const nat::PlaneInterface& interface) {
+    return std::ranges::any_of(interface.addresses, [](const Address& address) { return !address.is_v4(); });
+  };
   std::erase_if(sockets_, [&](const std::shared_ptr<Served>& served) {
     const auto wanted = std::ranges::find_if(lan, [&](const nat::PlaneInterface& interface) {
       return interface.index != 0 && interface.index == served->interface.index &&
-             interface.name == served->interface.name;
+             interface.name == served->interface.name && (!served->ipv6 || has_ipv6(interface));
     });
     if (wanted != lan.end()) {
       served->interface = *wanted;
@@ -170,35 +190,50 @@ bool UdpService::Impl::serve(std::span<const nat::PlaneInterface> lan, std::span
     return true;
   });
 
+  std::vector<nat::PlaneInterface> with_ipv6;
+  std::ranges::copy_if(lan, std::back_inserter(with_ipv6), has_ipv6);
+  bool good = serve(lan, false, why);
+  // each family as far as it goes: the other one's clients are answered all the same
+  std::string also;
+  if (!serve(with_ipv6, true, also)) {
+    if (good) why = also;
+    good = false;
+  }
+  update_filters();
+  return good;
+}
+
+bool UdpService::Impl::serve(std::span<const nat::PlaneInterface> lan, bool ipv6, std::string& why) {
+  auto& elsewhere = ipv6 ? everywhere_else_v6_ : everywhere_else_;
   if (lan.empty()) {  // nothing is spoken anywhere: the port is not ours (NPM-3.5-07)
-    everywhere_else_ = Descriptor{};
+    elsewhere.reset();
     return true;
   }
   bool good = true;
-  if (everywhere_else_.get() < 0) {
-    everywhere_else_ = open({}, why);
-    good = everywhere_else_.get() >= 0;
+  if (elsewhere.get() < 0) {
+    elsewhere = open({}, ipv6, why);
+    good = elsewhere.get() >= 0;
   }
   share_port(true);
   for (const auto& interface : lan) {
     if (!good) break;
     if (interface.index == 0) continue;
-    if (std::ranges::any_of(sockets_,
-                            [&](const auto& served) { return served->interface.index == interface.index; }))
+    if (std::ranges::any_of(sockets_, [&](const auto& served) {
+          return served->interface.index == interface.index && served->ipv6 == ipv6;
+        }))
       continue;
-    auto socket = open(interface.name, why);
+    auto socket = open(interface.name, ipv6, why);
     if (socket.get() < 0) {
       // gone again in this very moment: the next change of the network tries again
       if (::if_nametoindex(interface.name.c_str()) == 0) continue;
       good = false;
       break;
     }
-    auto served = std::make_shared<Served>(io_, socket.release(), interface);
+    auto served = std::make_shared<Served>(io_, socket.release(), interface, ipv6);
     sockets_.push_back(served);
     wait(served);
   }
   share_port(false);
-  if (good) update_filters();
   return good;
 }
 
@@ -291,21 +326,37 @@ void UdpService::Impl::update_filters() {
       set(served->socket.native_handle(), SOL_SOCKET, SO_DETACH_FILTER, unused);
     return;
   }
-  std::vector<sock_filter> program;
-  program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(SKF_NET_OFF + 12)));
+  constexpr auto source_v4 = static_cast<std::uint32_t>(SKF_NET_OFF + 12);
+  constexpr auto source_v6 = static_cast<std::uint32_t>(SKF_NET_OFF + 8);
+  std::vector<sock_filter> programs[2];
+  programs[0].push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, source_v4));
   for (const auto& [source, until] : stopped_) {
-    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, source.v4_number(), 0, 1));
-    program.push_back(BPF_STMT(BPF_RET | BPF_K, 0));
+    if (source.is_v4()) {
+      programs[0].push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, source.v4_number(), 0, 1));
+      programs[0].push_back(BPF_STMT(BPF_RET | BPF_K, 0));
+      continue;
+    }
+    for (std::uint32_t word = 0; word < 4; ++word) {
+      std::uint32_t value = 0;
+      for (std::size_t i = 0; i < 4; ++i)
+        value = value << 8 | std::to_integer<std::uint32_t>(source.bytes()[4 * word + i]);
+      programs[1].push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, source_v6 + 4 * word));
+      // past the rest of the words and the return
+      programs[1].push_back(
+          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, static_cast<std::uint8_t>(2 * (3 - word) + 1)));
+    }
+    programs[1].push_back(BPF_STMT(BPF_RET | BPF_K, 0));
   }
-  program.push_back(BPF_STMT(BPF_RET | BPF_K, 0xffffffff));
-  for (const auto& served : sockets_) attach(served->socket.native_handle(), program);
+  for (auto& program : programs) program.push_back(BPF_STMT(BPF_RET | BPF_K, 0xffffffff));
+  for (const auto& served : sockets_) attach(served->socket.native_handle(), programs[served->ipv6 ? 1 : 0]);
 }
 
 void UdpService::Impl::drain() {
   while (auto next = core_.poll_transmit()) {
-    const auto served = std::ranges::find_if(
-        sockets_, [&](const auto& candidate) { return candidate->interface.index == next->interface; });
-    if (served == sockets_.end() || !next->to.is_v4())
+    const auto served = std::ranges::find_if(sockets_, [&](const auto& candidate) {
+      return candidate->interface.index == next->interface && candidate->ipv6 != next->to.is_v4();
+    });
+    if (served == sockets_.end())
       ++counts.send_failed;  // the interface went away meanwhile
     else
       out_.add((*served)->socket.native_handle(), std::move(*next));

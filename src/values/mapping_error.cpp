@@ -22,6 +22,8 @@ struct MappingCategory final : boost::system::error_category {
       case MappingErrc::not_found: return "there is no such lease";
       case MappingErrc::store_unavailable: return "the lease store cannot be written";
       case MappingErrc::too_many_filters: return "more remote filters than one mapping can have";
+      case MappingErrc::no_pinholes:
+        return "IPv6 passes without a firewall, so there is nothing to open";
     }
     return "unknown reason";
   }

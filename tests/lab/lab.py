@@ -194,10 +194,11 @@ class Host:
         with self.inside():
             return socket.socket(*args)
 
-    def udp(self, address="0.0.0.0", port=0, timeout=None):
-        sock = self.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    def udp(self, address="0.0.0.0", port=0, timeout=None, scope=0):
+        six = ":" in address
+        sock = self.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address, port))
+        sock.bind((address, port, 0, scope) if six else (address, port))
         sock.settimeout(PATIENCE if timeout is None else timeout)
         return sock
 

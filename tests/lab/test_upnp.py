@@ -340,9 +340,9 @@ class Discovery(UpnpCase):
             self.assertEqual(six.error(action, six.mapping_args(self.port(), client=self.own6)), 402)
         self.assertEqual(self.leases(), before)
         wall = self.gateway6().service(upnp.FIREWALL)
-        self.assertEqual(wall.call("GetFirewallStatus"), {"FirewallEnabled": "1", "InboundPinholeAllowed": "0"})
+        self.assertEqual(wall.call("GetFirewallStatus"), {"FirewallEnabled": "1", "InboundPinholeAllowed": "1"})
         self.assertEqual(wall.error("AddPinhole", [("RemoteHost", ""), ("RemotePort", 0), ("InternalClient", self.own6),
-                                                   ("InternalPort", 80), ("Protocol", 6), ("LeaseTime", 60)]), 703)
+                                                   ("InternalPort", 8080), ("Protocol", 6), ("LeaseTime", 60)]), 606)
 
     def test_events_go_to_link_local_IPv6_too(self):
         scope = self.lab.device1.number("eth0")

@@ -22,11 +22,15 @@ THIRD_PARTY, PREFER_FAILURE, FILTER, DESCRIPTION, PORT_SET = 1, 2, 3, 128, 130
 
 def v6(address):
     """The 128-bit field: an IPv4 address mapped."""
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address)
     return b"\0" * 10 + b"\xff\xff" + socket.inet_aton(address)
 
 
 def v4(field):
-    return socket.inet_ntoa(field[12:16]) if field[:12] == b"\0" * 10 + b"\xff\xff" else field.hex()
+    if field[:12] == b"\0" * 10 + b"\xff\xff":
+        return socket.inet_ntoa(field[12:16])
+    return socket.inet_ntop(socket.AF_INET6, field)
 
 
 def option(code, data=b"", length=None):
@@ -34,8 +38,8 @@ def option(code, data=b"", length=None):
 
 
 def filter_option(address, bits, port=0):
-    """`bits` of the IPv4 address, as /n is written."""
-    return option(FILTER, struct.pack("!BBH", 0, 96 + bits, port) + v6(address))
+    """`bits` of the address, as /n is written."""
+    return option(FILTER, struct.pack("!BBH", 0, bits if ":" in address else 96 + bits, port) + v6(address))
 
 
 def port_set_option(size, first, parity=False):
@@ -136,7 +140,7 @@ class Client:
             data, sender = self.sock.recvfrom(2048)
         except (TimeoutError, ConnectionError):
             return None
-        return data if sender == self.gateway else None
+        return data if sender[:2] == self.gateway else None
 
     def silent(self, datagram):
         """True when no answer comes; whatever was waiting before is thrown away."""

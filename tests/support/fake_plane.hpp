@@ -12,7 +12,8 @@
 
 namespace sallyport::test {
 
-/// A plane without packets: it keeps the rules of the seam and remembers what was asked of it.
+/// A plane without packets: it keeps the rules of the seam and remembers what was asked of it. Pinholes are
+/// in `mappings` like all, but not in `by_port`.
 class FakePlane final : public nat::DataPlane {
  public:
   struct Held {
@@ -31,7 +32,16 @@ class FakePlane final : public nat::DataPlane {
       implicit;  ///< external ports by endpoint
   nat::NetworkView network;
   std::size_t installs = 0, finds = 0;
+  Counters counted{1, 2, 100, 200, std::nullopt};  ///< of every mapping
 
+  /// The pinhole of an IPv6 endpoint that is in force.
+  std::optional<Held> pinhole(Transport transport, const InternalEndpoint& internal, TimePoint now) const {
+    for (const auto& [id, held] : mappings)
+      if (!held.spec.internal.address.is_v4() && held.spec.transport == transport &&
+          held.spec.internal == internal && held.spec.deadline > now)
+        return held;
+    return std::nullopt;
+  }
   std::optional<Held> at(Transport transport, std::uint16_t port, TimePoint now) const {
     const auto it = by_port.find({transport, port});
     if (it == by_port.end() || mappings.at(it->second).spec.deadline <= now) return std::nullopt;
@@ -40,6 +50,14 @@ class FakePlane final : public nat::DataPlane {
 
   Result<nat::Installed> install(const nat::MappingSpec& spec, TimePoint now) override {
     ++installs;
+    if (!spec.internal.address.is_v4()) {
+      if (spec.insist && spec.suggested && *spec.suggested != spec.internal.port)
+        return nat::PlaneErrc::port_reserved;
+      if (pinhole(spec.transport, spec.internal, now)) return nat::PlaneErrc::port_taken;
+      const ExternalEndpoint same{spec.internal.address, spec.internal.port};
+      mappings.insert_or_assign(++last_id_, Held{spec, same});
+      return nat::Installed{nat::MappingId{last_id_}, same};
+    }
     if (network.external.empty() && !spec.restore) return nat::PlaneErrc::no_external_address;
     const auto free = [&](std::uint16_t port) -> std::optional<nat::PlaneErrc> {
       if (own_ports.contains({spec.transport, port})) return nat::PlaneErrc::port_reserved;
@@ -120,13 +138,14 @@ class FakePlane final : public nat::DataPlane {
     const auto it = mappings.find(static_cast<std::uint64_t>(id));
     if (it == mappings.end()) return;
     withdrawn.emplace_back(static_cast<std::uint64_t>(id), how);
-    by_port.erase({it->second.spec.transport, it->second.external.port.number()});
+    if (it->second.spec.internal.address.is_v4())
+      by_port.erase({it->second.spec.transport, it->second.external.port.number()});
     mappings.erase(it);
   }
   void end_flows(const Address& device, TimePoint) override { flows_ended.push_back(device); }
   Result<Counters> counters(nat::MappingId id) const override {
     if (!mappings.contains(static_cast<std::uint64_t>(id))) return nat::PlaneErrc::not_found;
-    return Counters{1, 2, 100, 200, std::nullopt};
+    return counted;
   }
   std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override {
     const auto held = at(transport, external.number(), now);
@@ -136,7 +155,8 @@ class FakePlane final : public nat::DataPlane {
   Result<void> set_network(const nat::NetworkView& view, TimePoint) override {
     network = view;
     for (auto& [id, held] : mappings)
-      if (!view.external.empty()) held.external.address = view.external.front();
+      if (!view.external.empty() && held.spec.internal.address.is_v4())
+        held.external.address = view.external.front();
     return {};
   }
   Result<void> set_policy(const nat::PlanePolicy&, TimePoint) override { return {}; }
@@ -146,7 +166,8 @@ class FakePlane final : public nat::DataPlane {
         ++it;
         continue;
       }
-      by_port.erase({it->second.spec.transport, it->second.external.port.number()});
+      if (it->second.spec.internal.address.is_v4())
+        by_port.erase({it->second.spec.transport, it->second.external.port.number()});
       it = mappings.erase(it);
     }
     return {};

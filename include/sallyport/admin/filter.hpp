@@ -23,6 +23,7 @@ struct Filter {
   std::optional<Via> via;
   std::optional<LeaseKind> kind;
   std::optional<LeaseState> state;
+  std::optional<bool> ipv6;  ///< "family": true for ipv6, false for ipv4
   std::optional<PortRange> external;
   std::optional<PortRange> internal;
   bool impossible = false;                                 ///< its words contradict each other: nothing fits

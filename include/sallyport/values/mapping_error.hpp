@@ -21,6 +21,7 @@ enum class MappingErrc {
   not_found,                ///< no such lease
   store_unavailable,        ///< nothing can be promised because it cannot be written down
   too_many_filters,         ///< more remote filters than one mapping can have
+  no_pinholes,              ///< IPv6: the firewall is off, so there is nothing to open
 };
 
 const boost::system::error_category& mapping_category() noexcept;

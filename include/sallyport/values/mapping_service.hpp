@@ -49,7 +49,9 @@ struct GrantRequest {
   Via via = Via::pcp;
   Transport transport = Transport::udp;
   Address requester;          ///< the device that asks: the source address of the request
-  InternalEndpoint internal;  ///< where inbound packets are to go; another device's only with third_party
+  /// Where inbound packets are to go; another device's only with third_party. An IPv6 endpoint gets a
+  /// pinhole: the external endpoint is the same, and no external IPv4 address is needed.
+  InternalEndpoint internal;
   bool third_party = false;   ///< the requester named another device (PCP THIRD_PARTY)
   std::optional<Nonce> nonce;
   std::optional<Port> suggested_port;
@@ -57,7 +59,8 @@ struct GrantRequest {
   bool insist = false;             ///< exactly the suggestion or nothing (PCP PREFER_FAILURE)
   /// A set: so many from `internal` on, to as many external ports in a row, all or (without `insist`) some
   /// from the first on. Each port is a lease to lists and quotas; the set is granted, renewed and ended as a
-  /// whole (RFC 7753). internal.port + ports - 1 is at most 65535.
+  /// whole (RFC 7753). internal.port + ports - 1 is at most 65535. There are no sets of pinholes: `internal`
+  /// alone is opened.
   std::uint16_t ports = 1;
   bool parity = false;             ///< the first external port is odd or even as the internal one
   std::uint32_t lifetime_s = 0;    ///< as asked, more than 0; the service cuts it to the window of `via`
@@ -96,7 +99,7 @@ struct ReleaseRequest {
   bool third_party = false;
   std::optional<Nonce> nonce;
   std::uint16_t ports =
-      1;  ///< a range: what is leased of it ends, a set as a whole whichever part of it is named
+      1;  ///< a range, of IPv4: what is leased of it ends, a set as a whole whichever part of it is named
 };
 
 /// A delete-all of NAT-PMP: every lease that `requester` made by `via` for one transport (RFC 6886, section 3.4).
@@ -169,6 +172,8 @@ class ServiceListener {
   virtual void on_lease(const LeaseEvent&, TimePoint) {}
   /// The epoch went back to 0 (leases lost, or another external address): announce (RFC 6887 14.1, RFC 6886 3.2.1).
   virtual void on_epoch_reset(TimePoint) {}
+  /// The same for the epoch of IPv6: leases were lost.
+  virtual void on_ipv6_epoch_reset(TimePoint) {}
   /// The external address came, went or changed. Empty: there is none now.
   virtual void on_external_address(const std::optional<Address>&, TimePoint) {}
 };
@@ -199,6 +204,8 @@ class MappingService {
 
   /// Seconds since the mapping table was last lost; one counter for all protocols (PCP-8.5-05).
   virtual std::uint32_t epoch_s(TimePoint now) const = 0;
+  /// The same for IPv6 pinholes, which another external address does not touch: what PCP tells over IPv6.
+  virtual std::uint32_t ipv6_epoch_s(TimePoint now) const { return epoch_s(now); }
 
   virtual void add_listener(ServiceListener& listener) = 0;
   virtual void remove_listener(ServiceListener& listener) = 0;

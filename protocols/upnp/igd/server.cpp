@@ -38,16 +38,6 @@ code{font-size:.95em;color:var(--ink)}
 </style></head>
 <body><main><h1>)";
 
-/// 6FC-14: the internal client is an IPv6 address, the remote host one or nothing.
-bool are_ipv6(const soap::Call& call) {
-  const auto is_ipv6 = [](std::string_view text) {
-    const auto address = Address::parse(text);
-    return address && !address->is_v4();
-  };
-  const auto remote = soap::trimmed(call.argument("RemoteHost"));
-  return is_ipv6(soap::trimmed(call.argument("InternalClient"))) && (remote.empty() || is_ipv6(remote));
-}
-
 std::string to_event_text(const std::optional<Address>& address) {
   return address ? address->to_string() : std::string{};
 }
@@ -71,6 +61,7 @@ Server::Server(Dependencies dependencies, const ServerOptions& options, descript
                description::Tree old_tree, TimePoint now)
     : mappings_{dependencies.mappings},
       entries_{dependencies.entries},
+      pinholes_{dependencies.pinholes},
       wan_{std::move(dependencies.wan)},
       options_{options},
       tree_{std::move(tree)},
@@ -83,6 +74,7 @@ Server::Server(Dependencies dependencies, const ServerOptions& options, descript
       events_{std::move(dependencies.random)} {
   mappings_.add_listener(*this);
   link_up_ = wan_().up;
+  firewall_ = pinholes_.pinhole_status();
   update_connection(now);
   add_routes();
 }
@@ -133,12 +125,13 @@ void Server::add_routes() {
       } else if (table->type == layer3_forwarding_1.type) {
         declare("DefaultConnectionService", default_connection_);
       } else if (table->type == wan_ipv6_firewall_control_1.type) {
-        declare("FirewallEnabled", "1");
-        declare("InboundPinholeAllowed", "0");
+        declare("FirewallEnabled", firewall_.firewall ? "1" : "0");
+        declare("InboundPinholeAllowed", firewall_.allowed ? "1" : "0");
       }
       const auto index = events_.add_service(std::move(variables));
       if (table->type == wan_ip_connection_2.type) wan_ip_events_ = index;
       if (table->type == wan_common_interface_config_1.type) wan_common_events_ = index;
+      if (table->type == wan_ipv6_firewall_control_1.type) firewall_events_ = index;
       for (const auto* method : {"SUBSCRIBE", "UNSUBSCRIBE"})
         router_.add(service.event_path, method, [this, index](const http::Request& request, const http::Done& done) {
           done(events_.handle(request, index, now_));
@@ -155,6 +148,7 @@ void Server::handle(http::Request request, TimePoint now, http::Done done) {
 
 void Server::on_lease(const LeaseEvent& event, TimePoint) {
   if (event.kind == LeaseEventKind::renewed) return;  // WIC-V-03: the table is as it was
+  if (!event.lease.internal.address.is_v4()) return;  // nor has it pinholes
   ++update_id_;
   table_changed_ = true;
 }
@@ -188,6 +182,12 @@ void Server::settle(TimePoint now) {
     changes.emplace_back("SystemUpdateID", std::to_string(update_id_));
   }
   if (!changes.empty()) events_.set(wan_ip_events_, changes, now);
+  if (const auto status = pinholes_.pinhole_status(); firewall_events_ && status != firewall_) {
+    firewall_ = status;
+    const gena::Publisher::Change news[] = {{"FirewallEnabled", status.firewall ? "1" : "0"},
+                                            {"InboundPinholeAllowed", status.allowed ? "1" : "0"}};
+    events_.set(*firewall_events_, news, now);
+  }
   if (std::exchange(link_changed_, false))
     events_.set(wan_common_events_, "PhysicalLinkStatus", std::string{link_status()}, now);
 }
@@ -238,11 +238,11 @@ const Server::Route* Server::find_route(std::string_view action) noexcept {
       {"SetDefaultConnectionService", &Server::set_default_connection},
       {"GetFirewallStatus", &Server::get_firewall_status},
       {"GetOutboundPinholeTimeout", &Server::get_outbound_timeout},
-      {"AddPinhole", &Server::pinhole},
-      {"UpdatePinhole", &Server::pinhole},
-      {"DeletePinhole", &Server::pinhole},
-      {"GetPinholePackets", &Server::pinhole},
-      {"CheckPinholeWorking", &Server::pinhole},
+      {"AddPinhole", &Server::add_pinhole},
+      {"UpdatePinhole", &Server::update_pinhole},
+      {"DeletePinhole", &Server::delete_pinhole},
+      {"GetPinholePackets", &Server::look_at_pinhole},
+      {"CheckPinholeWorking", &Server::look_at_pinhole},
   };
   const auto found = std::ranges::find(routes, action, &Route::action);
   return found == std::end(routes) ? nullptr : found;
@@ -301,49 +301,6 @@ void Server::set_default_connection(const soap::Call& call, Context& context) {
   if (half(wanted, false) != half(default_connection_, false)) code = 720;  // InvalidDeviceUUID
   else if (half(wanted, true) != half(default_connection_, true)) code = 721;  // InvalidServiceID
   context.done(soap::error(*call.service, code));
-}
-
-// --- WANIPv6FirewallControl: no pinholes yet (6FC-12) ---
-
-void Server::get_firewall_status(const soap::Call& call, Context& context) {
-  context.done(soap::SuccessWriter{call}.boolean(true).boolean(false).take());
-}
-
-void Server::get_outbound_timeout(const soap::Call& call, Context& context) {
-  const auto protocol = soap::parse_ui2(call.argument("Protocol"));
-  const auto internal = soap::parse_ui2(call.argument("InternalPort"));
-  const auto remote = soap::parse_ui2(call.argument("RemotePort"));
-  for (const auto* number : {&protocol, &internal, &remote})
-    if (!*number) return context.done(soap::error(*call.service, static_cast<unsigned>(number->error().value())));
-  if (!are_ipv6(call)) return context.done(soap::error(*call.service, soap::UpnpErrc::invalid_args));
-  if (*protocol == 65535) return context.done(soap::error(*call.service, 707));
-  if (*protocol != 6 && *protocol != 17) return context.done(soap::error(*call.service, 705));
-  if (*internal == 0) return context.done(soap::error(*call.service, 706));
-  context.done(soap::SuccessWriter{call}
-                   .number(*protocol == 6 ? options_.tcp_established_s : options_.udp_idle_s)
-                   .take());
-}
-
-void Server::pinhole(const soap::Call& call, Context& context) {
-  const auto takes = [&](std::string_view name) {
-    const auto* argument = call.action->find(name);
-    return argument != nullptr && argument->direction == description::Direction::in;
-  };
-  for (const auto* name : {"RemotePort", "InternalPort", "Protocol", "UniqueID"}) {
-    if (!takes(name)) continue;
-    if (const auto number = soap::parse_ui2(call.argument(name)); !number)
-      return context.done(soap::error(*call.service, static_cast<unsigned>(number.error().value())));
-  }
-  for (const auto* name : {"LeaseTime", "NewLeaseTime"}) {
-    if (!takes(name)) continue;
-    const auto lease = soap::parse_ui4(call.argument(name));
-    if (!lease) return context.done(soap::error(*call.service, static_cast<unsigned>(lease.error().value())));
-    if (*lease < 1 || *lease > 86400)
-      return context.done(soap::error(*call.service, soap::UpnpErrc::value_out_of_range));  // 6FC-06
-  }
-  if (takes("InternalClient") && !are_ipv6(call))
-    return context.done(soap::error(*call.service, soap::UpnpErrc::invalid_args));
-  context.done(soap::error(*call.service, 703));  // InboundPinholeNotAllowed
 }
 
 // --- for people ---

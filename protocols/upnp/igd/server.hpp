@@ -20,6 +20,7 @@
 #include "protocols/upnp/soap/request.hpp"
 #include "sallyport/values/entry_service.hpp"
 #include "sallyport/values/mapping_service.hpp"
+#include "sallyport/values/pinhole_service.hpp"
 
 namespace sallyport::upnp::igd {
 
@@ -30,16 +31,19 @@ struct ServerOptions {
   std::uint32_t udp_idle_s = 300, tcp_established_s = 7440;  ///< for GetOutboundPinholeTimeout
 };
 
-/// The Internet Gateway Device: everything that is asked of it by HTTP, on MappingService and EntryService.
+/// The Internet Gateway Device: everything that is asked of it by HTTP, on MappingService, EntryService and
+/// PinholeService.
 ///
 /// Holds no socket and reads no clock. Requests go to handle(); answers that wait for the lease service come
-/// when it calls back. As a listener of the service (it registers itself) it keeps the evented variables true:
-/// after every call that may have driven the service call settle(), then drain events(). Control thread only.
+/// when it calls back. As a listener of the service (it registers itself) it keeps the evented variables
+/// true: after every call that may have driven the service call settle(), then drain events(). Control thread
+/// only.
 class Server final : public ServiceListener {
  public:
   struct Dependencies {
     MappingService& mappings;
     EntryService& entries;
+    PinholeService& pinholes;
     std::function<WanLink()> wan;  ///< the WAN interface now; called when a request asks about it
     gena::Publisher::Random random;
   };
@@ -120,7 +124,11 @@ class Server final : public ServiceListener {
   // WANIPv6FirewallControl
   void get_firewall_status(const soap::Call&, Context&);
   void get_outbound_timeout(const soap::Call&, Context&);
-  void pinhole(const soap::Call&, Context&);
+  void add_pinhole(const soap::Call&, Context&);
+  void update_pinhole(const soap::Call&, Context&);
+  void delete_pinhole(const soap::Call&, Context&);
+  void look_at_pinhole(const soap::Call&, Context&);
+  unsigned no_pinholes_code() const;
 
   std::optional<Entry> entry_by_index(const Address& requester, std::uint32_t index, TimePoint now);
   void update_connection(TimePoint now);
@@ -130,6 +138,7 @@ class Server final : public ServiceListener {
 
   MappingService& mappings_;
   EntryService& entries_;
+  PinholeService& pinholes_;
   const std::function<WanLink()> wan_;
   ServerOptions options_;
   const description::Tree tree_;
@@ -143,6 +152,8 @@ class Server final : public ServiceListener {
   TimePoint now_{};  ///< of the request that the router is handling
   gena::Publisher events_;
   std::size_t wan_ip_events_ = 0, wan_common_events_ = 0;
+  std::optional<std::size_t> firewall_events_;  ///< empty: the tree has no firewall service
+  PinholeService::Status firewall_;             ///< as last told
 
   bool table_changed_ = false, address_changed_ = false, link_changed_ = false;
   std::uint32_t update_id_ = 0;

@@ -20,6 +20,7 @@ const Words<Via> vias{{"pcp", Via::pcp},
                       {"config", Via::config}};
 const Words<LeaseKind> kinds{
     {"explicit", LeaseKind::explicit_}, {"static", LeaseKind::static_}, {"implicit", LeaseKind::implicit}};
+const Words<bool> families{{"ipv4", false}, {"ipv6", true}};
 const Words<LeaseState> states{{"active", LeaseState::active},
                                {"disabled", LeaseState::disabled},
                                {"pending", LeaseState::pending},
@@ -90,13 +91,15 @@ Narrowed narrow(Filter& filter, std::string_view key, std::string_view value) {
     narrowed = choose(filter.kind, filter.impossible, kinds, key, value);
   } else if (key == "state") {
     narrowed = choose(filter.state, filter.impossible, states, key, value);
+  } else if (key == "family") {
+    narrowed = choose(filter.ipv6, filter.impossible, families, key, value);
   } else if (key == "external") {
     narrowed = choose_ports(filter.external, filter.impossible, key, value);
   } else if (key == "internal") {
     narrowed = choose_ports(filter.internal, filter.impossible, key, value);
   } else {
     return "'" + std::string{key} +
-           "' is no filter; there are device, protocol, via, kind, external, internal and state";
+           "' is no filter; there are device, protocol, family, via, kind, external, internal and state";
   }
   if (narrowed) filter.words.emplace_back(key, value);
   return narrowed;

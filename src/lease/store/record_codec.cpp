@@ -102,7 +102,9 @@ std::optional<std::span<const std::byte>> checked(std::uint64_t key, std::span<c
 }
 
 constexpr std::uint8_t has_nonce = 1, permanent = 2, disabled = 4, other_client = 8, outbound = 16,
-                       port_set = 32;
+                       port_set = 32, has_pinhole = 64;
+/// In the octet of a block.
+constexpr std::uint8_t forever = 1, has_owner = 2;
 
 std::optional<Transport> transport_from(std::uint64_t number) {
   if (number == 6) return Transport::tcp;
@@ -120,7 +122,8 @@ void encode(const LeaseRecord& record, std::vector<std::byte>& out) {
   const bool other = record.contact.client != record.internal_address;
   to.number((record.nonce ? has_nonce : 0) | (record.lifetime_s ? 0 : permanent) |
                 (record.enabled ? 0 : disabled) | (other ? other_client : 0) |
-                (record.outbound ? outbound : 0) | (record.ports > 1 ? port_set : 0),
+                (record.outbound ? outbound : 0) | (record.ports > 1 ? port_set : 0) |
+                (record.pinhole != 0 ? has_pinhole : 0),
             1);
   to.address(record.internal_address);
   to.number(record.internal_port, 2);
@@ -146,6 +149,7 @@ void encode(const LeaseRecord& record, std::vector<std::byte>& out) {
     to.number(remote.port ? remote.port->number() : 0, 2);
   }
   to.text(record.description);
+  if (record.pinhole != 0) to.number(record.pinhole, 2);
   to.finish(record.number);
 }
 
@@ -195,6 +199,7 @@ std::optional<LeaseRecord> decode_lease(std::uint64_t key, std::span<const std::
     record.remotes.push_back(remote);
   }
   record.description = in.text();
+  if (flags & has_pinhole) record.pinhole = static_cast<std::uint16_t>(in.number(2));
   if (!in.done() || record.internal_port == 0 || record.external_port == 0 || record.ports == 0)
     return std::nullopt;
   if (std::max(record.internal_port, record.external_port) + std::uint32_t{record.ports} - 1 > 65535)
@@ -208,9 +213,11 @@ void encode(const BlockRecord& record, std::vector<std::byte>& out) {
   to.address(record.device);
   to.number(static_cast<std::uint8_t>(record.transport), 1);
   to.number(record.internal_port, 2);
-  to.number(record.until ? 0 : 1, 1);
+  const bool owned = record.owner != Address{};
+  to.number((record.until ? 0 : forever) | (owned ? has_owner : 0), 1);
   to.number(record.until ? static_cast<std::uint64_t>(record.until->time_since_epoch().count()) : 0, 8);
   to.text(record.description);
+  if (owned) to.address(record.owner);
   to.finish(record.lease);
 }
 
@@ -225,10 +232,11 @@ std::optional<BlockRecord> decode_block(std::uint64_t key, std::span<const std::
   if (!transport) return std::nullopt;
   record.transport = *transport;
   record.internal_port = static_cast<std::uint16_t>(in.number(2));
-  const bool forever = in.number(1) != 0;
+  const auto flags = in.number(1);
   const auto until = in.number(8);
-  if (!forever) record.until = WallTime{std::chrono::seconds{static_cast<std::int64_t>(until)}};
+  if (!(flags & forever)) record.until = WallTime{std::chrono::seconds{static_cast<std::int64_t>(until)}};
   record.description = in.text();
+  if (flags & has_owner) record.owner = in.address();
   if (!in.done() || record.internal_port == 0) return std::nullopt;
   return record;
 }

@@ -35,6 +35,7 @@ struct LeaseRecord {
   Contact contact;
   std::vector<RemoteFilter> remotes;
   std::string description;
+  std::uint16_t pinhole = 0;  ///< what UPnP calls its IPv6 pinhole; 0: it has no such name
   friend bool operator==(const LeaseRecord&, const LeaseRecord&) = default;
 };
 
@@ -46,6 +47,7 @@ struct BlockRecord {
   std::uint16_t internal_port = 0;
   std::optional<WallTime> until;  ///< empty: forever
   std::string description;
+  Address owner = {};  ///< what names the device where that is not its address; "::": nothing else does
   friend bool operator==(const BlockRecord&, const BlockRecord&) = default;
 };
 

@@ -10,7 +10,7 @@ using namespace std::chrono_literals;
 TEST(Filter, TakesEveryWordOfTheContract) {
   Filter filter;
   for (const auto* word : {"device=xbox", "protocol=udp", "via=natpmp", "kind=static", "external=3074-3080",
-                           "internal=3074", "state=ending"})
+                           "internal=3074", "state=ending", "family=ipv6"})
     ASSERT_TRUE(narrow(filter, word)) << word;
   EXPECT_EQ(filter.device, "xbox");
   EXPECT_EQ(filter.transport, Transport::udp);
@@ -19,19 +19,24 @@ TEST(Filter, TakesEveryWordOfTheContract) {
   EXPECT_EQ(filter.external, (PortRange{3074, 3080}));
   EXPECT_EQ(filter.internal, (PortRange{3074, 3074}));
   EXPECT_EQ(filter.state, LeaseState::ending);
+  EXPECT_EQ(filter.ipv6, true);
   EXPECT_FALSE(filter.impossible);
   EXPECT_EQ(to_query(filter),
-            "device=xbox&protocol=udp&via=natpmp&kind=static&external=3074-3080&internal=3074&state=ending");
+            "device=xbox&protocol=udp&via=natpmp&kind=static&external=3074-3080&internal=3074&state=ending&"
+            "family=ipv6");
 }
 
 TEST(Filter, SaysWhatThereIsWhenAWordIsWrong) {
   const std::pair<const char*, const char*> wrong[] = {
       {"xbox", "'xbox' is no filter; a filter is a word such as device=xbox or protocol=udp"},
       {"", "'' is no filter; a filter is a word such as device=xbox or protocol=udp"},
-      {"port=1", "'port' is no filter; there are device, protocol, via, kind, external, internal and state"},
+      {"port=1",
+       "'port' is no filter; there are device, protocol, family, via, kind, external, internal and state"},
       {"Protocol=udp",
-       "'Protocol' is no filter; there are device, protocol, via, kind, external, internal and state"},
-      {"=udp", "'' is no filter; there are device, protocol, via, kind, external, internal and state"},
+       "'Protocol' is no filter; there are device, protocol, family, via, kind, external, internal and "
+       "state"},
+      {"=udp",
+       "'' is no filter; there are device, protocol, family, via, kind, external, internal and state"},
       {"device=", "'device' needs an address or a name, such as device=192.168.1.20 or device=xbox"},
       {"protocol=sctp", "'sctp' is no value of 'protocol'; there are tcp, udp"},
       {"via=PCP", "'PCP' is no value of 'via'; there are pcp, natpmp, upnp, admin, config"},

@@ -124,6 +124,26 @@ TEST(LeaseTable, ShowsTheExternalAddressWhereItDiffers) {
 
 // POL-TXT-04
 // issue 4, known clients: Apple's systems map port 9 to learn the external address
+TEST(LeaseTable, ShowsPinholesAt80Columns) {
+  auto long_one = lease("aaaa", "2001:db8:1234:5678:9abc:def0:1234:5678", {}, 8443);
+  auto named = lease("bbbb", "2001:db8:1234:5678:9abc:def0:1234:9999", "nas", 443);
+  for (auto* six : {&long_one, &named}) {
+    six->family = "ipv6";
+    six->external_address = six->device.address;
+    six->internal_port = six->external_port;
+  }
+  const auto four = lease("cccc", "192.168.1.20", {}, 8080);
+  const LeaseTable table{{long_one, named, four}, 80};
+  const auto first = table.row(long_one), second = table.row(named);
+  EXPECT_NE(first.find("2001:db8:1"), std::string::npos) << first;
+  EXPECT_NE(first.find("1234:5678  udp"), std::string::npos) << "what tells hosts apart stays: " << first;
+  EXPECT_NE(first.find(" 8443 -> 8443 "), std::string::npos) << "the address is not there twice: " << first;
+  EXPECT_NE(second.find("nas 2001"), std::string::npos) << second;
+  EXPECT_NE(second.find(":9999  udp"), std::string::npos) << second;
+  EXPECT_NE(table.row(four).find("192.168.1.20 "), std::string::npos);
+  for (const auto& row : {table.head(), first, second, table.row(four)}) EXPECT_LE(columns(row), 81u) << row;
+}
+
 TEST(LeaseTable, LabelsAddressProbes) {
   auto probe = lease("k7f2", "192.168.1.20", {}, 9000);
   probe.internal_port = 9;

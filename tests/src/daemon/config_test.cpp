@@ -124,11 +124,11 @@ const Row rows[] = {
     {"[[static]]\nprotocol = \"icmp\"\nexternal = 443\ninternal = \"192.168.1.5:8443\"\n",
      "a.toml:2:12: static.protocol: found \"icmp\", expected \"tcp\" or \"udp\""},
     {"[[static]]\nprotocol = \"tcp\"\nexternal = 443\ninternal = \"192.168.1.5\"\n",
-     "a.toml:4:12: static.internal: found \"192.168.1.5\", expected an IPv4 address and a port such as "
-     "\"192.168.1.5:8443\""},
+     "a.toml:4:12: static.internal: found \"192.168.1.5\", expected an address and a port such as "
+     "\"192.168.1.5:8443\" or \"[2001:db8::5]:8443\""},
     {"[[static]]\nprotocol = \"tcp\"\nexternal = 443\ninternal = \"224.0.0.1:80\"\n",
-     "a.toml:4:12: static.internal: found \"224.0.0.1:80\", expected an IPv4 address and a port such as "
-     "\"192.168.1.5:8443\""},
+     "a.toml:4:12: static.internal: found \"224.0.0.1:80\", expected an address and a port such as "
+     "\"192.168.1.5:8443\" or \"[2001:db8::5]:8443\""},
     {"[[static]]\nprotocol = \"tcp\"\nexternal = 70000\ninternal = \"192.168.1.5:80\"\n",
      "a.toml:3:12: static.external: found 70000, expected an integer from 1 to 65535"},
     {"[[static]]\nprotocol = \"udp\"\nexternal = 5351\ninternal = \"192.168.1.5:80\"\n",
@@ -136,11 +136,22 @@ const Row rows[] = {
     {"[[static]]\nprotocol = \"tcp\"\nexternal = 443\ninternal = \"192.168.1.5:80\"\n"
      "[[static]]\nprotocol = \"tcp\"\nexternal = 443\ninternal = \"192.168.1.6:80\"\n",
      "a.toml:5:1: static.external: found 443, but that tcp port is given to 192.168.1.5:80 at a.toml:1:1"},
+    {"[[static]]\nprotocol = \"tcp\"\ninternal = \"[fe80::5]:80\"\n",
+     "a.toml:3:12: static.internal: found \"[fe80::5]:80\", expected an address and a port such as "
+     "\"192.168.1.5:8443\" or \"[2001:db8::5]:8443\""},
+    {"[[static]]\nprotocol = \"tcp\"\ninternal = \"2001:db8::5:80\"\n",
+     "a.toml:3:12: static.internal: found \"2001:db8::5:80\", expected an address and a port such as "
+     "\"192.168.1.5:8443\" or \"[2001:db8::5]:8443\""},
+    {"[[static]]\nprotocol = \"tcp\"\nexternal = 443\ninternal = \"[2001:db8::5]:8443\"\n",
+     "a.toml:3:12: static.external: found 443, but IPv6 is not translated: leave it out, or 8443"},
+    {"[[static]]\nprotocol = \"tcp\"\ninternal = \"[2001:db8::5]:80\"\n"
+     "[[static]]\nprotocol = \"tcp\"\ninternal = \"[2001:db8::5]:80\"\n",
+     "a.toml:4:1: static.external: found 80, but that tcp port is given to [2001:db8::5]:80 at a.toml:1:1"},
     {"static = 5\n", "a.toml:1:10: static: found 5, expected [[static]] tables"},
     // policy
     {"[policy]\nlist = \"mine\"\n", "a.toml:2:8: policy.list: found \"mine\", expected \"all\" or \"own\""},
     {"[policy]\nthird_party = [\"nas\"]\n",
-     "a.toml:2:16: policy.third_party: found \"nas\", expected an IPv4 address or prefix such as "
+     "a.toml:2:16: policy.third_party: found \"nas\", expected an address or prefix such as "
      "\"192.168.1.2\""},
     {"[policy]\nexternal_ports = 1024\n",
      "a.toml:2:18: policy.external_ports: found 1024, expected a port or a range of ports such as "
@@ -162,7 +173,7 @@ const Row rows[] = {
      "a.toml:3:12: policy.rule.external: found \"80,,443\", expected ports and ranges such as "
      "\"80,443,8000-8100\""},
     {"[[policy.rule]]\naction = \"deny\"\ndevice = \"xbox\"\n",
-     "a.toml:3:10: policy.rule.device: found \"xbox\", expected an IPv4 address or prefix such as "
+     "a.toml:3:10: policy.rule.device: found \"xbox\", expected an address or prefix such as "
      "\"10.0.0.5\""},
     // limits
     {"[limits]\nleases_per_device = 4294967296\n",
@@ -228,6 +239,23 @@ std::string read_example(const char* name) {
   return text.str();
 }
 
+TEST(Config, AStaticMappingOfAnIpv6HostIsAtItsOwnPort) {
+  const auto six = config(
+      "[engine]\nipv6 = false\n[[static]]\nprotocol = \"tcp\"\ninternal = \"[2001:db8::5]:5000\"\n"
+      "[[static]]\nprotocol = \"tcp\"\ninternal = \"[2001:db8::6]:5000\"\nexternal = 5000\n"
+      "[policy]\nthird_party = [\"2001:db8::/64\"]\n[[policy.rule]]\ndevice = \"2001:db8::7\"\naction = "
+      "\"deny\"\n");
+  ASSERT_EQ(six.statics.size(), 2u);
+  EXPECT_EQ(to_string(six.statics[0].internal), "[2001:db8::5]:5000")
+      << "no port of the gateway's own is meant";
+  EXPECT_EQ(six.statics[0].external.number(), 5000);
+  EXPECT_TRUE(six.policy.third_party[0].contains(*Address::parse("2001:db8::9")));
+  EXPECT_EQ(six.policy.rules[0].device->to_string(), "2001:db8::7/128");
+  EXPECT_FALSE(six.lease_policy().ipv6);
+  EXPECT_FALSE(six.plane_policy().ipv6);
+  EXPECT_TRUE(config("").lease_policy().ipv6);
+}
+
 // policy.md, section 15: no limit is 0; what PCP can carry is kept
 TEST(Config, NoLimitOfADescriptionIsThatOfPcp) {
   EXPECT_EQ(config("").lease_policy().description_octets, 255u);
@@ -277,8 +305,9 @@ TEST(Config, TheSamplesCommentedTablesAreRightToo) {
   Flags flags;
   flags.lan = {"br0", "br1"};
   const auto sample = config(text, flags);
-  ASSERT_EQ(sample.statics.size(), 1u);
+  ASSERT_EQ(sample.statics.size(), 2u);
   EXPECT_EQ(to_string(sample.statics[0].internal), "192.168.1.5:8443");
+  EXPECT_EQ(to_string(sample.statics[1].internal), "[2001:db8::5]:8443");
   ASSERT_EQ(sample.policy.rules.size(), 1u);
   EXPECT_THAT(sample.policy.rules[0].external,
               ElementsAre(PortRange{80, 80}, PortRange{443, 443}, PortRange{8000, 8100}));

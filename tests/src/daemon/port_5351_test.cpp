@@ -66,6 +66,23 @@ TEST_F(Port5351Test, WithPcpOffNatPmpNegotiatesVersionTwoAway) {
   EXPECT_EQ(ask(natpmp), (std::vector{0, 0}));
 }
 
+TEST_F(Port5351Test, OverIpv6ThereIsPcpAlone) {
+  const auto ask6 = [&](const std::string& hex) -> std::vector<int> {
+    const auto host = *Address::parse("2001:db8::2"), gateway = *Address::parse("2001:db8::1");
+    port.handle_datagram(test::hex(hex), {host, 40000, gateway, 3}, clock.now());
+    const auto answer = port.poll_transmit();
+    if (!answer) return {};
+    return {std::to_integer<int>(answer->bytes[0]), std::to_integer<int>(answer->bytes[3])};
+  };
+  const std::string pcp6 = "02000000 00000000 20010db8 00000000 00000000 00000002";
+  speak(true, true);
+  EXPECT_EQ(ask6(pcp6), (std::vector{2, 0}));
+  EXPECT_EQ(ask6(natpmp), (std::vector{2, 1})) << "UNSUPP_VERSION";
+  speak(false, true);
+  EXPECT_THAT(ask6(natpmp), IsEmpty());
+  EXPECT_THAT(ask6(pcp6), IsEmpty());
+}
+
 TEST_F(Port5351Test, AnInterfaceThatIsNotServedAndAnEmptyDatagramGetNothing) {
   speak(false, false);
   EXPECT_THAT(ask(pcp), IsEmpty());

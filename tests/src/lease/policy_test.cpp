@@ -118,7 +118,7 @@ TEST(LeaseTable, TheHeapGivesLeasesByDeadlineWhateverIsMovedOrTaken) {
     switch (random() % 4) {
       case 0:
       case 1: {
-        const Index lease = table.add_lease(++number, mapping);
+        const Index lease = table.add_lease(++number, mapping, table.mappings[mapping].internal_address);
         table.leases[lease].deadline = deadline;
         table.schedule(lease);
         model.emplace(deadline, lease);

@@ -28,6 +28,7 @@ class Recorder final : public ServiceListener {
  public:
   void on_lease(const LeaseEvent& event, TimePoint) override { events.push_back(event); }
   void on_epoch_reset(TimePoint) override { ++epoch_resets; }
+  void on_ipv6_epoch_reset(TimePoint) override { ++ipv6_epoch_resets; }
   void on_external_address(const std::optional<Address>& now_is, TimePoint) override {
     addresses.push_back(now_is);
   }
@@ -38,7 +39,7 @@ class Recorder final : public ServiceListener {
     return text;
   }
   std::vector<LeaseEvent> events;
-  int epoch_resets = 0;
+  int epoch_resets = 0, ipv6_epoch_resets = 0;
   std::vector<std::optional<Address>> addresses;
 };
 
@@ -72,8 +73,11 @@ class ServiceTest : public ::testing::Test {
   void boot() {
     plane.set_network(network, now());
     store = std::make_unique<MemoryStore>(disk);
-    service =
-        std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{plane, *store, clock, 42});
+    service = std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{
+        plane, *store, clock, 42, [this](const Address& address) -> std::optional<std::uint64_t> {
+          const auto known = macs.find(address);
+          return known == macs.end() ? std::nullopt : std::optional{known->second};
+        }});
     service->add_listener(recorder);
     service->start(policy, network, now());
   }
@@ -189,6 +193,7 @@ class ServiceTest : public ::testing::Test {
   FakePlane plane;
   nat::NetworkView network;
   lease::LeasePolicy policy;
+  std::map<Address, std::uint64_t> macs;  ///< the neighbour table
   Recorder recorder;
   std::size_t store_queue_lost = 0;
   std::unique_ptr<MemoryStore> store;

@@ -75,6 +75,13 @@ inline lease::LeaseRecord record(std::uint64_t number) {
     record.remotes = {{Prefix::v4(0xc6336400, 24), Port::from(53)},
                       {Prefix::v4(0xcb007101, 32), std::nullopt}};
   if (number % 5 == 0) record.description = "number " + std::to_string(number);
+  if (number % 11 == 4) {  // a pinhole
+    record.internal_address = *Address::parse("2001:db8:1::" + std::to_string(number % 250));
+    record.external_port = record.internal_port;
+    record.contact = {2, record.internal_address, 40000, *Address::parse("fe80::1")};
+    if (!record.remotes.empty()) record.remotes[0] = {*Prefix::parse("2001:db8:ffff::/48"), Port::from(53)};
+    if (number % 2 == 0) record.pinhole = static_cast<std::uint16_t>(1 + number % 65535);
+  }
   return record;
 }
 

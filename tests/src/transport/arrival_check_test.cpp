@@ -60,6 +60,38 @@ TEST(ArrivalCheck, GivesTheTablesAnswerToEachRow) {
   }
 }
 
+// br0 has 2001:db8:1::1/64 and fe80::1 too.
+const Row ipv6_rows[] = {
+    {"a host of the LAN counts", "2001:db8:1::20", "2001:db8:1::1", 3, Ignored::no},
+    {"at the gateway's address on the link", "2001:db8:1::20", "fe80::1", 3, Ignored::no},
+    {"from its own address on the link", "fe80::20", "fe80::1", 3, Ignored::no},
+    {"from that to another address", "fe80::20", "2001:db8:1::1", 3, Ignored::wrong_source},
+    {"by another interface", "2001:db8:1::20", "2001:db8:1::1", 4, Ignored::wrong_interface},
+    {"to an address that is not the gateway's there", "2001:db8:1::20", "2001:db8:2::1", 3,
+     Ignored::wrong_destination},
+    {"to a group", "2001:db8:1::20", "ff02::1", 3, Ignored::wrong_destination},
+    {"from outside the LAN prefixes", "2001:db8:2::20", "2001:db8:1::1", 3, Ignored::wrong_source},
+    {"from the gateway itself", "2001:db8:1::1", "fe80::1", 3, Ignored::wrong_source},
+    {"from the gateway's WAN address", "2001:db8:9::1", "2001:db8:1::1", 3, Ignored::wrong_source},
+    {"unspecified", "::", "2001:db8:1::1", 3, Ignored::wrong_source},
+    {"from loopback", "::1", "2001:db8:1::1", 3, Ignored::wrong_source},
+    {"from a group", "ff02::1", "2001:db8:1::1", 3, Ignored::wrong_source},
+    {"of the other family", "192.168.1.20", "2001:db8:1::1", 3, Ignored::wrong_source},
+};
+
+TEST(ArrivalCheck, GivesTheTablesAnswerToEachRowOfIpv6) {  // POL-WHO-01, -02, -03
+  auto interface = br0();
+  interface.addresses.push_back(*Address::parse("2001:db8:1::1"));
+  interface.addresses.push_back(*Address::parse("fe80::1"));
+  interface.prefixes.push_back(*Prefix::parse("2001:db8:1::/64"));
+  const std::vector<Address> own{*Address::parse("2001:db8:1::1"), *Address::parse("2001:db8:9::1")};
+  for (const auto& row : ipv6_rows) {
+    const wire::Arrival arrival{*Address::parse(row.source), 40000, *Address::parse(row.destination),
+                                row.interface};
+    EXPECT_EQ(check_arrival(arrival, interface, own), row.expected) << row.says;
+  }
+}
+
 TEST(ArrivalCheck, SourcePortZeroCannotBeAnswered) {
   const wire::Arrival arrival{*Address::parse("192.168.1.20"), 0, *Address::parse("192.168.1.1"), 3};
   EXPECT_EQ(check_arrival(arrival, br0(), {}), Ignored::wrong_source);

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -66,7 +67,7 @@ inline std::optional<std::string> no_namespaces() {
   return std::nullopt;
 }
 
-/// A UDP socket of a host.
+/// A UDP socket of a host, of the family that `bind_to` is of. Addresses of one link mean its interface eth0.
 class HostSocket {
  public:
   struct Received {
@@ -76,13 +77,21 @@ class HostSocket {
   };
 
   HostSocket(const Namespace& host, const std::string& bind_to = "0.0.0.0", std::uint16_t port = 0) {
-    host.inside([&] { descriptor_ = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0); });
+    six_ = bind_to.find(':') != std::string::npos;
+    host.inside([&] {
+      descriptor_ = ::socket(six_ ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+      link_ = ::if_nametoindex("eth0");
+    });
     const int one = 1;
     ::setsockopt(descriptor_, SOL_SOCKET, SO_BROADCAST, &one, sizeof one);
     ::setsockopt(descriptor_, IPPROTO_IP, IP_FREEBIND, &one, sizeof one);
     ::setsockopt(descriptor_, IPPROTO_IP, IP_RECVERR, &one, sizeof one);  // ICMP errors are told
+    if (six_) {
+      ::setsockopt(descriptor_, IPPROTO_IPV6, IPV6_FREEBIND, &one, sizeof one);
+      ::setsockopt(descriptor_, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof one);
+    }
     const auto address = to(bind_to, port);
-    good_ = ::bind(descriptor_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+    good_ = ::bind(descriptor_, &address.any, size_of(address)) == 0;
   }
   HostSocket(const HostSocket&) = delete;
   HostSocket& operator=(const HostSocket&) = delete;
@@ -92,8 +101,8 @@ class HostSocket {
   int descriptor() const { return descriptor_; }
   bool send(const std::string& bytes, const std::string& address, std::uint16_t port) {
     const auto there = to(address, port);
-    return ::sendto(descriptor_, bytes.data(), bytes.size(), 0, reinterpret_cast<const sockaddr*>(&there),
-                    sizeof there) == static_cast<ssize_t>(bytes.size());
+    return ::sendto(descriptor_, bytes.data(), bytes.size(), 0, &there.any, size_of(there)) ==
+           static_cast<ssize_t>(bytes.size());
   }
   /// What has come, or comes within the time. An ICMP error counts as "ICMP".
   std::optional<Received> receive(int milliseconds) {
@@ -101,30 +110,55 @@ class HostSocket {
     if (::poll(&wait, 1, milliseconds) <= 0) return std::nullopt;
     if ((wait.revents & POLLERR) != 0) return Received{"ICMP", "", 0};
     std::string bytes(2048, '\0');
-    sockaddr_in from{};
+    Any from{};
     socklen_t size = sizeof from;
-    const auto count =
-        ::recvfrom(descriptor_, bytes.data(), bytes.size(), 0, reinterpret_cast<sockaddr*>(&from), &size);
+    const auto count = ::recvfrom(descriptor_, bytes.data(), bytes.size(), 0, &from.any, &size);
     if (count < 0) return Received{"ICMP", "", 0};
     bytes.resize(static_cast<std::size_t>(count));
-    char text[INET_ADDRSTRLEN] = {};
-    ::inet_ntop(AF_INET, &from.sin_addr, text, sizeof text);
-    return Received{bytes, text, ntohs(from.sin_port)};
+    char text[INET6_ADDRSTRLEN] = {};
+    if (six_)
+      ::inet_ntop(AF_INET6, &from.v6.sin6_addr, text, sizeof text);
+    else
+      ::inet_ntop(AF_INET, &from.v4.sin_addr, text, sizeof text);
+    return Received{bytes, text, ntohs(six_ ? from.v6.sin6_port : from.v4.sin_port)};
   }
   bool join(const std::string& group) {
+    if (six_) {
+      ipv6_mreq request{};
+      ::inet_pton(AF_INET6, group.c_str(), &request.ipv6mr_multiaddr);
+      request.ipv6mr_interface = link_;
+      return ::setsockopt(descriptor_, IPPROTO_IPV6, IPV6_ADD_MEMBERSHIP, &request, sizeof request) == 0;
+    }
     ip_mreqn request{};
     request.imr_multiaddr.s_addr = ::inet_addr(group.c_str());
     return ::setsockopt(descriptor_, IPPROTO_IP, IP_ADD_MEMBERSHIP, &request, sizeof request) == 0;
   }
 
  private:
-  static sockaddr_in to(const std::string& address, std::uint16_t port) {
-    sockaddr_in result{};
-    result.sin_family = AF_INET;
-    result.sin_port = htons(port);
-    ::inet_pton(AF_INET, address.c_str(), &result.sin_addr);
+  union Any {
+    sockaddr any;
+    sockaddr_in v4;
+    sockaddr_in6 v6;
+  };
+  static socklen_t size_of(const Any& address) {
+    return address.any.sa_family == AF_INET6 ? sizeof address.v6 : sizeof address.v4;
+  }
+  Any to(const std::string& address, std::uint16_t port) const {
+    Any result{};
+    if (six_) {
+      result.v6.sin6_family = AF_INET6;
+      result.v6.sin6_port = htons(port);
+      ::inet_pton(AF_INET6, address.c_str(), &result.v6.sin6_addr);
+      if (address.starts_with("fe80") || address.starts_with("ff")) result.v6.sin6_scope_id = link_;
+      return result;
+    }
+    result.v4.sin_family = AF_INET;
+    result.v4.sin_port = htons(port);
+    ::inet_pton(AF_INET, address.c_str(), &result.v4.sin_addr);
     return result;
   }
+  bool six_ = false;
+  unsigned link_ = 0;
   int descriptor_ = -1;
   bool good_ = false;
 };

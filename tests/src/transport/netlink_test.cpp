@@ -125,5 +125,20 @@ TEST_F(NetworkWatcherTest, KnowsTheMacOfANeighbour) {
   EXPECT_EQ(watcher->mac_of(*Address::parse("203.0.113.10")), std::nullopt);
 }
 
+TEST_F(NetworkWatcherTest, KnowsTheMacOfANeighbourOfIpv6AndOfOneThatHasJustCome) {
+  ASSERT_TRUE(gateway.ip("-6 addr add 2001:db8:9::1/64 dev wan0 nodad"));
+  gateway.ip("addr add 203.0.113.7/24 dev wan0");
+  ASSERT_TRUE(until([&] { return !watcher->state().ipv6.empty() && !watcher->state().addresses.empty(); }));
+  gateway.ip("-6 neigh add 2001:db8:9::9 lladdr 02:00:00:00:00:09 dev wan0 nud permanent");
+  EXPECT_EQ(watcher->mac_of(*Address::parse("2001:db8:9::9")), "02:00:00:00:00:09");
+  for (const auto* late : {"2001:db8:9::a", "203.0.113.10"}) {  // within the second
+    EXPECT_EQ(watcher->mac_now(*Address::parse(late)), std::nullopt);
+    gateway.ip(std::string{"neigh add "} + late + " lladdr 02:00:00:00:00:0a dev wan0 nud permanent");
+    EXPECT_EQ(watcher->mac_now(*Address::parse(late)), "02:00:00:00:00:0a");
+  }
+  EXPECT_EQ(watcher->ipv4_of("02:00:00:00:00:0a"), Address::parse("203.0.113.10"));
+  EXPECT_EQ(watcher->ipv4_of("02:00:00:00:00:09"), std::nullopt);
+}
+
 }  // namespace
 }  // namespace sallyport::transport

@@ -9,6 +9,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 
+#include "src/transport/anycast.hpp"
 #include "src/transport/netlink.hpp"
 #include "tests/src/transport/namespaces.hpp"
 
@@ -18,6 +19,8 @@ namespace {
 using namespace std::chrono_literals;
 using test::HostSocket;
 using test::Namespace;
+
+const std::string anycast = "2001:1::1";
 
 /// Answers each datagram with itself.
 class EchoCore final : public wire::DatagramCore {
@@ -91,8 +94,19 @@ class UdpServiceTest : public testing::Test {
   /// On a thread of the gateway's namespace.
   bool serve(std::vector<std::string> lan) {
     watcher->refresh();
-    const auto view = build_view(watcher->state(), {lan, {"wan0"}, {}, {}, {}});
-    return service->serve(view.lan, own_addresses(watcher->state()), why);
+    auto view = build_view(watcher->state(), {lan, {"wan0"}, {}, {}, {}});
+    auto own = own_addresses(watcher->state());
+    for (const auto& six : watcher->state().ipv6) {
+      own.push_back(six.address.address);
+      for (auto& interface : view.lan)
+        if (interface.index == six.interface) {
+          interface.addresses.push_back(six.address.address);
+          if (!six.address.address.to_string().starts_with("fe80")) interface.prefixes.push_back(six.address);
+        }
+    }
+    for (auto& interface : view.lan)
+      if (!interface.addresses.empty()) interface.addresses.push_back(*Address::parse(anycast));
+    return service->serve(view.lan, own, why);
   }
   /// Runs on the control thread and waits.
   void asio_post(const std::function<void()>& what) {
@@ -155,6 +169,106 @@ TEST_F(UdpServiceTest, IsSilentForEverybodyElse) {
   EXPECT_EQ(core.handled, 0);
   expect_answer(alice, "192.168.1.1");
   EXPECT_EQ(core.handled, 1);
+}
+
+/// The same over IPv6: lan0 has 2001:db8:1::1 and fe80::1, the WAN 2001:db8:9::1.
+class UdpServiceIpv6Test : public UdpServiceTest {
+ protected:
+  void SetUp() override {
+    UdpServiceTest::SetUp();
+    if (IsSkipped()) return;
+    for (const auto& [host, address] :
+         std::vector<std::pair<const Namespace*, std::string>>{{&gateway, "2001:db8:1::1/64 dev lan0"},
+                                                               {&gateway, "fe80::1/64 dev lan0"},
+                                                               {&gateway, "2001:db8:2::1/64 dev lan1"},
+                                                               {&gateway, "2001:db8:9::1/64 dev wan0"},
+                                                               {&alice, "2001:db8:1::2/64 dev eth0"},
+                                                               {&alice, "2001:db8:1::3/64 dev eth0"},
+                                                               {&alice, "fe80::2/64 dev eth0"},
+                                                               {&guest, "2001:db8:2::2/64 dev eth0"},
+                                                               {&stranger, "2001:db8:9::2/64 dev eth0"}})
+      if (!host->ip("-6 addr add " + address + " nodad")) GTEST_SKIP() << "the kernel has no IPv6";
+    for (const auto* host : {&alice, &guest, &stranger})
+      host->ip("-6 route add default via " + std::string{host == &stranger ? "2001:db8:9::1"
+                                                         : host == &alice  ? "2001:db8:1::1"
+                                                                           : "2001:db8:2::1"});
+    asio_post([&] { gateway.inside([&] { EXPECT_TRUE(serve({"lan0"})) << why; }); });
+  }
+};
+
+TEST_F(UdpServiceIpv6Test, AnswersADeviceFromTheAddressItAsked) {  // PCP-7-02, PCP-7-03
+  expect_answer(alice, "2001:db8:1::1", "2001:db8:1::2");
+  expect_answer(alice, "fe80::1", "fe80::2");
+  expect_answer(alice, "192.168.1.1");
+}
+
+TEST_F(UdpServiceIpv6Test, AnswersAtTheAnycastAddressWhereThatIsClaimed) {  // ANY-3-02
+  bool claimed = false;
+  gateway.inside([&] { claimed = claim_anycast(*Address::parse(anycast), true, why); });
+  ASSERT_TRUE(claimed) << why;
+  expect_answer(alice, anycast, "2001:db8:1::2");
+  gateway.inside([&] { claimed = claim_anycast(*Address::parse(anycast), false, why); });
+  EXPECT_TRUE(claimed) << why;
+  gateway.inside(
+      [&] { EXPECT_TRUE(claim_anycast(*Address::parse(anycast), false, why)) << "once more: " << why; });
+}
+
+TEST_F(UdpServiceIpv6Test, IsSilentForEverybodyElse) {  // POL-WHO-01..03
+  expect_silence(stranger, "2001:db8:9::1", "from the WAN to its address there", "2001:db8:9::2");
+  expect_silence(stranger, "2001:db8:1::1", "from the WAN to the LAN address", "2001:db8:9::2");
+  expect_silence(guest, "2001:db8:2::1", "a LAN that is not served", "2001:db8:2::2");
+  expect_silence(guest, "2001:db8:1::1", "a LAN that is not served, to the served one's address",
+                 "2001:db8:2::2");
+  expect_silence(alice, "2001:db8:9::1", "from the LAN to the WAN address", "2001:db8:1::2");
+  expect_silence(alice, "ff02::1", "to a group", "2001:db8:1::2");
+  expect_silence(alice, "2001:db8:1::1", "from outside the LAN prefixes", "2001:db8:7::7");
+  expect_silence(alice, "2001:db8:1::1", "from an address of the link to another", "fe80::2");
+  EXPECT_EQ(core.handled, 0);
+}
+
+TEST_F(UdpServiceIpv6Test, AnnouncementsReachTheGroup) {  // PCP-14.1-04
+  HostSocket listener{alice, "::", 5350};
+  ASSERT_TRUE(listener.good());
+  asio_post([&] {
+    std::uint32_t index = 0;
+    gateway.inside([&] { index = ::if_nametoindex("lan0"); });
+    for (const auto* from : {"2001:db8:1::1", "fe80::1"})
+      core.out.push_back({{std::byte{'!'}},
+                          *Address::parse("ff02::1"),
+                          5350,
+                          *Address::parse(from),
+                          UdpService::port,
+                          index});
+    service->drain();
+  });
+  for (const auto* from : {"2001:db8:1::1", "fe80::1"}) {
+    const auto heard = listener.receive(2000);
+    ASSERT_TRUE(heard);
+    EXPECT_EQ(heard->from, from);
+    EXPECT_EQ(heard->from_port, UdpService::port);
+  }
+}
+
+TEST_F(UdpServiceIpv6Test, AFloodOfOneSourceLeavesTheOtherAnswered) {  // POL-FAIR-01
+  std::atomic<bool> over{false};
+  std::thread flood{[&] {
+    HostSocket socket{alice, "2001:db8:1::3"};
+    while (!over) socket.send("flood", "2001:db8:1::1", UdpService::port);
+  }};
+  for (std::uint64_t refused = 0; refused == 0;) asio_post([&] { refused = service->counts().over_rate; });
+  HostSocket socket{alice, "2001:db8:1::2"};
+  int answered = 0;
+  for (int i = 0; i < 20; ++i) {
+    socket.send(std::to_string(i), "2001:db8:1::1", UdpService::port);
+    const auto answer = socket.receive(5000);
+    answered += answer && answer->bytes == std::to_string(i) ? 1 : 0;
+  }
+  over = true;
+  flood.join();
+  EXPECT_GE(answered, 19);
+  std::uint64_t floods = 0;
+  asio_post([&] { floods = service->counts().floods; });
+  EXPECT_GT(floods, 0u) << "stopped in the kernel";
 }
 
 TEST_F(UdpServiceTest, IsSilentForSourcesThatDoNotBelongThere) {

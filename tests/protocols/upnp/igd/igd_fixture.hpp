@@ -50,8 +50,9 @@ class IgdTest : public ServiceTest {
   void make_server() {
     options.tree.path_secret = std::string{secret};
     options.tree.uuid.fill(std::byte{7});
-    auto made = igd::Server::make({*service, *service, [this] { return link; }, [this] { return next_random(); }},
-                                  options, now());
+    auto made = igd::Server::make(
+        {*service, *service, *service, [this] { return link; }, [this] { return next_random(); }}, options,
+        now());
     ASSERT_TRUE(made) << made.error();
     server = std::move(*made);
     server->set_own_addresses({gateway});

@@ -526,33 +526,182 @@ TEST_F(IgdTest, TheDefaultConnection) {  // L3F-01, L3F-02
   EXPECT_EQ(l3f("SetDefaultConnectionService", {{"NewDefaultConnectionService", other}}).code(), 721u);
 }
 
-TEST_F(IgdTest, NoPinholesYet) {  // 6FC-01, 6FC-02, 6FC-06, 6FC-12
+/// A device with 2001:db8:1::10 and 192.168.1.30, and a LAN that has 2001:db8:1::/64.
+class PinholeActionsTest : public IgdTest {
+ protected:
+  PinholeActionsTest() {
+    network.lan[0].addresses.push_back(address("2001:db8:1::1"));
+    network.lan[0].prefixes.push_back(*Prefix::parse("2001:db8:1::/64"));
+    macs = {{nas, 1}, {nas_v4, 1}, {phone, 2}, {console, 3}};
+  }
+  Reply firewall(std::string_view action, const Arguments& arguments = {},
+                 const Address& from = address("2001:db8:1::10")) {
+    const std::string type = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:1";
+    auto request = soap_request(type, "WANIPv6Firewall1", action, arguments, from);
+    if (!from.is_v4()) request.local = address("2001:db8:1::1");
+    auto reply = send(request);
+    if (!reply->given) commit();
+    EXPECT_TRUE(reply->given) << action;
+    server->settle(now());
+    return *reply;
+  }
+  std::string opened(const Arguments& arguments, const Address& from = address("2001:db8:1::10")) {
+    return firewall("AddPinhole", arguments, from)["UniqueID"];
+  }
+  std::optional<FakePlane::Held> held(std::uint16_t number, Transport transport = Transport::udp) {
+    return plane.pinhole(transport, {nas, port(number)}, now());
+  }
+  const Address nas = address("2001:db8:1::10"), nas_v4 = address("192.168.1.30"),
+                phone = address("2001:db8:1::20");
+  const Arguments hole{{"RemoteHost", ""},       {"RemotePort", "0"}, {"InternalClient", "2001:db8:1::10"},
+                       {"InternalPort", "6000"}, {"Protocol", "17"},  {"LeaseTime", "60"}};
+  const Arguments one{{"UniqueID", "1"}};
+};
+
+TEST_F(PinholeActionsTest, AddOpensWhatItNames) {  // 6FC-01, 6FC-03, 6FC-13
   boot_igd();
-  const std::string type = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:1";
-  const auto firewall = [&](std::string_view action, const Arguments& arguments = {}) {
-    return *send(soap_request(type, "WANIPv6Firewall1", action, arguments, console));
-  };
   const auto status = firewall("GetFirewallStatus");
   EXPECT_EQ(status["FirewallEnabled"], "1");
-  EXPECT_EQ(status["InboundPinholeAllowed"], "0");
-  const Arguments hole{{"RemoteHost", ""}, {"RemotePort", "0"}, {"InternalClient", "2001:db8::10"},
-                       {"InternalPort", "6000"}, {"Protocol", "17"}, {"LeaseTime", "60"}};
-  EXPECT_EQ(firewall("AddPinhole", hole).code(), 703u);
-  EXPECT_EQ(firewall("AddPinhole", with(hole, "LeaseTime", "0")).code(), 601u);
-  for (const auto* client : {"nonsense", "192.168.1.10", "::ffff:192.168.1.10"})  // 6FC-14
-    for (const auto* action : {"AddPinhole", "GetOutboundPinholeTimeout"})
-      EXPECT_EQ(firewall(action, with(hole, "InternalClient", client)).code(), 402u) << action << client;
-  EXPECT_EQ(firewall("AddPinhole", with(hole, "RemoteHost", "example.com")).code(), 402u);
-  EXPECT_EQ(firewall("AddPinhole", with(hole, "InternalPort", "x")).code(), 402u);
-  EXPECT_EQ(firewall("AddPinhole", without(hole, "Protocol")).code(), 402u);
-  EXPECT_EQ(firewall("DeletePinhole", {{"UniqueID", "1"}}).code(), 703u);
-  EXPECT_EQ(firewall("UpdatePinhole", {{"UniqueID", "1"}, {"NewLeaseTime", "60"}}).code(), 703u);
-  EXPECT_EQ(firewall("GetPinholePackets", {{"UniqueID", "1"}}).code(), 703u);
-  EXPECT_EQ(firewall("CheckPinholeWorking", {{"UniqueID", "1"}}).code(), 703u);
-  EXPECT_EQ(firewall("GetOutboundPinholeTimeout", without(hole, "LeaseTime"))["OutboundPinholeTimeout"], "300");
-  EXPECT_EQ(firewall("GetOutboundPinholeTimeout", with(without(hole, "LeaseTime"), "Protocol", "1")).code(), 705u);
-  EXPECT_EQ(firewall("GetOutboundPinholeTimeout", with(without(hole, "LeaseTime"), "Protocol", "65535")).code(), 707u);
-  EXPECT_EQ(firewall("GetOutboundPinholeTimeout", with(without(hole, "LeaseTime"), "InternalPort", "0")).code(), 706u);
+  EXPECT_EQ(status["InboundPinholeAllowed"], "1");
+  EXPECT_NE(opened(hole), "(none)");
+  ASSERT_TRUE(held(6000));
+  EXPECT_TRUE(held(6000)->spec.remotes.empty());
+  EXPECT_FALSE(held(6000, Transport::tcp));
+  const auto remote_of = [&](const std::string& number, const std::string& host,
+                             const std::string& remote_port) {
+    auto filtered =
+        with(with(with(hole, "InternalPort", number), "RemoteHost", host), "RemotePort", remote_port);
+    EXPECT_NE(opened(with(filtered, "Protocol", "6")), "(none)") << host;
+    const auto pinhole = held(static_cast<std::uint16_t>(std::stoul(number)), Transport::tcp);
+    return pinhole ? pinhole->spec.remotes : std::vector<RemoteFilter>{};
+  };
+  EXPECT_EQ(remote_of("6001", "2001:db8:ffff::5", "443"),
+            (std::vector<RemoteFilter>{{{address("2001:db8:ffff::5"), 128}, port(443)}}));
+  EXPECT_EQ(remote_of("6002", " 2001:db8:ffff::5 ", "0"),
+            (std::vector<RemoteFilter>{{{address("2001:db8:ffff::5"), 128}, {}}}));
+  EXPECT_EQ(remote_of("6003", "*", "443"), (std::vector<RemoteFilter>{{{Address{}, 0}, port(443)}}));
+  EXPECT_TRUE(remote_of("6004", "::", "0").empty());
+  pass(59s);
+  EXPECT_TRUE(held(6000));
+  pass(1s);
+  EXPECT_FALSE(held(6000));
+}
+
+TEST_F(PinholeActionsTest, AgainIsTheSameNumberWithTheNewLease) {  // 6FC-05, 6FC-08
+  boot_igd();
+  const auto id = opened(hole);
+  EXPECT_EQ(opened(with(hole, "LeaseTime", "600")), id);
+  pass(300s);
+  EXPECT_TRUE(held(6000));
+  EXPECT_EQ(firewall("UpdatePinhole", {{"UniqueID", id}, {"NewLeaseTime", "86400"}}).code(), 0u);
+  pass(86000s);
+  EXPECT_TRUE(held(6000));
+  EXPECT_EQ(opened(hole), id);
+}
+
+TEST_F(PinholeActionsTest, DeleteCloses) {  // 6FC-09
+  boot_igd();
+  const auto id = opened(hole);
+  EXPECT_EQ(firewall("DeletePinhole", {{"UniqueID", id}}).code(), 0u);
+  EXPECT_FALSE(held(6000));
+  EXPECT_EQ(firewall("DeletePinhole", {{"UniqueID", id}}).code(), 704u);
+}
+
+TEST_F(PinholeActionsTest, OnlyADeviceItselfOpensChangesAndSeesItsPinholes) {  // 6FC-04, 6FC-08, 6FC-09
+  boot_igd();
+  EXPECT_EQ(firewall("AddPinhole", hole, phone).code(), 606u);
+  EXPECT_EQ(firewall("AddPinhole", hole, console).code(), 606u) << "over IPv4 by another device";
+  EXPECT_EQ(firewall("AddPinhole", hole, camera).code(), 606u) << "over IPv4 by one of unknown MAC";
+  const auto id = opened(hole, nas_v4);
+  ASSERT_NE(id, "(none)") << "over IPv4 by the device itself";
+  for (const auto& other : {phone, console}) {
+    EXPECT_EQ(firewall("UpdatePinhole", {{"UniqueID", id}, {"NewLeaseTime", "9"}}, other).code(), 606u);
+    EXPECT_EQ(firewall("DeletePinhole", {{"UniqueID", id}}, other).code(), 606u);
+    EXPECT_EQ(firewall("GetPinholePackets", {{"UniqueID", id}}, other).code(), 606u);
+    EXPECT_EQ(firewall("CheckPinholeWorking", {{"UniqueID", id}}, other).code(), 606u);
+  }
+  EXPECT_EQ(firewall("DeletePinhole", {{"UniqueID", id}}).code(), 0u);
+  EXPECT_EQ(firewall("AddPinhole", with(hole, "InternalPort", "443")).code(), 606u) << "ACL-01";
+  EXPECT_EQ(
+      firewall("AddPinhole", with(hole, "InternalClient", "2001:db8:1::1"), address("2001:db8:1::1")).code(),
+      606u);
+}
+
+TEST_F(PinholeActionsTest, CountsThePacketsThatCameIn) {  // 6FC-10, 6FC-11
+  boot_igd();
+  const auto id = opened(hole);
+  EXPECT_EQ(firewall("GetPinholePackets", {{"UniqueID", id}})["PinholePackets"], "1")
+      << "as the plane of these tests counts";
+  EXPECT_EQ(firewall("CheckPinholeWorking", {{"UniqueID", id}})["IsWorking"], "1");
+  plane.counted = {};
+  EXPECT_EQ(firewall("GetPinholePackets", {{"UniqueID", id}})["PinholePackets"], "0");
+  EXPECT_EQ(firewall("CheckPinholeWorking", {{"UniqueID", id}}).code(), 709u);
+  network.lan[0].prefixes.pop_back();
+  service->set_network(network, now());
+  EXPECT_EQ(firewall("CheckPinholeWorking", {{"UniqueID", id}})["IsWorking"], "0") << "its prefix is gone";
+  EXPECT_EQ(firewall("GetPinholePackets", {{"UniqueID", "4711"}}).code(), 704u);
+  EXPECT_EQ(firewall("CheckPinholeWorking", {{"UniqueID", "0"}}).code(), 704u);
+  EXPECT_EQ(firewall("UpdatePinhole", {{"UniqueID", "4711"}, {"NewLeaseTime", "60"}}).code(), 704u);
+}
+
+TEST_F(PinholeActionsTest, ArgumentsOutsideTheirTypesAndRanges) {  // 6FC-06, 6FC-07, 6FC-14, 6FC-02
+  boot_igd();
+  for (const auto* lease : {"0", "86401", "4294967296"})
+    EXPECT_EQ(firewall("AddPinhole", with(hole, "LeaseTime", lease)).code(), 601u) << lease;
+  EXPECT_EQ(firewall("UpdatePinhole", {{"UniqueID", "1"}, {"NewLeaseTime", "0"}}).code(), 601u);
+  const auto timeout = without(hole, "LeaseTime");
+  for (const auto* action : {"AddPinhole", "GetOutboundPinholeTimeout"}) {
+    const auto& base = action[0] == 'A' ? hole : timeout;
+    for (const auto* client :
+         {"nonsense", "192.168.1.10", "::ffff:192.168.1.10", "[2001:db8:1::10]", "2001:db8:1::10/64", ""})
+      EXPECT_EQ(firewall(action, with(base, "InternalClient", client)).code(), 402u) << action << client;
+    EXPECT_EQ(firewall(action, with(base, "RemoteHost", "example.com")).code(), 402u);
+    EXPECT_EQ(firewall(action, with(base, "RemoteHost", "198.51.100.9")).code(), 402u);
+    EXPECT_EQ(firewall(action, with(base, "InternalPort", "x")).code(), 402u);
+    EXPECT_EQ(firewall(action, with(base, "RemotePort", "65536")).code(), 601u);
+    EXPECT_EQ(firewall(action, without(base, "Protocol")).code(), 402u);
+    EXPECT_EQ(firewall(action, with(base, "Protocol", "65535")).code(), 707u);
+    EXPECT_EQ(firewall(action, with(base, "Protocol", "1")).code(), 705u);
+    EXPECT_EQ(firewall(action, with(base, "InternalPort", "0")).code(), 706u);
+  }
+  EXPECT_EQ(firewall("GetOutboundPinholeTimeout", timeout)["OutboundPinholeTimeout"], "300");
+  EXPECT_EQ(firewall("GetOutboundPinholeTimeout", with(timeout, "Protocol", "6"))["OutboundPinholeTimeout"],
+            "7440");
+  EXPECT_EQ(plane.installs, 0u);
+}
+
+TEST_F(PinholeActionsTest, NoRoom) {  // 6FC-15
+  policy.leases_per_device = 1;
+  boot_igd();
+  EXPECT_NE(opened(hole), "(none)");
+  EXPECT_EQ(firewall("AddPinhole", with(hole, "InternalPort", "6001")).code(), 701u);
+}
+
+TEST_F(PinholeActionsTest, WithoutAFirewallAndWhereThePolicyAllowsNone) {  // 6FC-12, 6FC-01
+  boot_igd();
+  const auto all_are = [&](unsigned code) {
+    EXPECT_EQ(firewall("AddPinhole", hole).code(), code);
+    EXPECT_EQ(firewall("UpdatePinhole", {{"UniqueID", "1"}, {"NewLeaseTime", "60"}}).code(), code);
+    for (const auto* action : {"DeletePinhole", "GetPinholePackets", "CheckPinholeWorking"})
+      EXPECT_EQ(firewall(action, one).code(), code) << action;
+  };
+  policy.ipv6 = false;
+  service->set_policy(policy, now());
+  EXPECT_EQ(firewall("GetFirewallStatus")["FirewallEnabled"], "0");
+  EXPECT_EQ(firewall("GetFirewallStatus")["InboundPinholeAllowed"], "0");
+  all_are(702);
+  policy.ipv6 = true;
+  policy.rules = {{.device = {}, .external = {}, .transport = {}, .allow = false, .where = {}}};
+  service->set_policy(policy, now());
+  EXPECT_EQ(firewall("GetFirewallStatus")["FirewallEnabled"], "1");
+  EXPECT_EQ(firewall("GetFirewallStatus")["InboundPinholeAllowed"], "0");
+  all_are(703);
+}
+
+TEST_F(PinholeActionsTest, AreNotInTheListsOfWanIpConnection) {
+  boot_igd();
+  EXPECT_NE(opened(hole), "(none)");
+  EXPECT_EQ(ask_wan("GetGenericPortMappingEntry", {{"NewPortMappingIndex", "0"}}).code(), 713u);
 }
 
 // --- HTTP ---
@@ -749,7 +898,13 @@ TEST_F(EventTest, TheLinkAndTheOtherServices) {  // WCIC-02, L3F-03, 6FC-01
   subscribe("WANIPv6Firewall1");
   const auto firewall = heard();
   EXPECT_EQ(value(firewall, "FirewallEnabled"), "1");
-  EXPECT_EQ(value(firewall, "InboundPinholeAllowed"), "0");
+  EXPECT_EQ(value(firewall, "InboundPinholeAllowed"), "1");
+  policy.ipv6 = false;
+  service->set_policy(policy, now());
+  server->settle(now());
+  const auto news = heard();
+  EXPECT_EQ(value(news, "FirewallEnabled"), "0");
+  EXPECT_EQ(value(news, "InboundPinholeAllowed"), "0");
 }
 
 }  // namespace
