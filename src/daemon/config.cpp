@@ -65,6 +65,7 @@ nat::PlanePolicy Config::plane_policy() const {
   result.implicit = filtering.implicit;
   result.random_ports = engine.random_ports;
   result.redirect = engine.redirect;
+  result.ipv6 = engine.ipv6;
   result.icmp_to_lan = filtering.icmp_to_lan;
   result.icmp_to_wan = filtering.icmp_to_wan;
   result.answer_ping = filtering.answer_ping;
