@@ -207,11 +207,14 @@ bool Daemon::start() {
   view_ = transport::build_view(network_->state(), config_.network_wishes());
 
   // The store first: its lock tells a second instance apart from other trouble.
-  if (!start_store() || !start_plane()) return false;
-  // Loading programs into the kernel is the last that needs them.
+  // Only loading programs into the kernel needs more rights than the rest, and no thread may be there yet.
+  const bool loads = config_.engine.data_plane == PlaneChoice::ebpf;
+  if (loads && !start_plane()) return false;
   for (const auto& problem :
        drop_privileges(std::string{admin_group}, {config_.store.dir, config_.admin.socket}))
     log::warn(problem);
+  if (!start_store() || (!loads && !start_plane())) return false;
+
   if (const auto set = plane_->set_network(view_, clock_.now()); !set) {
     log::error("the data plane cannot be set up: " + set.error().message());
     for (const auto& warning : plane_->status().warnings) log::error(warning);

@@ -1,6 +1,7 @@
 """The ebpf plane where it differs from others: it works on while the daemon does not, and is taken off without a trace."""
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -138,6 +139,13 @@ class Traces(Ebpf):
             answer, _ = self.answer_of(self.lab.device1, (FAR, 7701), source=(DEVICE1, 0))
             self.assertEqual(answer, b"u")
         wait_until("it says so", lambda: any("removed the filters" in w for w in self.status()["warnings"]))
+
+    def test_it_keeps_only_the_rights_it_needs(self):
+        for thread in os.listdir(f"/proc/{self.daemon.pid}/task"):
+            with open(f"/proc/{self.daemon.pid}/task/{thread}/status") as file:
+                status = dict(line.split(":", 1) for line in file)
+            self.assertEqual(status["CapEff"].strip(), "0000000000003000", status["Name"])
+            self.assertEqual(status["NoNewPrivs"].strip(), "1")
 
     def test_filters_of_others_stay_and_detach_leaves_nothing_of_ours(self):
         others = self.lab.gateway.call("tc", "filter", "add", "dev", "wan0", "ingress", "prio", "7", "protocol", "ip", "matchall",

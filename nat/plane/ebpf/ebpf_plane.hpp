@@ -31,7 +31,7 @@ struct EbpfOptions {
 /// All calls are made by one control thread; the slow path has a thread of its own.
 class EbpfPlane final : public DataPlane {
  public:
-  /// Loads the programs; they are put in place by set_network(). On failure (system_failure) `why` says in
+  /// Loads the programs; they are put in place, and the slow path's thread is started, by the first set_network(). On failure (system_failure) `why` says in
   /// words what is wrong and what to do.
   static Result<std::unique_ptr<EbpfPlane>> start(const EbpfOptions& options, const Clock& clock,
                                                   std::string& why);

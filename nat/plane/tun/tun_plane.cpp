@@ -780,7 +780,7 @@ Result<std::unique_ptr<TunPlane>> TunPlane::start(const TunOptions& options, con
 
 Result<void> TunPlane::detach(const TunOptions& options, std::string& why) {
   if (if_nametoindex(options.device.c_str()) != 0) {
-    why = "the interface " + options.device + " is there: stop the sallyportd that runs first";
+    why = "the interface " + options.device + " is in use: another sallyportd runs in this network namespace; stop it first";
     return make_error_code(PlaneErrc::system_failure);
   }
   auto rtnl = Rtnl::open();

@@ -161,11 +161,6 @@ TEST_F(CommandLine, CheckConfigSaysThatItIsFine) {
   EXPECT_EQ(err, "");
 }
 
-TEST_F(CommandLine, ThePlaneThatIsNotThereYetIsRefused) {
-  EXPECT_EQ(run({"--config", "/dev/null", "--data-plane", "ebpf", "--state-dir", directory / "state"}), 1);
-  EXPECT_THAT(err, HasSubstr("ebpf"));
-}
-
 /// The gateway between alice (192.168.1.2) and a stranger (203.0.113.2) on the internet.
 class DaemonTest : public testing::Test {
  protected:
