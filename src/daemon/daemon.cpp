@@ -153,7 +153,7 @@ class Daemon {
   asio::signal_set signals_{io_, SIGTERM, SIGINT, SIGHUP};
   std::optional<std::chrono::microseconds> watchdog_ = watchdog_interval();
 
-  bool work_posted_ = false;  ///< after_work runs soon
+  bool work_posted_ = false;   ///< after_work runs soon
   bool plane_behind_ = false;  ///< it did not take the last view
   std::string udp_problem_;    ///< why the port cannot be had somewhere; empty: it is
   std::string upnp_problem_;
@@ -335,7 +335,8 @@ void Daemon::reload() {
   keep(config.limits.http_head, config_.limits.http_head, "limits.http_head");
   keep(config.limits.http_body, config_.limits.http_body, "limits.http_body");
   keep(config.limits.http_head_timeout, config_.limits.http_head_timeout, "limits.http_head_timeout");
-  keep(config.limits.http_request_timeout, config_.limits.http_request_timeout, "limits.http_request_timeout");
+  keep(config.limits.http_request_timeout, config_.limits.http_request_timeout,
+       "limits.http_request_timeout");
   keep(config.limits.http_idle_timeout, config_.limits.http_idle_timeout, "limits.http_idle_timeout");
   config_ = std::move(config);
 
@@ -508,15 +509,17 @@ std::vector<std::string> Daemon::own_warnings() const {
   for (const auto& interface : view_.lan) describe(interface, "LAN");
   for (const auto& interface : view_.wan) describe(interface, "WAN");
   for (const auto& network : transport::conflicting_networks(network_->state(), view_))
-    warnings.push_back("the network " + network.address.to_string() + "/" + std::to_string(network.v4_bits()) +
-                       " is on the LAN and on the WAN: its addresses are taken for the LAN's, and nothing of the WAN "
-                       "is reached there; give the LAN another network");
+    warnings.push_back(
+        "the network " + network.address.to_string() + "/" + std::to_string(network.v4_bits()) +
+        " is on the LAN and on the WAN: its addresses are taken for the LAN's, and nothing of the WAN "
+        "is reached there; give the LAN another network");
   if (view_.external.empty())
     warnings.push_back("there is no external address: new leases are refused until the WAN has one");
   else if (is_private(view_.external.front()))
-    warnings.push_back("the external address " + view_.external.front().to_string() +
-                       " is private: another NAT stands between this gateway and the internet, and ports opened "
-                       "here are reached only as far as it lets them be (bridge mode, or forward to this gateway)");
+    warnings.push_back(
+        "the external address " + view_.external.front().to_string() +
+        " is private: another NAT stands between this gateway and the internet, and ports opened "
+        "here are reached only as far as it lets them be (bridge mode, or forward to this gateway)");
   if (!reload_problem_.empty()) warnings.push_back(reload_problem_);
   if (!udp_problem_.empty())
     warnings.push_back("PCP and NAT-PMP are not answered everywhere: " + udp_problem_);
@@ -554,9 +557,7 @@ admin::DaemonStatus Daemon::status() const {
     return std::ranges::any_of(config_.listen.lan,
                                [&](const std::string& name) { return config_.speaks(protocol, name); });
   };
-  for (const auto& interface : view_.lan)
-    add(interface, "lan",
-        config_.serves(interface.name));
+  for (const auto& interface : view_.lan) add(interface, "lan", config_.serves(interface.name));
   for (const auto& interface : view_.wan) add(interface, "wan", false);
   status.external_addresses = view_.external;
   if (speaks(Protocol::pcp)) status.protocols.emplace_back("pcp");

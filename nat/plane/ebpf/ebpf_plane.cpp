@@ -260,7 +260,8 @@ class EbpfPlane::Impl {
     own_ports_.watch(network.external, std::move(lan_indexes), std::move(wan_indexes));
     refresh_own_ports(now);
     // Not before: whoever starts us may give rights up first, and a thread has its own.
-    if (!thread_.joinable() && !start_thread()) return failed("cannot start the slow path", {errno, boost::system::generic_category()});
+    if (!thread_.joinable() && !start_thread())
+      return failed("cannot start the slow path", {errno, boost::system::generic_category()});
     return stand();
   }
 
@@ -609,13 +610,14 @@ Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, 
   auto impl =
       std::make_unique<Impl>(options, clock, std::move(*device), std::move(*rtnl), std::move(*tables));
   if (const auto prepared = impl->prepare(why); !prepared) return prepared.error();
-  
+
   return std::unique_ptr<EbpfPlane>{new EbpfPlane{std::move(impl)}};
 }
 
 Result<void> EbpfPlane::detach(const EbpfOptions& options, std::string& why) {
   if (if_nametoindex(options.device.c_str()) != 0) {
-    why = "the interface " + options.device + " is in use: another sallyportd runs in this network namespace; stop it first";
+    why = "the interface " + options.device +
+          " is in use: another sallyportd runs in this network namespace; stop it first";
     return make_error_code(PlaneErrc::system_failure);
   }
   SysctlKeeper sysctls{options.undo_file};

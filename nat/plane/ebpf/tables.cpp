@@ -218,7 +218,8 @@ void Tables::set_networks6(const std::vector<Prefix>& networks) {
   sp_net6_key at{}, next{};
   for (int more = bpf_map_get_next_key(networks6_, nullptr, &next); more == 0;
        more = bpf_map_get_next_key(networks6_, &at, &next)) {
-    if (std::none_of(wanted.begin(), wanted.end(), [&](const auto& key) { return std::memcmp(&key, &next, sizeof key) == 0; }))
+    if (std::none_of(wanted.begin(), wanted.end(),
+                     [&](const auto& key) { return std::memcmp(&key, &next, sizeof key) == 0; }))
       gone.push_back(next);
     at = next;
   }
