@@ -98,4 +98,41 @@ std::string_view to_string(DropReason reason) noexcept {
   return "unknown";
 }
 
+DropReason reason_of(packet::Malformed malformed) noexcept {
+  using packet::Malformed;
+  switch (malformed) {
+    case Malformed::no:
+      return DropReason::none;
+    case Malformed::truncated:
+      return DropReason::truncated;
+    case Malformed::version:
+      return DropReason::bad_version;
+    case Malformed::header_length:
+      return DropReason::bad_header_length;
+    case Malformed::total_length:
+      return DropReason::bad_total_length;
+    case Malformed::header_checksum:
+      return DropReason::bad_header_checksum;
+    case Malformed::ttl:
+      return DropReason::ttl_zero;
+    case Malformed::option:
+      return DropReason::bad_option;
+    case Malformed::source_route:
+      return DropReason::source_route;
+    case Malformed::transport_header:
+      return DropReason::bad_transport_header;
+    case Malformed::transport_length:
+      return DropReason::bad_transport_length;
+    case Malformed::port:
+      return DropReason::port_zero;
+    case Malformed::tcp_flags:
+      return DropReason::bad_tcp_flags;
+    case Malformed::fragment:
+      return DropReason::bad_fragment;
+    case Malformed::extension:
+      return DropReason::bad_extension;
+  }
+  return DropReason::truncated;
+}
+
 }  // namespace sallyport::nat

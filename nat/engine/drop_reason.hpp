@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "nat/engine/engine.hpp"
+#include "nat/packet/ipv4.hpp"
 
 namespace sallyport::nat {
 
@@ -61,5 +62,8 @@ enum class DropReason : std::uint8_t {
 };
 
 inline constexpr std::size_t drop_reasons = static_cast<std::size_t>(DropReason::count_);
+
+/// The reason to drop what a parser, of either family, would not read.
+DropReason reason_of(packet::Malformed malformed) noexcept;
 
 }  // namespace sallyport::nat

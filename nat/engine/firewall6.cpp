@@ -16,42 +16,6 @@ using packet::Ipv6;
 using packet::Malformed;
 namespace type = packet::icmp6_type;
 
-DropReason reason_of(Malformed malformed) noexcept {
-  switch (malformed) {
-    case Malformed::no:
-      return DropReason::none;
-    case Malformed::truncated:
-      return DropReason::truncated;
-    case Malformed::version:
-      return DropReason::bad_version;
-    case Malformed::header_length:
-      return DropReason::bad_header_length;
-    case Malformed::total_length:
-      return DropReason::bad_total_length;
-    case Malformed::header_checksum:
-      return DropReason::bad_header_checksum;
-    case Malformed::ttl:
-      return DropReason::ttl_zero;
-    case Malformed::option:
-      return DropReason::bad_option;
-    case Malformed::source_route:
-      return DropReason::source_route;
-    case Malformed::transport_header:
-      return DropReason::bad_transport_header;
-    case Malformed::transport_length:
-      return DropReason::bad_transport_length;
-    case Malformed::port:
-      return DropReason::port_zero;
-    case Malformed::tcp_flags:
-      return DropReason::bad_tcp_flags;
-    case Malformed::fragment:
-      return DropReason::bad_fragment;
-    case Malformed::extension:
-      return DropReason::bad_extension;
-  }
-  return DropReason::truncated;
-}
-
 constexpr bool is_multicast(const Address6& address) noexcept { return address.high >> 56 == 0xff; }
 constexpr bool is_link_local(const Address6& address) noexcept { return address.high >> 54 == 0x3fa; }
 constexpr bool is_unique_local(const Address6& address) noexcept { return address.high >> 57 == 0x7e; }

@@ -12,42 +12,6 @@ using packet::Malformed;
 
 constexpr std::size_t most_in_batch = 32;
 
-constexpr DropReason reason_of(Malformed malformed) noexcept {
-  switch (malformed) {
-    case Malformed::no:
-      return DropReason::none;
-    case Malformed::truncated:
-      return DropReason::truncated;
-    case Malformed::version:
-      return DropReason::bad_version;
-    case Malformed::header_length:
-      return DropReason::bad_header_length;
-    case Malformed::total_length:
-      return DropReason::bad_total_length;
-    case Malformed::header_checksum:
-      return DropReason::bad_header_checksum;
-    case Malformed::ttl:
-      return DropReason::ttl_zero;
-    case Malformed::option:
-      return DropReason::bad_option;
-    case Malformed::source_route:
-      return DropReason::source_route;
-    case Malformed::transport_header:
-      return DropReason::bad_transport_header;
-    case Malformed::transport_length:
-      return DropReason::bad_transport_length;
-    case Malformed::port:
-      return DropReason::port_zero;
-    case Malformed::tcp_flags:
-      return DropReason::bad_tcp_flags;
-    case Malformed::fragment:
-      return DropReason::bad_fragment;
-    case Malformed::extension:
-      return DropReason::bad_extension;
-  }
-  return DropReason::truncated;
-}
-
 /// 0/8, 127/8, 169.254/16, 224/4, 240/4: no host is reached there through a router (POL-NET-03).
 constexpr bool is_special(std::uint32_t address) noexcept {
   const std::uint32_t top = address >> 24;

@@ -25,6 +25,7 @@
 #include "nat/plane/ebpf/core.hpp"
 #include "nat/plane/ebpf/hooks.hpp"
 #include "nat/plane/host/own_ports.hpp"
+#include "nat/plane/host/router_ports.hpp"
 #include "nat/plane/host/rtnl.hpp"
 #include "nat/plane/host/sysctls.hpp"
 #include "nat/plane/host/tun_device.hpp"
@@ -33,18 +34,20 @@ namespace sallyport::nat {
 namespace {
 
 using namespace ebpf;
+using host::claim_unbound;
+using host::find_range_beside;
 using host::KernelOwnPorts;
 using host::read_sysctl;
+using host::router_ports_beside;
 using host::Rtnl;
 using host::SysctlKeeper;
 using host::TunDevice;
+using host::without_router_ports;
 using host::write_sysctl;
 
 constexpr std::size_t link_header = 14;
 constexpr std::size_t largest_frame = 65535 + link_header;
 constexpr std::uint32_t device_queue = 2048;
-constexpr std::uint16_t last_router_port = 65534;
-constexpr std::uint16_t fewest_router_ports = 512;
 
 using Mac = std::array<std::byte, 6>;
 
@@ -54,14 +57,6 @@ std::string conf(const std::string& interface, std::string_view what) {
 
 std::string conf6(const std::string& interface, std::string_view what) {
   return "ipv6/conf/" + interface + '/' + std::string{what};
-}
-
-/// The router's own ports: what the pool leaves above it, or below; {0, 0} where that is too little.
-PortRange router_ports_beside(const PortRange& pool) {
-  if (pool.last <= last_router_port - fewest_router_ports)
-    return {static_cast<std::uint16_t>(pool.last + 1), last_router_port};
-  if (pool.first >= 1024 + fewest_router_ports) return {1024, static_cast<std::uint16_t>(pool.first - 1)};
-  return {0, 0};
 }
 
 struct Link {
@@ -183,7 +178,7 @@ class EbpfPlane::Impl {
   Result<Installed> install(const MappingSpec& spec, TimePoint now) {
     if (!spec.internal.address.is_v4()) return locked([&] { return core_.install(spec, now); });
     refresh_own_ports(now);
-    const auto wish = without_router_ports(spec);
+    const auto wish = without_router_ports(spec, router_ports_);
     Result<Installed> installed = claim(wish, now);
     if (!installed && wish.allowed != spec.allowed && installed.error() == PlaneErrc::no_ports_left)
       installed = claim(spec, now);
@@ -195,39 +190,16 @@ class EbpfPlane::Impl {
 
   std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) {
     refresh_own_ports(now);
-    const auto wish = without_router_ports(spec);
-    auto found = locked([&] { return core_.engine().find_range(wish, now); });
-    if (wish.allowed == spec.allowed || (found && found->size == spec.size)) return found;
-    const auto wider = locked([&] { return core_.engine().find_range(spec, now); });
-    return wider && (!found || wider->size > found->size) ? wider : found;
+    return find_range_beside(spec, router_ports_, [&](const RangeSpec& wish) {
+      return locked([&] { return core_.engine().find_range(wish, now); });
+    });
   }
 
-  /// The router's own range is chosen from only when all else is taken.
-  template <class Spec>
-  Spec without_router_ports(const Spec& spec) const {
-    Spec wish = spec;
-    if (router_ports_.last == last_router_port && spec.allowed.first < router_ports_.first &&
-        spec.allowed.last >= router_ports_.first &&
-        (!spec.suggested || spec.suggested->number() < router_ports_.first))
-      wish.allowed.last = static_cast<std::uint16_t>(router_ports_.first - 1);
-    return wish;
-  }
-
-  /// No port on which a service began to listen since the last look at all sockets (POL-TGT-05).
   Result<Installed> claim(const MappingSpec& spec, TimePoint now) {
-    constexpr int most_tries = 8;
     const std::lock_guard lock{mutex_};
-    for (int tries = 1;; ++tries) {
-      auto installed = core_.install(spec, now);
-      if (!installed || spec.restore || spec.is_static || tries == most_tries) return installed;
-      if (!installed->external.address.is_v4()) return installed;
-      const auto port = installed->external.port.number();
-      constexpr std::uint32_t anybody = 0xc0000201;  // 192.0.2.1: a caller from outside, whoever it is
-      if (!own_ports_.expects({spec.transport, anybody, installed->external.address.v4_number(), 9, port}))
-        return installed;
-      core_.engine().withdraw(installed->id, Ending::vacate, now);
-      own_ports_.note(spec.transport, port);
-    }
+    return claim_unbound(
+        spec, own_ports_, [&] { return core_.install(spec, now); },
+        [&](MappingId id) { core_.engine().withdraw(id, Ending::vacate, now); });
   }
 
   void withdraw(MappingId id, Ending how, TimePoint now) {

@@ -107,7 +107,6 @@ class Tables final : public SharedTables {
   std::vector<int> descriptors_;
   int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1, networks6_ = -1, counters_ = -1;
 
-  std::vector<Network> standing_networks_;
   std::unordered_map<std::uint32_t, std::uint32_t> filter_entries_;  // by lease
   std::vector<std::pair<std::uint64_t, std::uint16_t>> ended_;       // part, host and port; external port
 

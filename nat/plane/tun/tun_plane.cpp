@@ -19,6 +19,7 @@
 #include <tuple>
 
 #include "nat/plane/host/own_ports.hpp"
+#include "nat/plane/host/router_ports.hpp"
 #include "nat/plane/host/rtnl.hpp"
 #include "nat/plane/host/sysctls.hpp"
 #include "nat/plane/host/tun_device.hpp"
@@ -35,8 +36,6 @@ constexpr std::size_t batch_octets = 128
                                      << 10;  // of super packets: what is read is written while in the cache
 constexpr std::size_t largest_packet = 40 + 65535;  // of IPv6; IPv4 stays below
 constexpr std::uint32_t device_queue = 2048;        // packets: bursts of new flows overran the default of 500
-constexpr std::uint16_t last_router_port = 65534;
-constexpr std::uint16_t fewest_router_ports = 512;
 
 /// A packet as read() and write() take it: the virtio header, then the IP packet, on a multiple of 16.
 struct alignas(64) Buffer {
@@ -81,14 +80,6 @@ std::string conf(const std::string& interface, std::string_view what) {
 }
 std::string conf6(const std::string& interface, std::string_view what) {
   return "ipv6/conf/" + interface + '/' + std::string{what};
-}
-
-/// The router's own ports: what the pool leaves above it, or below; {0, 0} where that is too little.
-PortRange router_ports_beside(const PortRange& pool) {
-  if (pool.last <= last_router_port - fewest_router_ports)
-    return {static_cast<std::uint16_t>(pool.last + 1), last_router_port};
-  if (pool.first >= 1024 + fewest_router_ports) return {1024, static_cast<std::uint16_t>(pool.first - 1)};
-  return {0, 0};
 }
 
 std::string describe(const boost::system::error_code& error) { return error.message(); }
@@ -177,7 +168,7 @@ class TunPlane::Impl {
   Result<Installed> install(const MappingSpec& spec, TimePoint now) {
     if (!spec.internal.address.is_v4()) return locked([&] { return engine_.install(spec, now); });
     refresh_own_ports(now);
-    const auto wish = without_router_ports(spec);
+    const auto wish = without_router_ports(spec, router_ports_);
     Result<Installed> installed = claim(wish, now);
     if (!installed && wish.allowed != spec.allowed && installed.error() == PlaneErrc::no_ports_left)
       installed = claim(spec, now);
@@ -197,40 +188,16 @@ class TunPlane::Impl {
 
   std::optional<FoundRange> find_range(const RangeSpec& spec, TimePoint now) {
     refresh_own_ports(now);
-    const auto wish = without_router_ports(spec);
-    auto found = locked([&] { return engine_.find_range(wish, now); });
-    if (wish.allowed == spec.allowed || (found && found->size == spec.size)) return found;
-    const auto wider = locked([&] { return engine_.find_range(spec, now); });
-    return wider && (!found || wider->size > found->size) ? wider : found;
+    return find_range_beside(spec, router_ports_, [&](const RangeSpec& wish) {
+      return locked([&] { return engine_.find_range(wish, now); });
+    });
   }
 
-  /// Each leased port of the router's range costs a rule: the engine chooses there only when all else is
-  /// taken.
-  template <class Spec>
-  Spec without_router_ports(const Spec& spec) const {
-    Spec wish = spec;
-    if (router_ports_.last == last_router_port && spec.allowed.first < router_ports_.first &&
-        spec.allowed.last >= router_ports_.first &&
-        (!spec.suggested || spec.suggested->number() < router_ports_.first))
-      wish.allowed.last = static_cast<std::uint16_t>(router_ports_.first - 1);
-    return wish;
-  }
-
-  /// As the engine's install(), but no port on which a service began to listen since the last look at all
-  /// sockets (POL-TGT-05).
   Result<Installed> claim(const MappingSpec& spec, TimePoint now) {
-    constexpr int most_tries = 8;
     const std::lock_guard lock{mutex_};
-    for (int tries = 1;; ++tries) {
-      auto installed = engine_.install(spec, now);
-      if (!installed || spec.restore || spec.is_static || tries == most_tries) return installed;
-      const auto port = installed->external.port.number();
-      constexpr std::uint32_t anybody = 0xc0000201;  // 192.0.2.1: a caller from outside, whoever it is
-      if (!own_ports_.expects({spec.transport, anybody, installed->external.address.v4_number(), 9, port}))
-        return installed;
-      engine_.withdraw(installed->id, Ending::vacate, now);
-      own_ports_.note(spec.transport, port);
-    }
+    return claim_unbound(
+        spec, own_ports_, [&] { return engine_.install(spec, now); },
+        [&](MappingId id) { engine_.withdraw(id, Ending::vacate, now); });
   }
 
   void withdraw(MappingId id, Ending how, TimePoint now) {
@@ -780,7 +747,8 @@ Result<std::unique_ptr<TunPlane>> TunPlane::start(const TunOptions& options, con
 
 Result<void> TunPlane::detach(const TunOptions& options, std::string& why) {
   if (if_nametoindex(options.device.c_str()) != 0) {
-    why = "the interface " + options.device + " is in use: another sallyportd runs in this network namespace; stop it first";
+    why = "the interface " + options.device +
+          " is in use: another sallyportd runs in this network namespace; stop it first";
     return make_error_code(PlaneErrc::system_failure);
   }
   auto rtnl = Rtnl::open();
