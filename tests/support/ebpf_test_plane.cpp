@@ -119,7 +119,7 @@ EbpfTestPlane::EbpfTestPlane(const EngineOptions& options) {
   unusable_ = enter_namespace();
   if (!unusable_.empty()) return;
   std::string why;
-  auto tables = Tables::load({.flows = 1U << 17}, {}, why);
+  auto tables = Tables::load({.flows = 1U << 17}, options.secret, {}, why);
   if (!tables) {
     unusable_ = why;
     return;

@@ -22,7 +22,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 2,
+  SP_ABI = 3,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16,
   SP_LEASES = 1 << 17,
@@ -81,7 +81,7 @@ struct sp_endpoint {
 };
 SP_ASSERT_SIZE(struct sp_endpoint, 8);
 
-/* flows: one entry for both directions. `permission` entries (peer_port 0) say that the endpoint sent to that address. */
+/* One flow for both directions. `permission` entries (peer_port 0) say that the endpoint sent to that address. */
 struct sp_flow_key {
   sp_u32 host, peer;
   sp_u16 host_port, peer_port;
@@ -101,6 +101,22 @@ struct sp_flow {
   struct sp_tcp tcp; /* `spare`: the epoch in which its slot was looked at last */
 };
 SP_ASSERT_SIZE(struct sp_flow, 24);
+
+/* flows: a hash table over an array, because random touches of memory, and of pages, are what a packet costs: a flow is
+ * one line of the cache, and the first SP_NEAR entries, taken first, are few pages. A key stands in one of three
+ * buckets: a near one of SP_NEAR_WAYS entries (permissions do not), or one of two of SP_WAYS behind them; there in the
+ * first place from its own one on that could be had. The search in a bucket ends where no entry ever was. Entries over
+ * for SP_FLOW_GRACE seconds are anybody's.
+ * `tag` changes by compare-and-swap: SP_TAG_NEVER, SP_TAG_GONE, SP_TAG_BUSY while it is written, else of the key's hash. */
+enum { SP_NEAR = 1 << 14, SP_NEAR_WAYS = 2, SP_WAYS = 32, SP_FLOW_GRACE = 2 };
+enum { SP_TAG_NEVER, SP_TAG_GONE, SP_TAG_BUSY, SP_TAG_FIRST };
+struct sp_flow_entry {
+  struct sp_flow flow; /* first: a flow's address is its entry's */
+  struct sp_flow_key key;
+  sp_u32 tag;
+  sp_u32 spare[5];
+};
+SP_ASSERT_SIZE(struct sp_flow_entry, 64);
 
 /* hosts: what one device has; the sweep counts anew. */
 struct sp_host {
@@ -163,6 +179,7 @@ enum sp_filtering { SP_FILTER_ENDPOINT, SP_FILTER_ADDRESS, SP_FILTER_ADDRESS_AND
 /* config: one entry. */
 struct sp_config {
   sp_u64 secret[2];
+  sp_u64 flow_secret[2]; /* as long as the flow table is there */
   sp_u64 id_secret;
   sp_u64 now_ns; /* tests only: the time, instead of the kernel's */
   sp_u64 boot_offset_ns; /* the boot clock is ahead of the monotonic one by this: time spent suspended */
@@ -172,6 +189,7 @@ struct sp_config {
   sp_u32 wan, tap;
   sp_u32 wan_header; /* octets of the link layer's header on the WAN: 14, or 0 */
   sp_u32 epoch;      /* another one: flows look at their slots again */
+  sp_u32 flow_buckets; /* of SP_WAYS */
   sp_u32 pool_first, pool_last;
   sp_u32 filtering; /* sp_filtering */
   sp_u32 random_ports, answer_ping, drop_private;

@@ -122,6 +122,8 @@ class EbpfPlane::Impl {
       why = problem_;
       return make_error_code(PlaneErrc::system_failure);
     }
+    // Looking for a socket of the router's costs every forwarded packet more than it saves the router's own.
+    (void)sysctls_.set("ipv4/ip_early_demux", "0");
     const std::string& name = options_.device;
     write_sysctl("ipv6/conf/" + name + "/disable_ipv6", "1");
     write_sysctl(conf(name, "rp_filter"), "0");
@@ -576,7 +578,7 @@ Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, 
         for (const auto& [map, fd] : maps_of(program))
           if (!found.emplace(map, fd).second) close(fd);
   }
-  auto tables = Tables::load({.flows = options.flows}, found, why);
+  auto tables = Tables::load({.flows = options.flows}, options.engine.secret, found, why);
   for (const auto& [name, fd] : found) close(fd);
   if (!tables) return make_error_code(PlaneErrc::system_failure);
   auto impl =

@@ -48,10 +48,11 @@ struct {
 } endpoints SEC(".maps");
 
 struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
-  __uint(max_entries, 1 << 18);
-  __type(key, struct sp_flow_key);
-  __type(value, struct sp_flow);
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __uint(max_entries, SP_NEAR + (SP_WAYS << 13));
+  __type(key, sp_u32);
+  __type(value, struct sp_flow_entry);
 } flows SEC(".maps");
 
 /* What outsiders began and nobody confirmed yet: the oldest gives way, so a flood fills nothing else. */
@@ -520,11 +521,9 @@ static __always_inline sp_u64 word_of(sp_u32 host, sp_u16 port, sp_u8 kind, sp_u
   v2 += v1;              \
   v1 = ROTATE(v1, 17) ^ v2; \
   v2 = ROTATE(v2, 32);
-PROGRAM sp_u64 siphash(sp_u64 first, sp_u64 second) {
-  const struct sp_config *cfg = configuration();
-  if (!cfg) return 0;
-  sp_u64 v0 = cfg->secret[0] ^ 0x736f6d6570736575, v1 = cfg->secret[1] ^ 0x646f72616e646f6d,
-         v2 = cfg->secret[0] ^ 0x6c7967656e657261, v3 = cfg->secret[1] ^ 0x7465646279746573;
+static __always_inline sp_u64 siphash_of(sp_u64 secret0, sp_u64 secret1, sp_u64 first, sp_u64 second) {
+  sp_u64 v0 = secret0 ^ 0x736f6d6570736575, v1 = secret1 ^ 0x646f72616e646f6d, v2 = secret0 ^ 0x6c7967656e657261,
+         v3 = secret1 ^ 0x7465646279746573;
   v3 ^= first;
   SIP_ROUND v0 ^= first;
   v3 ^= second;
@@ -533,6 +532,10 @@ PROGRAM sp_u64 siphash(sp_u64 first, sp_u64 second) {
   SIP_ROUND v0 ^= 16ull << 56;
   v2 ^= 0xff;
   SIP_ROUND SIP_ROUND SIP_ROUND return v0 ^ v1 ^ v2 ^ v3;
+}
+PROGRAM sp_u64 siphash(sp_u64 first, sp_u64 second) {
+  const struct sp_config *cfg = configuration();
+  return cfg ? siphash_of(cfg->secret[0], cfg->secret[1], first, second) : 0;
 }
 
 static __always_inline struct sp_state *programs_state(void) {
@@ -687,17 +690,102 @@ PROGRAM int make_implicit(struct __sk_buff *skb, struct work *w, sp_u32 *externa
 
 /* --- flows --- */
 
-static __always_inline void permit(const struct sp_flow_key *key, sp_u32 deadline_s) {
+static __always_inline sp_u64 hash_of(const struct sp_config *cfg, const struct sp_flow_key *key) {
+  return siphash_of(cfg->flow_secret[0], cfg->flow_secret[1], (sp_u64)key->host << 32 | key->peer,
+                    (sp_u64)key->host_port << 32 | (sp_u64)key->peer_port << 16 | (sp_u64)key->protocol << 8 |
+                        key->permission);
+}
+static __always_inline sp_u32 tag_of(sp_u64 hash) {
+  const sp_u32 tag = (sp_u32)(hash >> 32);
+  return tag < SP_TAG_FIRST ? tag + SP_TAG_FIRST : tag;
+}
+/* The buckets of a key in turn: the first entry of one. */
+static __always_inline sp_u32 bucket_of(const struct sp_config *cfg, sp_u64 hash, sp_u32 which) {
+  if (which == 0) return (sp_u32)hash % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS;
+  const sp_u32 drawn = which == 1 ? (sp_u32)hash : (sp_u32)((hash * 0x9e3779b97f4a7c15u) >> 32);
+  return SP_NEAR + (sp_u32)(((sp_u64)drawn * cfg->flow_buckets) >> 32) * SP_WAYS;
+}
+static __always_inline bool same_key(const struct sp_flow_key *a, const struct sp_flow_key *b) {
+  const sp_u64 *x = (const sp_u64 *)a, *y = (const sp_u64 *)b;
+  return x[0] == y[0] && x[1] == y[1];
+}
+
+/* The place of a flow in the table plus 1; 0: it is not there. */
+PROGRAM sp_u32 place_of(struct sp_flow_key *key) {
+  const struct sp_config *cfg = configuration();
+  if (!cfg || !key) return 0;
+  const sp_u64 hash = hash_of(cfg, key);
+  const sp_u32 tag = tag_of(hash), own = tag;
+  for (sp_u32 which = key->permission ? 1 : 0; which < 3; ++which) {
+    const sp_u32 first = bucket_of(cfg, hash, which), ways = which ? SP_WAYS : SP_NEAR_WAYS;
+    for (sp_u32 i = 0; i < SP_WAYS; ++i) {
+      if (i >= ways) break;
+      const sp_u32 at = first + ((own + i) & (ways - 1));
+      const struct sp_flow_entry *entry = bpf_map_lookup_elem(&flows, &at);
+      if (!entry || entry->tag == SP_TAG_NEVER) break;
+      if (entry->tag == tag && same_key(&entry->key, key)) return at + 1;
+    }
+  }
+  return 0;
+}
+
+static __always_inline struct sp_flow_entry *entry_at(sp_u32 place) {
+  const sp_u32 at = place - 1;
+  return place ? bpf_map_lookup_elem(&flows, &at) : NULL;
+}
+static __always_inline struct sp_flow *flow_at(struct sp_flow_key *key) {
+  return (struct sp_flow *)entry_at(place_of(key));
+}
+
+/* Puts a flow into the table; 0: done. */
+PROGRAM int put_flow(struct sp_flow_key *key, struct sp_flow *flow, sp_u32 now_s) {
+  const struct sp_config *cfg = configuration();
+  if (!cfg || !key || !flow) return 1;
+  const sp_u64 hash = hash_of(cfg, key);
+  const sp_u32 tag = tag_of(hash), own = tag;
+  for (sp_u32 which = key->permission ? 1 : 0; which < 3; ++which) {
+    const sp_u32 first = bucket_of(cfg, hash, which), ways = which ? SP_WAYS : SP_NEAR_WAYS;
+    for (sp_u32 i = 0; i < SP_WAYS; ++i) {
+      if (i >= ways) break;
+      const sp_u32 at = first + ((own + i) & (ways - 1));
+      struct sp_flow_entry *entry = bpf_map_lookup_elem(&flows, &at);
+      if (!entry) break;
+      /* Twice: the sweep may have made SP_TAG_NEVER of SP_TAG_GONE, and nothing may lie behind that. */
+      for (sp_u32 tries = 0; tries < 2; ++tries) {
+        const sp_u32 seen = *(volatile sp_u32 *)&entry->tag;
+        if (seen == SP_TAG_BUSY ||
+            (seen >= SP_TAG_FIRST && (now_s < entry->flow.deadline_s || now_s - entry->flow.deadline_s < SP_FLOW_GRACE)))
+          break;
+        if (__sync_val_compare_and_swap(&entry->tag, seen, (sp_u32)SP_TAG_BUSY) != seen) continue;
+        entry->key = *key;
+        entry->flow = *flow;
+        __sync_lock_test_and_set(&entry->tag, tag);
+        return 0;
+      }
+    }
+  }
+  return 1;
+}
+
+/* Takes a flow out of the table; 0: it was there. */
+static __always_inline int take_flow(struct sp_flow_key *key) {
+  struct sp_flow_entry *entry = entry_at(place_of(key));
+  if (!entry) return 1;
+  const sp_u32 seen = *(volatile sp_u32 *)&entry->tag;
+  return seen < SP_TAG_FIRST || __sync_val_compare_and_swap(&entry->tag, seen, (sp_u32)SP_TAG_GONE) != seen;
+}
+
+static __always_inline void permit(const struct sp_flow_key *key, sp_u32 deadline_s, sp_u32 now_s) {
   struct sp_flow_key permission = *key;
   permission.peer_port = 0;
   permission.permission = 1;
-  struct sp_flow *found = bpf_map_lookup_elem(&flows, &permission);
+  struct sp_flow *found = flow_at(&permission);
   if (found) {
     if (found->deadline_s < deadline_s) found->deadline_s = deadline_s;
     return;
   }
-  const struct sp_flow fresh = {.deadline_s = deadline_s};
-  bpf_map_update_elem(&flows, &permission, &fresh, BPF_ANY);
+  struct sp_flow fresh = {.deadline_s = deadline_s};
+  put_flow(&permission, &fresh, now_s);
 }
 
 /* Whether the endpoint sent to that address and may hear from it (ADF). */
@@ -708,7 +796,7 @@ static __always_inline bool outbound_allows(const struct sp_config *cfg, const s
   struct sp_flow_key permission = *key;
   permission.peer_port = 0;
   permission.permission = 1;
-  const struct sp_flow *found = bpf_map_lookup_elem(&flows, &permission);
+  const struct sp_flow *found = flow_at(&permission);
   return found && !sp_is_over(found->deadline_s, w->now_s);
 }
 
@@ -737,7 +825,7 @@ PROGRAM int filters_allow(sp_u32 lease, sp_u32 peer, sp_u16 port) {
 }
 
 /* A deadline moved: its slot, and the permission, live as long. Once a second at most. */
-PROGRAM int keep_alive(struct sp_flow_key *key, struct sp_flow *flow, sp_u8 part) {
+PROGRAM int keep_alive(struct sp_flow_key *key, struct sp_flow *flow, sp_u8 part, sp_u32 now_s) {
   const struct sp_config *cfg = configuration();
   if (!cfg || !key || !flow || part >= SP_PARTS) return 0;
   struct sp_slot *slot = slot_of(part, flow->external);
@@ -750,7 +838,7 @@ PROGRAM int keep_alive(struct sp_flow_key *key, struct sp_flow *flow, sp_u8 part
     const struct sp_lease *lease = is_lease(slot) ? lease_of(slot) : NULL;
     if (!lease || !(lease->flags & SP_LEASE_OUTBOUND)) return 0;
   }
-  permit(key, deadline_s);
+  permit(key, deadline_s, now_s);
   return 0;
 }
 
@@ -833,14 +921,14 @@ static __always_inline void count_lease(struct sp_lease *lease, const struct wor
 }
 
 /* Makes a flow. */
-PROGRAM int new_flow(struct sp_flow_key *key, struct sp_flow *fresh) {
+PROGRAM int new_flow(struct sp_flow_key *key, struct sp_flow *fresh, sp_u32 now_s) {
   const struct sp_config *cfg = configuration();
   if (!cfg || !key || !fresh) return SP_DROP_table_full;
   struct sp_host *host = host_of(key->host, true);
   if (cfg->flows_per_device && host && host->flows >= cfg->flows_per_device) return SP_DROP_flow_limit;
   struct sp_state *st = programs_state();
   if (!st) return SP_DROP_table_full;
-  if ((cfg->flows_total && st->flows >= cfg->flows_total) || bpf_map_update_elem(&flows, key, fresh, BPF_ANY)) {
+  if ((cfg->flows_total && st->flows >= cfg->flows_total) || put_flow(key, fresh, now_s)) {
     st->shortage_flows = 1;
     return SP_DROP_table_full;
   }
@@ -851,7 +939,7 @@ PROGRAM int new_flow(struct sp_flow_key *key, struct sp_flow *fresh) {
 
 PROGRAM int drop_flow(struct sp_flow_key *key) {
   if (!key) return 0;
-  if (bpf_map_delete_elem(&flows, key)) {
+  if (take_flow(key)) {
     bpf_map_delete_elem(&embryos, key);
     return 0;
   }
@@ -862,15 +950,12 @@ PROGRAM int drop_flow(struct sp_flow_key *key) {
 }
 
 /* What an outsider began has shown to be real. */
-PROGRAM int promote(struct sp_flow_key *key, struct sp_flow *embryo) {
-  if (!key || !embryo) return 0;
-  struct sp_flow grown = *embryo;
-  if (!new_flow(key, &grown)) bpf_map_delete_elem(&embryos, key);
-  return 0;
+static __always_inline void promote(struct sp_flow_key *key, struct sp_flow *embryo, sp_u32 now_s) {
+  if (!new_flow(key, embryo, now_s)) bpf_map_delete_elem(&embryos, key);
 }
 
-static __always_inline struct sp_flow *find_flow(const struct sp_flow_key *key, bool *embryo) {
-  struct sp_flow *flow = bpf_map_lookup_elem(&flows, key);
+static __always_inline struct sp_flow *find_flow(struct sp_flow_key *key, bool *embryo) {
+  struct sp_flow *flow = flow_at(key);
   *embryo = false;
   if (flow || key->protocol == IPPROTO_ICMP) return flow;
   flow = bpf_map_lookup_elem(&embryos, key);
@@ -916,9 +1001,9 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
     if (!(flow->flags & SP_FLOW_ANSWERED)) {
       flow->flags |= SP_FLOW_ANSWERED;
       moved = true;
-      if (embryo && w->part == SP_UDP) promote(&key, flow);
+      if (embryo && w->part == SP_UDP) promote(&key, flow, w->now_s);
     }
-    if (moved) keep_alive(&key, flow, w->part);
+    if (moved) keep_alive(&key, flow, w->part, w->now_s);
     if (explicit) {
       const struct sp_slot *slot = slot_of(w->part, external);
       if (slot && is_lease(slot)) lease = lease_of(slot);
@@ -967,9 +1052,9 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
     fresh.flags = SP_FLOW_ANSWERED | (lease ? SP_FLOW_OF_EXPLICIT : 0);
     start(cfg, &fresh, w, true);
     set_epoch(&fresh, cfg);
-    verdict = new_flow(&key, &fresh);
+    verdict = new_flow(&key, &fresh, w->now_s);
     if (!verdict) {
-      keep_alive(&key, &fresh, w->part);
+      keep_alive(&key, &fresh, w->part, w->now_s);
     } else if (lease && (verdict == SP_DROP_table_full || w->part == SP_UDP)) {
       /* A lease without filters works even without a free entry (POL-NET-14), and what its host answered to a flood of
        * UDP leaves it its real peers, though it is at its own limit. */
@@ -1068,8 +1153,8 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
     bool confirms, moved;
     const int verdict = carry(cfg, flow, w, false, &confirms, &moved);
     if (verdict) return verdict;
-    if (moved && (!(flow->flags & SP_FLOW_INBOUND) || w->part == SP_TCP)) keep_alive(&key, flow, w->part);
-    if (embryo && confirms) promote(&key, flow);
+    if (moved && (!(flow->flags & SP_FLOW_INBOUND) || w->part == SP_TCP)) keep_alive(&key, flow, w->part, w->now_s);
+    if (embryo && confirms) promote(&key, flow, w->now_s);
   } else {
     bool track = false;
     if (lease) {
@@ -1095,7 +1180,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
         if (!lease || (lease->flags & SP_LEASE_FILTERED)) return SP_DROP_table_full;
         if (w->part == SP_TCP) lease->untracked_until_s = sp_deadline(w->now_s, cfg->tcp_established);
       } else if (!lease) {
-        keep_alive(&key, &fresh, w->part);
+        keep_alive(&key, &fresh, w->part, w->now_s);
       }
     }
   }
@@ -1428,12 +1513,12 @@ static __always_inline int leave_at_once(struct __sk_buff *skb, const struct sp_
   /* What is rare, or wrong, or new goes the long way, where all of it is judged. */
   if (parse(skb, &w, ETH_HLEN, true) || is_fragment(&w) || !has_ports(&w) || w.ttl <= 1) return TC_ACT_UNSPEC;
   if (w.protocol == IPPROTO_TCP && (w.segment.flags & (SP_SYN | SP_RST))) return TC_ACT_UNSPEC;
-  const struct sp_flow_key key = {.host = w.source,
-                                  .peer = w.destination,
-                                  .host_port = w.sport,
-                                  .peer_port = w.dport,
-                                  .protocol = w.protocol};
-  if (!bpf_map_lookup_elem(&flows, &key)) return TC_ACT_UNSPEC;
+  struct sp_flow_key key = {.host = w.source,
+                            .peer = w.destination,
+                            .host_port = w.sport,
+                            .peer_port = w.dport,
+                            .protocol = w.protocol};
+  if (!place_of(&key)) return TC_ACT_UNSPEC;
   const sp_u32 way = find_way(skb, w.source, w.destination, w.total);
   if (way != cfg->wan) return TC_ACT_UNSPEC;
   const sp_u32 host = w.source;

@@ -65,8 +65,9 @@ bool fits(int fd, const bpf_map* wanted) {
 
 }  // namespace
 
-Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std::map<std::string, int>& found,
-                                             std::string& why) {
+Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
+                                             const std::array<std::uint64_t, 2>& flow_secret,
+                                             const std::map<std::string, int>& found, std::string& why) {
   libbpf_set_print(nullptr);
   // Kernels before 5.11 count maps against this limit.
   const rlimit all{RLIM_INFINITY, RLIM_INFINITY};
@@ -81,7 +82,8 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
   }
   auto& maps = object->maps;
   const std::uint32_t flows = std::clamp<std::uint32_t>(sizes.flows, 1024, 1U << 24);
-  bpf_map__set_max_entries(maps.flows, flows);
+  const std::uint32_t flow_buckets = (flows + flows / 2 + SP_WAYS - 1) / SP_WAYS;
+  bpf_map__set_max_entries(maps.flows, SP_NEAR + flow_buckets * SP_WAYS);
   // All or nothing: half of the old tables would contradict the other half.
   bpf_map* map = nullptr;
   bool all_fit = !found.empty();
@@ -119,7 +121,8 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
   tables->programs_ = {
       keep(bpf_program__fd(object->progs.wan_egress)), keep(bpf_program__fd(object->progs.wan_ingress)),
       keep(bpf_program__fd(object->progs.lan_ingress)), keep(bpf_program__fd(object->progs.tap_ingress))};
-  tables->most_flows_ = bpf_map__max_entries(maps.flows);
+  tables->most_flows_ = flows;
+  tables->flow_entries_ = SP_NEAR + flow_buckets * SP_WAYS;
   const auto mapped = [&](auto*& to, int fd, std::size_t count) {
     auto memory = tables->map_memory<std::remove_reference_t<decltype(*to)>>(fd, count);
     if (!memory) return false;
@@ -127,7 +130,6 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
     return true;
   };
   if (!mapped(tables->slots_, bpf_map__fd(maps.slots), SP_SLOTS) ||
-
       !mapped(tables->busy_, bpf_map__fd(maps.busy), 2048) ||
       !mapped(tables->config_, bpf_map__fd(maps.config), 1) ||
       !mapped(tables->state_, bpf_map__fd(maps.state), 1)) {
@@ -135,6 +137,12 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
     return {boost::system::in_place_error, system_error(errno)};
   }
   tables->latest_.resize(SP_SLOTS);
+  sp_config& config = *tables->config_;
+  config.flow_buckets = flow_buckets;
+  if (!tables->reused_) {
+    config.flow_secret[0] = flow_secret[0];
+    config.flow_secret[1] = flow_secret[1];
+  }
   return tables;
 }
 
@@ -154,22 +162,6 @@ Result<T*> Tables::map_memory(int fd, std::size_t count) {
 }
 
 int Tables::program(Hook hook) const noexcept { return programs_[static_cast<std::size_t>(hook)]; }
-
-std::uint64_t Tables::octets_per_flow() const {
-  bpf_map_info info{};
-  std::uint32_t size = sizeof info;
-  if (bpf_obj_get_info_by_fd(flows_, &info, &size) != 0) return 0;
-  // The kernel tells what a map takes in the descriptor's fdinfo only.
-  const std::string path = "/proc/self/fdinfo/" + std::to_string(flows_);
-  std::uint64_t octets = 0;
-  if (FILE* file = std::fopen(path.c_str(), "re")) {
-    std::array<char, 128> line{};
-    while (std::fgets(line.data(), line.size(), file))
-      if (std::strncmp(line.data(), "memlock:", 8) == 0) octets = std::strtoull(line.data() + 8, nullptr, 10);
-    std::fclose(file);
-  }
-  return info.max_entries ? octets / info.max_entries : 0;
-}
 
 std::array<std::uint64_t, SP_COUNTERS> Tables::counters() const {
   std::array<std::uint64_t, SP_COUNTERS> sums{};
@@ -273,10 +265,32 @@ std::optional<SharedTables::FlowState> Tables::flow(const FlowKey& key) const no
                            .protocol = key.protocol,
                            .permission = 0,
                            .zero = 0};
+  // As place_of() of the programs.
+  const sp_config& config = *config_;
+  const std::uint64_t hash = SipHash{{config.flow_secret[0], config.flow_secret[1]}}(
+      std::uint64_t{key.host} << 32 | key.peer, std::uint64_t{key.host_port} << 32 |
+                                                    std::uint64_t{key.peer_port} << 16 |
+                                                    std::uint64_t{key.protocol} << 8);
+  auto tag = static_cast<std::uint32_t>(hash >> 32);
+  if (tag < SP_TAG_FIRST) tag += SP_TAG_FIRST;
+  const auto behind = [&](std::uint64_t drawn) {
+    return SP_NEAR + static_cast<std::uint32_t>((drawn * config.flow_buckets) >> 32) * SP_WAYS;
+  };
+  const std::array<std::uint32_t, 3> buckets{
+      static_cast<std::uint32_t>(hash) % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS, behind(hash & 0xffffffff),
+      behind((hash * 0x9e3779b97f4a7c15U) >> 32)};
+  for (const std::uint32_t first : buckets) {
+    const std::uint32_t ways = first < SP_NEAR ? SP_NEAR_WAYS : SP_WAYS;
+    for (std::uint32_t i = 0; i < ways; ++i) {
+      const std::uint32_t at = first + (tag + i) % ways;
+      sp_flow_entry entry{};
+      if (bpf_map_lookup_elem(flows_, &at, &entry) != 0 || entry.tag == SP_TAG_NEVER) break;
+      if (entry.tag == tag && std::memcmp(&entry.key, &wanted, sizeof wanted) == 0)
+        return FlowState{entry.flow.deadline_s, entry.flow.external, entry.flow.generation};
+    }
+  }
   sp_flow found{};
-  if (bpf_map_lookup_elem(flows_, &wanted, &found) != 0 &&
-      bpf_map_lookup_elem(embryos_, &wanted, &found) != 0)
-    return std::nullopt;
+  if (bpf_map_lookup_elem(embryos_, &wanted, &found) != 0) return std::nullopt;
   return FlowState{found.deadline_s, found.external, found.generation};
 }
 
@@ -316,22 +330,17 @@ void Tables::ended(Part part, std::uint32_t host, std::uint16_t port, std::uint1
 }
 
 void Tables::forget_flows() noexcept {
-  for (const int fd : {flows_, embryos_}) {
-    std::vector<sp_flow_key> all;
-    std::uint32_t cursor = 0;
-    bool started = false;
-    walk(fd, cursor, started, ~std::uint32_t{0},
-         [&](const sp_flow_key& key, const sp_flow&) { all.push_back(key); });
-    for (std::size_t from = 0; from < all.size();) {
-      auto count = static_cast<std::uint32_t>(std::min<std::size_t>(all.size() - from, 4096));
-      const std::uint32_t wanted = count;
-      bpf_map_delete_batch(fd, &all[from], &count, nullptr);
-      from += std::max<std::uint32_t>(count,
-                                      count < wanted ? count + 1 : count);  // one that is gone stops a batch
-    }
-  }
+  each_flow(0, flow_entries_, [](sp_flow_entry& entry) {
+    // Not to be overwritten while it is written.
+    std::uint32_t seen = __atomic_load_n(&entry.tag, __ATOMIC_RELAXED);
+    if (seen >= SP_TAG_FIRST)
+      __atomic_compare_exchange_n(&entry.tag, &seen, SP_TAG_GONE, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+  });
+  std::vector<sp_flow_key> all;
+  each_embryo([&](const sp_flow_key& key, const sp_flow&) { all.push_back(key); });
+  for (const sp_flow_key& key : all) bpf_map_delete_elem(embryos_, &key);
   state_->flows = 0;
-  turn_started_ = false;
+  cursor_ = 0;
   turn_flows_ = 0;
   turn_hosts_.clear();
   std::fill(latest_.begin(), latest_.end(), 0);
@@ -341,62 +350,101 @@ void Tables::forget_flows() noexcept {
 // --- sweeping ---
 
 template <class Each>
-bool Tables::walk(int fd, std::uint32_t& cursor, bool& started, std::uint32_t most, Each&& each) const {
-  constexpr std::uint32_t at_once = 4096;
-  keys_.resize(at_once);
-  values_.resize(at_once);
-  std::uint32_t seen = 0;
-  while (seen < most) {
-    std::uint32_t count = at_once, next = 0;
-    const int result = bpf_map_lookup_batch(fd, started ? &cursor : nullptr, &next, keys_.data(),
-                                            values_.data(), &count, nullptr);
-    const bool end = result != 0 && errno == ENOENT;
-    if (result != 0 && !end) return true;
-    for (std::uint32_t i = 0; i < count; ++i) each(keys_[i], values_[i]);
-    seen += count;
-    cursor = next;
-    started = true;
-    if (end) {
-      started = false;
-      return true;
-    }
+void Tables::each_flow(std::uint32_t first, std::uint32_t count, Each&& each) const {
+  // What is mapped counts as resident memory of ours: a part at a time.
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const auto in_page = static_cast<std::uint32_t>(page / sizeof(sp_flow_entry));
+  constexpr std::uint32_t pages_at_once = 256;
+  const std::uint32_t end = std::min(first + count, flow_entries_);
+  while (first < end) {
+    const std::uint32_t from = first / in_page * in_page;
+    const std::uint32_t to = std::min(from + pages_at_once * in_page, flow_entries_);
+    const std::size_t size = (std::size_t{to - from} * sizeof(sp_flow_entry) + page - 1) / page * page;
+    void* const at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, flows_,
+                          static_cast<off_t>(std::size_t{from} * sizeof(sp_flow_entry)));
+    if (at == MAP_FAILED) return;
+    auto* const entries = static_cast<sp_flow_entry*>(at);
+    for (; first < std::min(to, end); ++first) each(entries[first - from]);
+    munmap(at, size);
   }
-  return false;
 }
 
-void Tables::erase_flow(const sp_flow_key& key, std::uint32_t now_s) {
-  sp_flow was{};
-  if (bpf_map_lookup_and_delete_elem(flows_, &key, &was) != 0) return;
-  // A packet may have come since it was read.
-  if (!sp_is_over(was.deadline_s, now_s)) bpf_map_update_elem(flows_, &key, &was, BPF_NOEXIST);
+template <class Each>
+void Tables::each_embryo(Each&& each) const {
+  constexpr std::uint32_t at_once = 4096;
+  std::vector<sp_flow_key> keys(at_once);
+  std::vector<sp_flow> values(at_once);
+  std::uint32_t cursor = 0;
+  bool started = false;
+  for (;;) {
+    std::uint32_t count = at_once, next = 0;
+    const int result = bpf_map_lookup_batch(embryos_, started ? &cursor : nullptr, &next, keys.data(),
+                                            values.data(), &count, nullptr);
+    if (result != 0 && errno != ENOENT) return;
+    for (std::uint32_t i = 0; i < count; ++i) each(keys[i], values[i]);
+    if (result != 0) return;
+    cursor = next;
+    started = true;
+  }
 }
 
 void Tables::sweep(std::uint32_t now_s) {
-  constexpr std::uint32_t parts_of_turn = 16, grace_s = 2;
-  const std::uint32_t most = std::max<std::uint32_t>(most_flows_ / parts_of_turn, 4096);
-  std::vector<sp_flow_key> over;
-  const bool end =
-      walk(flows_, cursor_, turn_started_, most, [&](const sp_flow_key& key, const sp_flow& flow) {
-        if (now_s >= flow.deadline_s && now_s - flow.deadline_s >= grace_s) {
-          over.push_back(key);
-          return;
-        }
-        if (key.permission) return;
-        const Part part = part_of(key.protocol);
-        const std::size_t at = index_of(part, flow.external);
-        const Slot& slot = slots_[at];
-        const bool own = slot.host == key.host && slot.port == key.host_port;
-        if (!own || slot.kind == SlotKind::free) {
-          // Nobody refreshes it any more: what it was is over.
-          bpf_map_delete_elem(flows_, &key);
-          return;
-        }
-        ++turn_flows_;
-        ++turn_hosts_[key.host];
-        if (slot.generation == flow.generation) latest_[at] = std::max(latest_[at], flow.deadline_s);
-      });
-  for (const sp_flow_key& key : over) erase_flow(key, now_s);
-  if (end) finish_turn(now_s);
+  constexpr std::uint32_t parts_of_turn = 16;
+  const std::uint32_t some =
+      std::max<std::uint32_t>((flow_entries_ / parts_of_turn + SP_WAYS) / SP_WAYS, 128) * SP_WAYS;
+  const std::uint32_t count = std::min(some, flow_entries_ - cursor_);
+  std::array<sp_flow_entry*, SP_WAYS> bucket{};
+  std::uint32_t at = cursor_, filled = 0;
+  each_flow(cursor_, count, [&](sp_flow_entry& entry) {
+    sweep_flow(entry, now_s);
+    bucket[filled++] = &entry;
+    const std::uint32_t ways = at++ < SP_NEAR ? SP_NEAR_WAYS : SP_WAYS;
+    if (filled < ways) return;
+    filled = 0;
+    shorten(std::span{bucket}.first(ways));
+  });
+  cursor_ += count;
+  if (cursor_ < flow_entries_) return;
+  cursor_ = 0;
+  finish_turn(now_s);
+}
+
+/// Searches end at an entry that never was: one that is gone may count as such when they would end right
+/// behind it, or when nothing is left in its bucket.
+void Tables::shorten(std::span<sp_flow_entry* const> bucket) {
+  const auto tag = [](const sp_flow_entry* entry) { return __atomic_load_n(&entry->tag, __ATOMIC_SEQ_CST); };
+  if (std::none_of(bucket.begin(), bucket.end(), [&](const auto* one) { return tag(one) == SP_TAG_GONE; }))
+    return;
+  const bool empty =
+      std::all_of(bucket.begin(), bucket.end(), [&](const auto* one) { return tag(one) <= SP_TAG_GONE; });
+  for (std::size_t round = 2 * bucket.size(); round-- > 0;) {
+    const std::size_t at = round % bucket.size();
+    std::uint32_t gone = SP_TAG_GONE;
+    if (empty || tag(bucket[(at + 1) % bucket.size()]) == SP_TAG_NEVER)
+      __atomic_compare_exchange_n(&bucket[at]->tag, &gone, SP_TAG_NEVER, false, __ATOMIC_SEQ_CST,
+                                  __ATOMIC_RELAXED);
+  }
+}
+
+void Tables::sweep_flow(sp_flow_entry& entry, std::uint32_t now_s) {
+  std::uint32_t tag = __atomic_load_n(&entry.tag, __ATOMIC_ACQUIRE);
+  if (tag < SP_TAG_FIRST) return;
+  const sp_flow_key& key = entry.key;
+  const sp_flow& flow = entry.flow;
+  bool over = now_s >= flow.deadline_s && now_s - flow.deadline_s >= SP_FLOW_GRACE;
+  if (!over && !key.permission) {
+    const std::size_t at = index_of(part_of(key.protocol), flow.external);
+    const Slot& slot = slots_[at];
+    if (slot.host != key.host || slot.port != key.host_port || slot.kind == SlotKind::free) {
+      over = true;  // nobody refreshes it any more: what it was is over
+    } else {
+      ++turn_flows_;
+      ++turn_hosts_[key.host];
+      if (slot.generation == flow.generation) latest_[at] = std::max(latest_[at], flow.deadline_s);
+    }
+  }
+  if (over)
+    __atomic_compare_exchange_n(&entry.tag, &tag, SP_TAG_GONE, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
 void Tables::finish_turn(std::uint32_t now_s) {
@@ -447,18 +495,18 @@ std::vector<Tables::Session> Tables::take_ended(std::uint32_t now_s) {
   if (ended_.empty()) return sessions;
   std::unordered_map<std::uint64_t, std::uint16_t> wanted{ended_.begin(), ended_.end()};
   ended_.clear();
-  for (const int fd : {flows_, embryos_}) {
-    std::uint32_t cursor = 0;
-    bool started = false;
-    walk(fd, cursor, started, ~std::uint32_t{0}, [&](const sp_flow_key& key, const sp_flow& flow) {
-      if (key.permission || key.protocol != 6 || sp_is_over(flow.deadline_s, now_s)) return;
-      const auto found = wanted.find(std::uint64_t{key.host_port} << 32 | key.host);
-      if (found == wanted.end() || found->second != flow.external) return;
-      if (slots_[index_of(Part::tcp, flow.external)].generation == flow.generation) return;
-      sessions.push_back(
-          {{key.protocol, key.host_port, key.host, key.peer, key.peer_port}, flow.tcp, flow.external});
-    });
-  }
+  const auto look = [&](const sp_flow_key& key, const sp_flow& flow) {
+    if (key.permission || key.protocol != 6 || sp_is_over(flow.deadline_s, now_s)) return;
+    const auto found = wanted.find(std::uint64_t{key.host_port} << 32 | key.host);
+    if (found == wanted.end() || found->second != flow.external) return;
+    if (slots_[index_of(Part::tcp, flow.external)].generation == flow.generation) return;
+    sessions.push_back(
+        {{key.protocol, key.host_port, key.host, key.peer, key.peer_port}, flow.tcp, flow.external});
+  };
+  each_flow(0, flow_entries_, [&](const sp_flow_entry& entry) {
+    if (entry.tag >= SP_TAG_FIRST) look(entry.key, entry.flow);
+  });
+  each_embryo(look);
   return sessions;
 }
 

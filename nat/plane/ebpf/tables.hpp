@@ -17,7 +17,9 @@ namespace sallyport::nat::ebpf {
 enum class Hook : std::uint8_t { wan_egress, wan_ingress, lan_ingress, tap_ingress };
 
 struct TableSizes {
-  std::uint32_t flows = 262144;  ///< of flows and of addresses they permit, together
+  /// Of flows and of addresses they permit, together; the table is half as large again, so that all find a
+  /// place.
+  std::uint32_t flows = 262144;
 };
 
 /// The programs in the kernel and the tables they share with the engine. Needs CAP_BPF and CAP_NET_ADMIN to
@@ -27,7 +29,9 @@ class Tables final : public SharedTables {
   /// Loads the programs. `found` has maps of an earlier run by name (descriptors, which stay the caller's):
   /// those of the same layout are used again. On failure (generic category) `why` says in words what the
   /// kernel lacks.
+  /// `flow_secret` is for a flow table that begins anew; one that goes on keeps its own.
   static Result<std::unique_ptr<Tables>> load(const TableSizes& sizes,
+                                              const std::array<std::uint64_t, 2>& flow_secret,
                                               const std::map<std::string, int>& found, std::string& why);
   ~Tables() override;
 
@@ -35,8 +39,6 @@ class Tables final : public SharedTables {
   /// Whether the tables have been used by an earlier run.
   bool reused() const noexcept { return reused_; }
   std::uint32_t most_flows() const noexcept { return most_flows_; }
-  /// Kernel memory of the flow table for each entry it can have, in octets.
-  std::uint64_t octets_per_flow() const;
 
   /// The programs read it at once; it is written by this process only.
   sp_config& config() noexcept { return *config_; }
@@ -86,16 +88,20 @@ class Tables final : public SharedTables {
   Tables() = default;
   template <class T>
   Result<T*> map_memory(int fd, std::size_t count);
-  /// Calls `each(key, flow)` for up to `most` entries from `cursor` on; true when the table's end was
-  /// reached.
+  /// Calls `each(entry)` for `count` entries of the flow table from `first` on, mapped for as long as it
+  /// takes.
   template <class Each>
-  bool walk(int fd, std::uint32_t& cursor, bool& started, std::uint32_t most, Each&& each) const;
-  void erase_flow(const sp_flow_key& key, std::uint32_t now_s);
+  void each_flow(std::uint32_t first, std::uint32_t count, Each&& each) const;
+  /// Calls `each(key, flow)` for all that outsiders began.
+  template <class Each>
+  void each_embryo(Each&& each) const;
+  void sweep_flow(sp_flow_entry& entry, std::uint32_t now_s);
+  static void shorten(std::span<sp_flow_entry* const> bucket);
   void finish_turn(std::uint32_t now_s);
 
   std::array<int, 4> programs_{-1, -1, -1, -1};  // by Hook
   bool reused_ = false;
-  std::uint32_t most_flows_ = 0;
+  std::uint32_t most_flows_ = 0, flow_entries_ = 0;
   Slot* slots_ = nullptr;
   Lease* leases_ = nullptr;  // address space for all; `leases_mapped_` octets of it are the table
   std::size_t leases_mapped_ = 0;
@@ -105,18 +111,16 @@ class Tables final : public SharedTables {
   sp_state* state_ = nullptr;
   std::vector<std::pair<void*, std::size_t>> mapped_;
   std::vector<int> descriptors_;
-  int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1, networks6_ = -1, counters_ = -1;
+  int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1,
+      networks6_ = -1, counters_ = -1;
 
   std::unordered_map<std::uint32_t, std::uint32_t> filter_entries_;  // by lease
   std::vector<std::pair<std::uint64_t, std::uint16_t>> ended_;       // part, host and port; external port
 
   std::uint32_t cursor_ = 0;
-  bool turn_started_ = false;
   std::uint32_t turn_flows_ = 0;
   std::vector<std::uint32_t> latest_;  // by slot: the latest deadline of a flow seen this turn
   std::unordered_map<std::uint32_t, std::uint32_t> turn_hosts_;
-  mutable std::vector<sp_flow_key> keys_;
-  mutable std::vector<sp_flow> values_;
 };
 
 }  // namespace sallyport::nat::ebpf
