@@ -196,6 +196,34 @@ TEST_F(SecurityTest, AFullTableRefusesNewFlowsAndKeepsTheOld) {  // NSEC-04, POL
     EXPECT_EQ(source_port(leaves(udp(alice, 5000 + i, server, 53))), 5000 + i);
 }
 
+TEST_F(SecurityTest, EveryFlowOfAFullTableIsFoundAndWhatEndedMakesRoom) {  // NSEC-04, NMAP-12
+  check_transport = false;
+  policy.flows_per_device = 0;
+  policy.flows_total = 0;
+  set_policy();
+  constexpr unsigned remotes = 40, ports = 300;
+  const auto remote = [](unsigned i) { return "198.51.100." + std::to_string(1 + i); };
+  for (unsigned round = 0; round < 2; ++round) {
+    for (unsigned i = 0; i < remotes * ports; ++i)
+      plane.pass(udp(alice, 5000, remote(i % remotes).c_str(), 1024 + i / remotes), nat::Side::lan, now);
+    EXPECT_GE(plane.status().flows, remotes * ports);
+    // Only a flow lets an answer in when filtering is by address and port.
+    policy.implicit = nat::Filtering::address_and_port;
+    set_policy();
+    unsigned found = 0;
+    for (unsigned i = 0; i < remotes * ports; ++i)
+      found += plane
+                   .pass(udp(remote(i % remotes).c_str(), 1024 + i / remotes, external_address, 5000),
+                         nat::Side::wan, now)
+                   .size();
+    EXPECT_EQ(found, remotes * ports);
+    policy.implicit = nat::Filtering::address;
+    set_policy();
+    live(400s);
+    EXPECT_EQ(plane.status().flows, 0U);
+  }
+}
+
 TEST_F(SecurityTest, ADevicesLimitIsItsOwn) {  // NSEC-04, N6888-04, -05, POL-QTA-04, -06
   policy.flows_per_device = 10;
   policy.icmp_ids_per_device = 5;
