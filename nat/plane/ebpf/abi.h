@@ -104,9 +104,9 @@ SP_ASSERT_SIZE(struct sp_flow, 24);
 
 /* flows: a hash table over an array, because random touches of memory, and of pages, are what a packet costs: a flow is
  * one line of the cache, and the first SP_NEAR entries, taken first, are few pages. A key stands in one of three
- * buckets: a near one of SP_NEAR_WAYS entries (permissions do not), or one of two of SP_WAYS behind them; there in the
- * first place from its own one on that could be had. The search in a bucket ends where no entry ever was. Entries over
- * for SP_FLOW_GRACE seconds are anybody's.
+ * buckets: a near one of SP_NEAR_WAYS entries, or one of two of SP_WAYS behind them; there in the first place from its
+ * own one on that could be had. The search in a bucket ends where no entry ever was, and goes on to the next one only
+ * while `far_used` says that something may be there. Entries over for SP_FLOW_GRACE seconds are anybody's.
  * `tag` changes by compare-and-swap: SP_TAG_NEVER, SP_TAG_GONE, SP_TAG_BUSY while it is written, else of the key's hash. */
 enum { SP_NEAR = 1 << 14, SP_NEAR_WAYS = 2, SP_WAYS = 32, SP_FLOW_GRACE = 2 };
 enum { SP_TAG_NEVER, SP_TAG_GONE, SP_TAG_BUSY, SP_TAG_FIRST };
@@ -174,6 +174,7 @@ struct sp_net_key {
 };
 SP_ASSERT_SIZE(struct sp_net_key, 8);
 
+enum { SP_FAR_USED = 1, SP_FAR_EMPTY_TURNS = 3 };
 enum sp_filtering { SP_FILTER_ENDPOINT, SP_FILTER_ADDRESS, SP_FILTER_ADDRESS_AND_PORT };
 
 /* config: one entry. */
@@ -190,6 +191,9 @@ struct sp_config {
   sp_u32 wan_header; /* octets of the link layer's header on the WAN: 14, or 0 */
   sp_u32 epoch;      /* another one: flows look at their slots again */
   sp_u32 flow_buckets; /* of SP_WAYS */
+  sp_u32 far_used[2];  /* first, second bucket behind the near ones: 0 nothing is there, SP_FAR_USED, or turns of the
+                          sweep that met nothing, and 1 */
+  sp_u32 embryos_until_s; /* none is in force then */
   sp_u32 pool_first, pool_last;
   sp_u32 filtering; /* sp_filtering */
   sp_u32 random_ports, answer_ping, drop_private;

@@ -716,7 +716,8 @@ PROGRAM sp_u32 place_of(struct sp_flow_key *key) {
   if (!cfg || !key) return 0;
   const sp_u64 hash = hash_of(cfg, key);
   const sp_u32 tag = tag_of(hash), own = tag;
-  for (sp_u32 which = key->permission ? 1 : 0; which < 3; ++which) {
+  for (sp_u32 which = 0; which < 3; ++which) {
+    if (which && !cfg->far_used[which - 1]) continue;
     const sp_u32 first = bucket_of(cfg, hash, which), ways = which ? SP_WAYS : SP_NEAR_WAYS;
     for (sp_u32 i = 0; i < SP_WAYS; ++i) {
       if (i >= ways) break;
@@ -739,11 +740,13 @@ static __always_inline struct sp_flow *flow_at(struct sp_flow_key *key) {
 
 /* Puts a flow into the table; 0: done. */
 PROGRAM int put_flow(struct sp_flow_key *key, struct sp_flow *flow, sp_u32 now_s) {
-  const struct sp_config *cfg = configuration();
+  struct sp_config *cfg = configuration();
   if (!cfg || !key || !flow) return 1;
   const sp_u64 hash = hash_of(cfg, key);
   const sp_u32 tag = tag_of(hash), own = tag;
-  for (sp_u32 which = key->permission ? 1 : 0; which < 3; ++which) {
+  for (sp_u32 which = 0; which < 3; ++which) {
+    /* Said before anything is there. */
+    if (which && cfg->far_used[which - 1] != SP_FAR_USED) cfg->far_used[which - 1] = SP_FAR_USED;
     const sp_u32 first = bucket_of(cfg, hash, which), ways = which ? SP_WAYS : SP_NEAR_WAYS;
     for (sp_u32 i = 0; i < SP_WAYS; ++i) {
       if (i >= ways) break;
@@ -954,10 +957,16 @@ static __always_inline void promote(struct sp_flow_key *key, struct sp_flow *emb
   if (!new_flow(key, embryo, now_s)) bpf_map_delete_elem(&embryos, key);
 }
 
-static __always_inline struct sp_flow *find_flow(struct sp_flow_key *key, bool *embryo) {
+/* While there are none nobody looks for them. */
+static __always_inline void keep_embryos(struct sp_config *cfg, const struct sp_flow *embryo) {
+  if (cfg->embryos_until_s < embryo->deadline_s) cfg->embryos_until_s = embryo->deadline_s;
+}
+
+static __always_inline struct sp_flow *find_flow(const struct sp_config *cfg, struct sp_flow_key *key, sp_u32 now_s,
+                                                 bool *embryo) {
   struct sp_flow *flow = flow_at(key);
   *embryo = false;
-  if (flow || key->protocol == IPPROTO_ICMP) return flow;
+  if (flow || key->protocol == IPPROTO_ICMP || now_s >= cfg->embryos_until_s) return flow;
   flow = bpf_map_lookup_elem(&embryos, key);
   *embryo = flow != NULL;
   return flow;
@@ -970,7 +979,7 @@ enum { TO_OUTSIDE, AROUND, KNOWN };
 
 /* The external port that a packet of the source wears from now on. */
 PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u32 way) {
-  const struct sp_config *cfg = configuration();
+  struct sp_config *cfg = configuration();
   if (!cfg || !w || !wears || w->part >= SP_PARTS) return SP_DROP_no_mapping;
   struct sp_flow_key key = {.host = w->source,
                             .peer = w->destination,
@@ -979,7 +988,7 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
                             .protocol = w->protocol};
   const bool syn = w->part == SP_TCP && sp_plain_syn(w->segment.flags);
   bool embryo;
-  struct sp_flow *flow = find_flow(&key, &embryo);
+  struct sp_flow *flow = find_flow(cfg, &key, w->now_s, &embryo);
   struct sp_lease *lease = NULL;
   if (flow) {
     const enum standing standing = stands(cfg, &key, flow, w);
@@ -996,6 +1005,7 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
     bool confirms, moved;
     const int verdict = carry(cfg, flow, w, true, &confirms, &moved);
     if (verdict) return verdict;
+    if (embryo) keep_embryos(cfg, flow);
     const sp_u16 external = flow->external;
     const bool explicit = flow->flags & SP_FLOW_OF_EXPLICIT;
     if (!(flow->flags & SP_FLOW_ANSWERED)) {
@@ -1087,7 +1097,7 @@ struct target {
 
 /* The host and port that a packet to the external address is for. */
 PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp_u32 hairpin) {
-  const struct sp_config *cfg = configuration();
+  struct sp_config *cfg = configuration();
   if (!cfg || !w || !to || w->part >= SP_PARTS) return SP_DROP_no_mapping;
   const sp_u16 external = w->dport;
   struct sp_slot *slot = slot_of(w->part, external);
@@ -1103,7 +1113,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
     if (hairpin) return SP_DROP_no_mapping;
     const bool rests = slot->kind == SP_QUARANTINE && !sp_is_over(slot->deadline_s, w->now_s);
     if ((rests || is_lease(slot)) && w->part == SP_TCP && !syn) {
-      const struct sp_flow *ended = find_flow(&key, &embryo);
+      const struct sp_flow *ended = find_flow(cfg, &key, w->now_s, &embryo);
       if (ended && ended->external == external && !sp_is_over(ended->deadline_s, w->now_s)) {
         if (w->segment.flags & SP_RST) return SP_DROP_ended;
         return SLOW(SP_SLOW_ENDED, 0, SP_DROP_ended);
@@ -1112,7 +1122,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
     return unmapped(skb, w);
   }
 
-  struct sp_flow *flow = find_flow(&key, &embryo);
+  struct sp_flow *flow = find_flow(cfg, &key, w->now_s, &embryo);
   enum standing standing = flow ? stands(cfg, &key, flow, w) : GONE;
   if (flow && standing == GONE) {
     drop_flow(&key);
@@ -1153,6 +1163,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
     bool confirms, moved;
     const int verdict = carry(cfg, flow, w, false, &confirms, &moved);
     if (verdict) return verdict;
+    if (embryo) keep_embryos(cfg, flow);
     if (moved && (!(flow->flags & SP_FLOW_INBOUND) || w->part == SP_TCP)) keep_alive(&key, flow, w->part, w->now_s);
     if (embryo && confirms) promote(&key, flow, w->now_s);
   } else {
@@ -1176,6 +1187,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
       fresh.flags = SP_FLOW_INBOUND | (lease ? SP_FLOW_OF_EXPLICIT : 0);
       start(cfg, &fresh, w, false);
       set_epoch(&fresh, cfg);
+      keep_embryos(cfg, &fresh);
       if (bpf_map_update_elem(&embryos, &key, &fresh, BPF_ANY)) {
         if (!lease || (lease->flags & SP_LEASE_FILTERED)) return SP_DROP_table_full;
         if (w->part == SP_TCP) lease->untracked_until_s = sp_deadline(w->now_s, cfg->tcp_established);

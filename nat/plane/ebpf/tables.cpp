@@ -257,6 +257,20 @@ void Tables::unlink(Part part, std::uint32_t host, std::uint16_t port) noexcept 
   bpf_map_delete_elem(endpoints_, &key);
 }
 
+std::uint64_t Tables::hash_of(const sp_flow_key& key) const noexcept {
+  return SipHash{{config_->flow_secret[0], config_->flow_secret[1]}}(
+      std::uint64_t{key.host} << 32 | key.peer, std::uint64_t{key.host_port} << 32 |
+                                                    std::uint64_t{key.peer_port} << 16 |
+                                                    std::uint64_t{key.protocol} << 8 | key.permission);
+}
+std::uint32_t Tables::far_bucket(std::uint64_t drawn) const noexcept {
+  return SP_NEAR + static_cast<std::uint32_t>((drawn * config_->flow_buckets) >> 32) * SP_WAYS;
+}
+bool Tables::is_in_first_bucket(const sp_flow_entry& entry, std::uint32_t at) const noexcept {
+  const std::uint32_t first = far_bucket(hash_of(entry.key) & 0xffffffff);
+  return at >= first && at < first + SP_WAYS;
+}
+
 std::optional<SharedTables::FlowState> Tables::flow(const FlowKey& key) const noexcept {
   const sp_flow_key wanted{.host = key.host,
                            .peer = key.peer,
@@ -273,12 +287,9 @@ std::optional<SharedTables::FlowState> Tables::flow(const FlowKey& key) const no
                                                     std::uint64_t{key.protocol} << 8);
   auto tag = static_cast<std::uint32_t>(hash >> 32);
   if (tag < SP_TAG_FIRST) tag += SP_TAG_FIRST;
-  const auto behind = [&](std::uint64_t drawn) {
-    return SP_NEAR + static_cast<std::uint32_t>((drawn * config.flow_buckets) >> 32) * SP_WAYS;
-  };
   const std::array<std::uint32_t, 3> buckets{
-      static_cast<std::uint32_t>(hash) % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS, behind(hash & 0xffffffff),
-      behind((hash * 0x9e3779b97f4a7c15U) >> 32)};
+      static_cast<std::uint32_t>(hash) % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS,
+      far_bucket(hash & 0xffffffff), far_bucket((hash * 0x9e3779b97f4a7c15U) >> 32)};
   for (const std::uint32_t first : buckets) {
     const std::uint32_t ways = first < SP_NEAR ? SP_NEAR_WAYS : SP_WAYS;
     for (std::uint32_t i = 0; i < ways; ++i) {
@@ -397,6 +408,7 @@ void Tables::sweep(std::uint32_t now_s) {
   std::uint32_t at = cursor_, filled = 0;
   each_flow(cursor_, count, [&](sp_flow_entry& entry) {
     sweep_flow(entry, now_s);
+    if (at >= SP_NEAR && entry.tag >= SP_TAG_BUSY) met_far_[is_in_first_bucket(entry, at) ? 0 : 1] = true;
     bucket[filled++] = &entry;
     const std::uint32_t ways = at++ < SP_NEAR ? SP_NEAR_WAYS : SP_WAYS;
     if (filled < ways) return;
@@ -406,6 +418,17 @@ void Tables::sweep(std::uint32_t now_s) {
   cursor_ += count;
   if (cursor_ < flow_entries_) return;
   cursor_ = 0;
+  for (std::size_t i = 0; i < met_far_.size(); ++i) {
+    // The programs say SP_FAR_USED before they put something there: two turns see all that was there when
+    // this began.
+    std::uint32_t used = __atomic_load_n(&config_->far_used[i], __ATOMIC_SEQ_CST);
+    if (used != 0 && !met_far_[i])
+      __atomic_compare_exchange_n(&config_->far_used[i], &used, used == SP_FAR_EMPTY_TURNS ? 0 : used + 1,
+                                  false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    else if (used > SP_FAR_USED)
+      __atomic_store_n(&config_->far_used[i], static_cast<std::uint32_t>(SP_FAR_USED), __ATOMIC_SEQ_CST);
+    met_far_[i] = false;
+  }
   finish_turn(now_s);
 }
 

@@ -95,6 +95,9 @@ class Tables final : public SharedTables {
   /// Calls `each(key, flow)` for all that outsiders began.
   template <class Each>
   void each_embryo(Each&& each) const;
+  std::uint64_t hash_of(const sp_flow_key& key) const noexcept;
+  std::uint32_t far_bucket(std::uint64_t drawn) const noexcept;
+  bool is_in_first_bucket(const sp_flow_entry& entry, std::uint32_t at) const noexcept;
   void sweep_flow(sp_flow_entry& entry, std::uint32_t now_s);
   static void shorten(std::span<sp_flow_entry* const> bucket);
   void finish_turn(std::uint32_t now_s);
@@ -118,6 +121,7 @@ class Tables final : public SharedTables {
   std::vector<std::pair<std::uint64_t, std::uint16_t>> ended_;       // part, host and port; external port
 
   std::uint32_t cursor_ = 0;
+  std::array<bool, 2> met_far_{};
   std::uint32_t turn_flows_ = 0;
   std::vector<std::uint32_t> latest_;  // by slot: the latest deadline of a flow seen this turn
   std::unordered_map<std::uint32_t, std::uint32_t> turn_hosts_;
