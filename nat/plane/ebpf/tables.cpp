@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "nat/engine/drop_reason.hpp"
+#include "nat/engine/pairing.hpp"
 #include "sallyport.skel.h"
 
 namespace sallyport::nat::ebpf {
@@ -34,6 +35,7 @@ static_assert(static_cast<int>(DropReason::count_) == SP_DROP_count &&
               static_cast<int>(DropReason::table_full) == SP_DROP_table_full &&
               static_cast<int>(DropReason::fragment_of_dropped) == SP_DROP_fragment_of_dropped);
 static_assert(static_cast<int>(Part::icmp) == SP_ICMP);
+static_assert(SP_MOST_ADDRESSES == Pairing::most);
 
 boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
 
@@ -42,9 +44,6 @@ sp_endpoint endpoint_of(Part part, std::uint32_t host, std::uint16_t port) {
 }
 constexpr Part part_of(std::uint8_t protocol) noexcept {
   return protocol == 6 ? Part::tcp : protocol == 17 ? Part::udp : Part::icmp;
-}
-std::size_t index_of(Part part, std::uint16_t external) {
-  return static_cast<std::size_t>(part) << 16 | external;
 }
 
 sp_net_key key_of(const Tables::Network& network) {
@@ -82,6 +81,9 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
   auto& maps = object->maps;
   const std::uint32_t flows = std::clamp<std::uint32_t>(sizes.flows, 1024, 1U << 24);
   bpf_map__set_max_entries(maps.flows, flows);
+  tables->addresses_ = std::clamp<std::uint32_t>(sizes.addresses, 1, SP_MOST_ADDRESSES);
+  const std::uint32_t slots = tables->addresses_ * SP_SLOTS;
+  bpf_map__set_max_entries(maps.slots, slots);
   // All or nothing: half of the old tables would contradict the other half.
   bpf_map* map = nullptr;
   bool all_fit = !found.empty();
@@ -126,15 +128,14 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
     to = *memory;
     return true;
   };
-  if (!mapped(tables->slots_, bpf_map__fd(maps.slots), SP_SLOTS) ||
-
+  if (!mapped(tables->slots_, bpf_map__fd(maps.slots), slots) ||
       !mapped(tables->busy_, bpf_map__fd(maps.busy), 2048) ||
       !mapped(tables->config_, bpf_map__fd(maps.config), 1) ||
       !mapped(tables->state_, bpf_map__fd(maps.state), 1)) {
     why = std::string{"cannot map the tables: "} + std::strerror(errno);
     return {boost::system::in_place_error, system_error(errno)};
   }
-  tables->latest_.resize(SP_SLOTS);
+  tables->latest_.resize(slots);
   return tables;
 }
 
@@ -228,7 +229,17 @@ void Tables::set_networks6(const std::vector<Prefix>& networks) {
 
 // --- SharedTables ---
 
-std::span<Slot> Tables::slots() noexcept { return {slots_, SP_SLOTS}; }
+std::span<Slot> Tables::slots() noexcept { return {slots_, std::size_t{addresses_} * SP_SLOTS}; }
+std::size_t Tables::index_of(std::uint32_t host, Part part, std::uint16_t external) const noexcept {
+  std::size_t address = config_->only;
+  if (config_->externals_count > 1) {
+    // The gateway itself sends from each as such.
+    const auto* const own = std::find(std::begin(config_->externals), std::end(config_->externals), host);
+    address = own != std::end(config_->externals) ? static_cast<std::size_t>(own - config_->externals)
+                                                  : config_->pairs[sp_bucket(host)];
+  }
+  return (address % addresses_ * SP_PARTS + static_cast<std::size_t>(part)) << 16 | external;
+}
 std::span<Lease> Tables::leases(std::size_t count) noexcept {
   // Whatever is mapped counts as resident memory of ours, used or not: only as much as there are leases.
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -315,13 +326,14 @@ void Tables::ended(Part part, std::uint32_t host, std::uint16_t port, std::uint1
   if (part == Part::tcp) ended_.emplace_back(std::uint64_t{port} << 32 | host, external);
 }
 
-void Tables::forget_flows() noexcept {
+void Tables::forget(const std::function<bool(std::uint32_t host)>& of) {
   for (const int fd : {flows_, embryos_}) {
     std::vector<sp_flow_key> all;
     std::uint32_t cursor = 0;
     bool started = false;
-    walk(fd, cursor, started, ~std::uint32_t{0},
-         [&](const sp_flow_key& key, const sp_flow&) { all.push_back(key); });
+    walk(fd, cursor, started, ~std::uint32_t{0}, [&](const sp_flow_key& key, const sp_flow&) {
+      if (of(key.host)) all.push_back(key);
+    });
     for (std::size_t from = 0; from < all.size();) {
       auto count = static_cast<std::uint32_t>(std::min<std::size_t>(all.size() - from, 4096));
       const std::uint32_t wanted = count;
@@ -330,6 +342,15 @@ void Tables::forget_flows() noexcept {
                                       count < wanted ? count + 1 : count);  // one that is gone stops a batch
     }
   }
+}
+
+void Tables::forget_flows(const std::function<bool(std::uint32_t host)>& of) noexcept {
+  forget(of);  // how many are left the next turn of the sweep counts
+  look_again();
+}
+
+void Tables::forget_flows() noexcept {
+  forget([](std::uint32_t) { return true; });
   state_->flows = 0;
   turn_started_ = false;
   turn_flows_ = 0;
@@ -383,7 +404,7 @@ void Tables::sweep(std::uint32_t now_s) {
         }
         if (key.permission) return;
         const Part part = part_of(key.protocol);
-        const std::size_t at = index_of(part, flow.external);
+        const std::size_t at = index_of(key.host, part, flow.external);
         const Slot& slot = slots_[at];
         const bool own = slot.host == key.host && slot.port == key.host_port;
         if (!own || slot.kind == SlotKind::free) {
@@ -403,19 +424,17 @@ void Tables::finish_turn(std::uint32_t now_s) {
   state_->flows = turn_flows_;
   std::unordered_map<std::uint32_t, std::pair<std::uint32_t, std::uint32_t>>
       mappings;  // ports, ICMP identifiers
-  for (const Part part : {Part::tcp, Part::udp, Part::icmp})
-    for (std::uint32_t port = 1; port < 65536; ++port) {
-      const std::size_t at = index_of(part, static_cast<std::uint16_t>(port));
-      Slot& slot = slots_[at];
-      if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) continue;
-      if (sp_is_over(slot.deadline_s, now_s)) continue;
-      ++(part == Part::icmp ? mappings[slot.host].second : mappings[slot.host].first);
-      // An implicit mapping ends with its last flow; one that began during this turn may not have been met.
-      constexpr std::uint32_t met_next_turn_s = 60;
-      const std::uint32_t latest = std::max(latest_[at], now_s + met_next_turn_s);
-      if (slot.kind == SlotKind::implicit && slot.deadline_s > latest) slot.deadline_s = latest;
-      if (latest_[at] > slot.deadline_s) slot.deadline_s = latest_[at];
-    }
+  for (std::size_t at = 0; at < latest_.size(); ++at) {
+    Slot& slot = slots_[at];
+    if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) continue;
+    if (sp_is_over(slot.deadline_s, now_s)) continue;
+    ++((at >> 16) % SP_PARTS == SP_ICMP ? mappings[slot.host].second : mappings[slot.host].first);
+    // An implicit mapping ends with its last flow; one that began during this turn may not have been met.
+    constexpr std::uint32_t met_next_turn_s = 60;
+    const std::uint32_t latest = std::max(latest_[at], now_s + met_next_turn_s);
+    if (slot.kind == SlotKind::implicit && slot.deadline_s > latest) slot.deadline_s = latest;
+    if (latest_[at] > slot.deadline_s) slot.deadline_s = latest_[at];
+  }
   std::vector<std::uint32_t> known;
   std::uint32_t at = 0, next = 0;
   for (int more = bpf_map_get_next_key(hosts_, nullptr, &next); more == 0;
@@ -454,7 +473,7 @@ std::vector<Tables::Session> Tables::take_ended(std::uint32_t now_s) {
       if (key.permission || key.protocol != 6 || sp_is_over(flow.deadline_s, now_s)) return;
       const auto found = wanted.find(std::uint64_t{key.host_port} << 32 | key.host);
       if (found == wanted.end() || found->second != flow.external) return;
-      if (slots_[index_of(Part::tcp, flow.external)].generation == flow.generation) return;
+      if (slots_[index_of(key.host, Part::tcp, flow.external)].generation == flow.generation) return;
       sessions.push_back(
           {{key.protocol, key.host_port, key.host, key.peer, key.peer_port}, flow.tcp, flow.external});
     });

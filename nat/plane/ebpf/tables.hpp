@@ -18,6 +18,7 @@ enum class Hook : std::uint8_t { wan_egress, wan_ingress, lan_ingress, tap_ingre
 
 struct TableSizes {
   std::uint32_t flows = 262144;  ///< of flows and of addresses they permit, together
+  std::uint32_t addresses = 1;   ///< external ones, at most SP_MOST_ADDRESSES
 };
 
 /// The programs in the kernel and the tables they share with the engine. Needs CAP_BPF and CAP_NET_ADMIN to
@@ -81,6 +82,7 @@ class Tables final : public SharedTables {
   void look_again() noexcept override { ++config_->epoch; }
   void ended(Part part, std::uint32_t host, std::uint16_t port, std::uint16_t external) noexcept override;
   void forget_flows() noexcept override;
+  void forget_flows(const std::function<bool(std::uint32_t host)>& of) noexcept override;
 
  private:
   Tables() = default;
@@ -90,12 +92,16 @@ class Tables final : public SharedTables {
   /// reached.
   template <class Each>
   bool walk(int fd, std::uint32_t& cursor, bool& started, std::uint32_t most, Each&& each) const;
+  void forget(const std::function<bool(std::uint32_t host)>& of);
   void erase_flow(const sp_flow_key& key, std::uint32_t now_s);
   void finish_turn(std::uint32_t now_s);
+  /// The place of a slot of this host's external address.
+  std::size_t index_of(std::uint32_t host, Part part, std::uint16_t external) const noexcept;
 
   std::array<int, 4> programs_{-1, -1, -1, -1};  // by Hook
   bool reused_ = false;
   std::uint32_t most_flows_ = 0;
+  std::uint32_t addresses_ = 1;
   Slot* slots_ = nullptr;
   Lease* leases_ = nullptr;  // address space for all; `leases_mapped_` octets of it are the table
   std::size_t leases_mapped_ = 0;

@@ -794,8 +794,12 @@ void TunPlane::end_flows(const Address& device, TimePoint now) { impl_->end_flow
 Result<Counters> TunPlane::counters(MappingId id) const {
   return impl_->locked([&] { return impl_->engine().counters(id); });
 }
-std::optional<TimePoint> TunPlane::held_until(Transport transport, Port external, TimePoint now) const {
-  return impl_->locked([&] { return impl_->engine().held_until(transport, external, now); });
+std::optional<TimePoint> TunPlane::held_until(Transport transport, const Address& device, Port external,
+                                              TimePoint now) const {
+  return impl_->locked([&] { return impl_->engine().held_until(transport, device, external, now); });
+}
+std::optional<Address> TunPlane::external_for(const Address& device) const {
+  return impl_->locked([&] { return impl_->engine().external_for(device); });
 }
 Result<void> TunPlane::set_network(const NetworkView& network, TimePoint now) {
   return impl_->set_network(network, now);
