@@ -94,6 +94,8 @@ const Row rows[] = {
     {"[engine]\nexternal_addresses = [\"127.0.0.1\"]\n",
      "a.toml:2:23: engine.external_addresses: found \"127.0.0.1\", expected an IPv4 address that a host can "
      "have"},
+    {"[engine]\nexternal_addresses = [\"203.0.113.1\", \"203.0.113.1\"]\n",
+     "a.toml:2:38: engine.external_addresses: \"203.0.113.1\" stands twice in this list"},
     {"[engine]\npool = \"60999-1024\"\n",
      "a.toml:2:8: engine.pool: found \"60999-1024\", expected a port or a range of ports such as "
      "\"1024-65535\""},
