@@ -159,9 +159,9 @@ class Addresses(LabCase):
         outside = self.sniff(self.lab.internet, "eth0")
         with self.lab.internet.udp(FAR, 0) as sock:
             sock.sendto(b"nobody", (ROUTED, 9))
-        wait_until("it was sent", lambda: outside.find(lambda p: p.payload == b"nobody"))
+        wait_until("it was sent", lambda: outside.find(lambda p: b"nobody" in p.payload))
         self.answer_of(self.hosts[0][0], (FAR, self.echo()), source=(self.hosts[0][1], 0))
-        self.assertEqual(len(outside.all(lambda p: p.payload == b"nobody")), 1)
+        self.assertEqual(len(outside.all(lambda p: b"nobody" in p.payload)), 1)
 
     def echo(self):
         service = UdpEcho(self.lab.internet, 7803)

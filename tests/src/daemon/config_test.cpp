@@ -226,6 +226,13 @@ TEST(Config, ReportsEveryProblemAtOnce) {
   EXPECT_EQ(problems("[limits]\nhttp_body = \"x\"\nwrong = 1\n[log]\nlevel = 5\n").size(), 3u);
 }
 
+TEST(Config, MoreAddressesThanThereIsRoomForAreTooMany) {  // N6888-03
+  std::string list;
+  for (int i = 1; i <= 33; ++i) list += (list.empty() ? "\"203.0.113." : ", \"203.0.113.") + std::to_string(i) + '"';
+  EXPECT_THAT(problems("[engine]\nexternal_addresses = [" + list + "]\n"),
+              ElementsAre("a.toml:2:22: engine.external_addresses: found 33 addresses, expected at most 32"));
+}
+
 TEST(Config, NothingWrittenMeansTheDefaults) {
   const auto defaults = config("");
   EXPECT_THAT(defaults.listen.lan, ElementsAre("br0"));
