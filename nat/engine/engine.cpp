@@ -28,6 +28,14 @@ std::optional<Net> net_of(const Prefix& prefix) {
   return Net{prefix.address.v4_number() & mask, mask};
 }
 
+/// Those that hosts may have.
+std::vector<std::uint32_t> external_addresses(const NetworkView& network) {
+  std::vector<std::uint32_t> external;
+  for (const Address& address : network.pool())
+    if (address.is_v4()) external.push_back(address.v4_number());
+  return external;
+}
+
 }  // namespace
 
 Engine::Impl::Impl(const EngineOptions& options, const OwnPorts& own_ports)
@@ -37,13 +45,11 @@ Engine::Impl::Impl(const EngineOptions& options, const OwnPorts& own_ports)
       ttl_{options.ttl},
       own_ports_{own_ports},
       shared_{options.shared},
-      mappings_{hash_, options.shared},
+      mappings_{hash_, std::clamp<std::size_t>(options.addresses, 1, Pairing::most), options.shared},
       flows_{hash_},
       fragments_{hash_},
       firewall6_{hash_, options.ttl},
-      hosts_{16, HostHasher{hash_}} {
-  for (const Part part : {Part::tcp, Part::udp, Part::icmp}) mappings_.ports(part).set_all();
-}
+      hosts_{16, HostHasher{hash_}} {}
 
 void Engine::Impl::set_now(TimePoint now) noexcept {
   now_ = now;
@@ -83,29 +89,31 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   const bool first_come = spec.is_static || spec.restore;
 
   // The endpoint's own implicit mapping becomes this one and keeps its port (POL-OWN-04).
-  std::uint16_t present = 0;
-  if (shared_ && first_come && spec.suggested) give_up_orphan(part, spec.suggested->number(), host, port);
+  ExternalPort present;
+  const std::uint8_t address = address_of(host);
+  if (shared_ && first_come && spec.suggested)
+    give_up_orphan(part, {address, spec.suggested->number()}, host, port);
   if (linked) {
     present = mapping_of(part, host, port);
     // Not the plane's answer to a renewal; and between deadline and withdrawal the old one still stands.
-    if (present == 0 && mappings_.find(part, host, port) != 0) return PlaneErrc::port_taken;
-    if (present != 0 && mappings_.slot(part, present).is_lease()) return PlaneErrc::port_taken;
-    if (present != 0 && spec.suggested && insist && spec.suggested->number() != present) {
+    if (!present && find_mapping(part, host, port)) return PlaneErrc::port_taken;
+    if (present && mappings_.slot(part, present).is_lease()) return PlaneErrc::port_taken;
+    if (present && spec.suggested && insist && spec.suggested->number() != present.number) {
       if (!first_come) return PlaneErrc::port_taken;
       free_slot(part, present);
-      present = 0;
+      present = {};
     }
     // A draining mapping is no owner; nor does an implicit one outlast the ports its lease may have.
-    if (present != 0 && (mappings_.slot(part, present).kind == SlotKind::draining && spec.suggested &&
-                         spec.suggested->number() != present)) {
+    if (present && mappings_.slot(part, present).kind == SlotKind::draining && spec.suggested &&
+        spec.suggested->number() != present.number) {
       free_slot(part, present);
-      present = 0;
+      present = {};
     }
   }
 
-  std::uint16_t external = present;
-  if (external == 0 && spec.suggested && (insist || spec.allowed.contains(*spec.suggested))) {
-    const std::uint16_t wanted = spec.suggested->number();
+  ExternalPort external = present;
+  if (!external && spec.suggested && (insist || spec.allowed.contains(*spec.suggested))) {
+    const ExternalPort wanted{address, spec.suggested->number()};
     Slot& slot = mappings_.slot(part, wanted);
     if (first_come && (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining))
       free_slot(part, wanted);
@@ -124,20 +132,20 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
         if (insist) return PlaneErrc::port_taken;
         break;
     }
-  } else if (external == 0 && insist && spec.suggested) {
+  } else if (!external && insist && spec.suggested) {
     return PlaneErrc::port_reserved;
   }
-  if (external == 0 && !insist && !spec.suggested && !spec.at_random &&
+  if (!external && !insist && !spec.suggested && !spec.at_random &&
       spec.allowed.contains(spec.internal.port) &&
-      may_claim(part, port, host, Claim::suggested) == Verdict::free)
-    external = port;
-  if (external == 0) {
+      may_claim(part, {address, port}, host, Claim::suggested) == Verdict::free)
+    external = {address, port};
+  if (!external) {
     // Outside the pool stand the router's own ports: only when nothing else is left.
     const PortRange first{std::max(spec.allowed.first, policy_.pool.first),
                           std::min(spec.allowed.last, policy_.pool.last)};
-    external = choose_port(part, first);
-    if (external == 0) external = choose_port(part, spec.allowed);
-    if (external == 0) {
+    external = choose_port(address, part, first);
+    if (!external) external = choose_port(address, part, spec.allowed);
+    if (!external) {
       shortage_ports_ = true;
       return PlaneErrc::no_ports_left;
     }
@@ -148,7 +156,7 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   const std::uint32_t deadline_s = spec.deadline == TimePoint::max() ? never_s : floor_seconds(spec.deadline);
   const SlotKind kind = spec.is_static ? SlotKind::static_ : SlotKind::explicit_;
   std::uint32_t chain = Flow::none;
-  if (present != 0) {
+  if (present) {
     Slot& slot = mappings_.slot(part, present);
     if (!shared_) {
       chain = slot.aux;
@@ -166,16 +174,17 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   lease.serial = next_serial_++;
   lease.deadline = spec.deadline;
   lease.flows = chain;
-  lease.external = external;
+  lease.external = external.number;
+  lease.address = external.address;
   lease.part = part;
   if (!spec.enabled) lease.flags |= Lease::disabled;
   if (spec.second_port) lease.flags |= Lease::second_port;
   if (spec.outbound) lease.flags |= Lease::outbound;
-  if (!claim_slot(part, external, host, port, kind, deadline_s, at, present != 0)) {
+  if (!claim_slot(part, external, host, port, kind, deadline_s, at, static_cast<bool>(present))) {
     mappings_.free_lease(at);
     return PlaneErrc::port_taken;
   }
-  if (linked && present == 0 && !mappings_.link(part, external)) {
+  if (linked && !present && !mappings_.link(part, external)) {
     mappings_.slot(part, external).kind = SlotKind::free;
     update_choice(part, external);
     mappings_.free_lease(at);
@@ -191,12 +200,13 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
   }
   ++explicit_count_;
   return Installed{MappingId{lease.serial << lease_bits | at},
-                   {Address::v4(external_), *Port::from(external)}};
+                   {Address::v4(external_of(host)), *Port::from(external.number)}};
 }
 
 std::optional<FoundRange> Engine::Impl::find_range(const RangeSpec& spec, TimePoint now) {
   set_now(now);
   const Part part = part_of(spec.transport);
+  const std::uint32_t host = spec.first.address.v4_number();
   const std::uint16_t port = spec.first.port.number();
   const std::optional<bool> odd = spec.parity ? std::optional{port % 2 != 0} : std::nullopt;
   PortRun best{0, 0};
@@ -214,13 +224,13 @@ std::optional<FoundRange> Engine::Impl::find_range(const RangeSpec& spec, TimePo
     try_at(spec.suggested->number(), Claim::insisted);
     return found();
   }
-  if (try_at(mapping_of(part, spec.first.address.v4_number(), port), Claim::suggested) ||
+  if (try_at(mapping_of(part, host, port).number, Claim::suggested) ||
       try_at(spec.suggested ? spec.suggested->number() : port, Claim::suggested))
     return found();
   const PortRange pool{std::max(spec.allowed.first, policy_.pool.first),
                        std::min(spec.allowed.last, policy_.pool.last)};
   for (const PortRange range : {pool, spec.allowed}) {
-    const PortRun run = choose_run(part, range, spec.size, odd);
+    const PortRun run = choose_run(address_of(host), part, range, spec.size, odd);
     if (run.size > best.size) best = run;
     if (best.size == spec.size) break;
   }
@@ -232,7 +242,7 @@ Result<void> Engine::Impl::renew(MappingId id, TimePoint deadline) {
   Lease* lease = find_lease(id);
   if (!lease || (lease->flags & Lease::gone)) return PlaneErrc::not_found;
   lease->deadline = deadline;
-  mappings_.slot(lease->part, lease->external).deadline_s =
+  mappings_.slot(lease->part, external_of(*lease)).deadline_s =
       deadline == TimePoint::max() ? never_s : floor_seconds(deadline);
   return {};
 }
@@ -273,14 +283,15 @@ void Engine::Impl::end_flows(const Address& device, TimePoint now) {
   if (!device.is_v4()) return firewall6_.end_flows(device);
   const std::uint32_t host = device.v4_number();
   for (const Part part : {Part::tcp, Part::udp, Part::icmp})
-    for (std::uint32_t external = 1; external < 65536; ++external) {
-      Slot& slot = mappings_.slot(part, static_cast<std::uint16_t>(external));
+    for (std::uint32_t number = 1; number < 65536; ++number) {
+      const ExternalPort external{address_of(host), static_cast<std::uint16_t>(number)};
+      Slot& slot = mappings_.slot(part, external);
       if (slot.host != host || slot.kind == SlotKind::free || slot.kind == SlotKind::quarantine) continue;
       if (part == Part::tcp)
         for (std::uint32_t record = chain_of(slot); record != Flow::none; record = flows_[record].slot_next)
           reset_both_ends(flows_[record]);
       if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) {
-        free_slot(part, static_cast<std::uint16_t>(external));
+        free_slot(part, external);
       } else if (slot.is_lease()) {
         for (std::uint32_t record = chain_of(slot); record != Flow::none;) {
           const std::uint32_t next = flows_[record].slot_next;
@@ -290,7 +301,7 @@ void Engine::Impl::end_flows(const Address& device, TimePoint now) {
         if (shared_) {
           // A new generation of the same owner: its flows are over, the mapping stays.
           const Slot seen = slot;
-          shared_->ended(part, slot.host, slot.port, static_cast<std::uint16_t>(external));
+          shared_->ended(part, slot.host, slot.port, external.number);
           Slot next = seen;
           next.generation = static_cast<std::uint8_t>(next.generation + 16);
           mappings_.replace(slot, seen, next);
@@ -313,10 +324,16 @@ Result<Counters> Engine::Impl::counters(MappingId id) const {
   return counters;
 }
 
-std::optional<TimePoint> Engine::Impl::held_until(Transport transport, Port external, TimePoint now) const {
+std::optional<Address> Engine::Impl::external_for(const Address& device) const {
+  if (!has_external_) return std::nullopt;
+  return Address::v4(device.is_v4() ? external_of(device.v4_number()) : first_external_);
+}
+
+std::optional<TimePoint> Engine::Impl::held_until(Transport transport, const Address& device, Port external,
+                                                  TimePoint now) const {
   const Part part = part_of(transport);
   if (is_reserved(part, external.number()) || is_own(part, external.number())) return TimePoint::max();
-  const Slot& slot = mappings_.slot(part, external.number());
+  const Slot& slot = mappings_.slot(part, {address_of(device.v4_number()), external.number()});
   const auto at = [](std::uint32_t deadline_s) { return TimePoint{seconds{deadline_s}}; };
   switch (slot.kind) {
     case SlotKind::free:
@@ -335,6 +352,14 @@ std::optional<TimePoint> Engine::Impl::held_until(Transport transport, Port exte
       return at(slot.deadline_s) > now ? std::optional{at(slot.deadline_s)} : std::nullopt;
   }
   return std::nullopt;
+}
+
+Pairing Engine::Impl::pairing_for(const NetworkView& network) const {
+  // Without any address the hosts keep those they had: most likely the same ones come back.
+  Pairing pairing = pairing_;
+  if (const auto external = external_addresses(network); !external.empty())
+    pairing.set(external, mappings_.addresses());
+  return pairing;
 }
 
 void Engine::Impl::set_network(const NetworkView& network, TimePoint now) {
@@ -366,38 +391,39 @@ void Engine::Impl::set_network(const NetworkView& network, TimePoint now) {
   if (!wan_mtu_) wan_mtu_ = 1500;
   for (const Prefix& prefix : network.untranslated)
     if (const auto net = net_of(prefix)) untranslated.push_back(*net);
-  bool has_external = false;
-  std::uint32_t external = 0;
-  for (const Address& address : network.external) {
-    if (!address.is_v4()) continue;
-    if (!has_external) external = address.v4_number();
-    has_external = true;
-    gateway.push_back(address.v4_number());
-  }
+  const std::vector<std::uint32_t> on_interfaces = gateway;
+  for (const Address& address : network.external)
+    if (address.is_v4()) gateway.push_back(address.v4_number());
+  const auto external = external_addresses(network);
+  const Pairing pairing = pairing_for(network);
+  unused_addresses_ = external.empty() ? 0 : external.size() - pairing.count();
 
   const auto same = [](const std::vector<Net>& a, const std::vector<Net>& b) {
     return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                       [](const Net& x, const Net& y) { return x.address == y.address && x.mask == y.mask; });
   };
-  const bool address_changed = has_external != has_external_ || external != external_;
   // A flow stands for the checks its first packet passed; other networks, other checks.
   const bool rules_changed = !same(lan, lan_) || !same(untranslated, untranslated_) || gateway != gateway_;
   lan_ = std::move(lan);
   untranslated_ = std::move(untranslated);
   gateway_ = std::move(gateway);
   lan_gateway_ = std::move(lan_gateway);
-  has_external_ = has_external;
-  external_ = external;
+  const bool addresses_changed = external.empty() == has_external_ || pairing != pairing_;
+  if (addresses_changed) change_addresses(pairing, !external.empty());
+  first_external_ = external.empty() ? 0 : external.front();
+  elsewhere_ = 0;
+  for (std::uint8_t index = 0; index < Pairing::most; ++index)
+    if (const std::uint32_t address = pairing_.address(index);
+        address != 0 && std::find(on_interfaces.begin(), on_interfaces.end(), address) == on_interfaces.end())
+      elsewhere_ |= 1U << index;
   if (shared_) shared_->look_again();
-  if (address_changed) {
-    forget_everything_implicit();
-  } else if (rules_changed) {
+  if (addresses_changed || rules_changed) {
     for (std::uint32_t record = 0; record < flows_.high_water() && flows_.count() != 0; ++record) {
       const Flow& flow = flows_[record];
       if (flow.protocol == 0) continue;
-      const bool host_stands = is_lan_host(flow.host) || flow.host == external_;
+      const bool host_stands = is_lan_host(flow.host) || is_external(flow.host);
       const bool peer_stands =
-          flow.peer == external_ || !(is_martian_source(flow.peer) || in_any(untranslated_, flow.peer));
+          is_external(flow.peer) || !(is_martian_source(flow.peer) || in_any(untranslated_, flow.peer));
       if (!host_stands || !peer_stands) remove_flow(record);
     }
   }
@@ -413,15 +439,85 @@ void Engine::Impl::forget_everything_implicit() {
     return;
   flows_.clear();
   unanswered_ = half_open_ = {};
-  for (const Part part : {Part::tcp, Part::udp, Part::icmp})
-    for (std::uint32_t port = 1; port < 65536; ++port) {
-      const auto external = static_cast<std::uint16_t>(port);
-      Slot& slot = mappings_.slot(part, external);
-      if (slot.kind == SlotKind::free) continue;
-      if (!shared_) chain_of(slot) = Flow::none;
-      if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) free_slot(part, external);
-    }
+  for_each_slot([&](Part part, ExternalPort external) {
+    Slot& slot = mappings_.slot(part, external);
+    if (slot.kind == SlotKind::free) return;
+    if (!shared_) chain_of(slot) = Flow::none;
+    if (slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) free_slot(part, external);
+  });
   hosts_.clear();
+}
+
+/// Other external addresses. Hosts whose address is another one now lose what the outside knew; their leases
+/// move.
+void Engine::Impl::change_addresses(const Pairing& next, bool has_external) {
+  std::array<bool, Pairing::buckets> moved;
+  for (std::size_t bucket = 0; bucket < moved.size(); ++bucket)
+    moved[bucket] = !has_external || !has_external_ ||
+                    pairing_.address(pairing_.pairs()[bucket]) != next.address(next.pairs()[bucket]);
+  const auto has_moved = [&](std::uint32_t host) {
+    if (has_external && has_external_ && pairing_.find(host)) return !next.find(host);  // the gateway itself
+    return moved[rules::sp_bucket(host)];
+  };
+  if (std::all_of(moved.begin(), moved.end(), [](bool each) { return each; })) {
+    forget_everything_implicit();
+  } else {
+    fragments_.clear();
+    if (shared_) shared_->forget_flows(has_moved);
+    for (std::uint32_t record = 0; record < flows_.high_water() && flows_.count() != 0; ++record) {
+      const Flow& flow = flows_[record];
+      if (flow.protocol == 0) continue;
+      // One address or the other was, or is, that of a host in here.
+      const bool other_peer = pairing_.find(flow.peer).has_value() != next.find(flow.peer).has_value();
+      if (other_peer || has_moved(flow.host)) remove_flow(record);
+    }
+    for_each_slot([&](Part part, ExternalPort external) {
+      const Slot& slot = mappings_.slot(part, external);
+      const bool implicit = slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining;
+      const bool rests_on_nothing = slot.kind == SlotKind::quarantine && next.address(external.address) == 0;
+      if ((implicit && has_moved(slot.host)) || rests_on_nothing) free_slot(part, external);
+    });
+  }
+
+  struct Moving {
+    Slot slot;
+    bool linked;
+  };
+  std::vector<Moving> moving;
+  for_each_slot([&](Part part, ExternalPort external) {
+    Slot& slot = mappings_.slot(part, external);
+    if (!slot.is_lease() || next.of(slot.host) == external.address) return;
+    const bool linked = find_mapping(part, slot.host, slot.port) == external;
+    moving.push_back({slot, linked});
+    if (linked) mappings_.unlink(part, external);
+    const Slot seen = slot;
+    mappings_.replace(slot, seen, {0, 0, SlotKind::free, seen.generation, 0, Flow::none});
+    update_choice(part, external);
+  });
+  pairing_ = next;
+  has_external_ = has_external;
+  // Where several hold one port the administrator's word comes first, then who was there first.
+  std::sort(moving.begin(), moving.end(), [&](const Moving& a, const Moving& b) {
+    if (a.slot.kind != b.slot.kind) return a.slot.kind == SlotKind::static_;
+    return mappings_.lease(a.slot.aux).serial < mappings_.lease(b.slot.aux).serial;
+  });
+  for (const Moving& each : moving) {
+    Lease& lease = mappings_.lease(each.slot.aux);
+    lease.address = next.of(each.slot.host);
+    const Part part = lease.part;
+    const ExternalPort to = external_of(lease);
+    Slot& slot = mappings_.slot(part, to);
+    if (!slot.is_lease()) free_slot(part, to);
+    if (slot.is_lease() || !claim_slot(part, to, each.slot.host, each.slot.port, each.slot.kind,
+                                       each.slot.deadline_s, each.slot.aux)) {
+      lease.flags |= Lease::gone;
+      filters_.erase(each.slot.aux);
+      if (shared_) shared_->set_filters(each.slot.aux, {});
+      --explicit_count_;
+    } else if (each.linked) {
+      mappings_.link(part, to);
+    }
+  }
 }
 
 void Engine::Impl::set_policy(const PlanePolicy& policy, TimePoint now) {
@@ -439,7 +535,9 @@ void Engine::Impl::set_policy(const PlanePolicy& policy, TimePoint now) {
   for (const auto& [part, port] : added)
     reserved_[static_cast<std::size_t>(part)][port / 64] |= std::uint64_t{1} << port % 64;
   policy_ = policy;
-  for (const auto& [part, port] : ports) update_choice(part, port);
+  for (const auto& [part, port] : ports)
+    for (std::size_t address = 0; address < mappings_.addresses(); ++address)
+      update_choice(part, {static_cast<std::uint8_t>(address), port});
   fragments_.set_limits(
       {policy_.fragments_per_source, policy_.fragments_total,
        static_cast<std::uint32_t>(std::max<std::int64_t>(policy_.fragment_timeout.count(), 2))});
@@ -459,21 +557,24 @@ std::vector<PlaneEvent> Engine::Impl::sweep(TimePoint now) {
   shortage_flows_ |= firewall6_.sweep();
   sweep_flows(flows_.high_water() / sweep_parts + 64);
   std::vector<PlaneEvent> events;
+  const auto all = static_cast<std::uint32_t>(mappings_.addresses() * (parts << 16));
   if (shared_ || explicit_count_ || implicit_count_ || slot_cursor_ != 0) {
-    const std::uint32_t end = slot_cursor_ + (parts << 16) / sweep_parts;
+    const std::uint32_t end = slot_cursor_ + all / sweep_parts;
     for (; slot_cursor_ < end; ++slot_cursor_) {
-      const auto part = static_cast<Part>(slot_cursor_ >> 16);
-      const auto external = static_cast<std::uint16_t>(slot_cursor_);
-      if (external == 0) continue;
+      const std::uint32_t row = slot_cursor_ >> 16;
+      const auto part = static_cast<Part>(row % parts);
+      const ExternalPort external{static_cast<std::uint8_t>(row / parts),
+                                  static_cast<std::uint16_t>(slot_cursor_)};
+      if (!external || (external.address != 0 && pairing_.address(external.address) == 0)) continue;
       const Slot& slot = mappings_.slot(part, external);
       if (slot.kind == SlotKind::free) continue;
-      if (!retire(part, external) && slot.is_lease() && is_own(part, external))
+      if (!retire(part, external) && slot.is_lease() && is_own(part, external.number))
         events.push_back({PlaneEvent::Kind::own_port_conflict,
                           std::string{"the gateway itself now uses "} +
-                              (part == Part::tcp ? "tcp/" : "udp/") + std::to_string(external) +
+                              (part == Part::tcp ? "tcp/" : "udp/") + std::to_string(external.number) +
                               ", which is mapped to a device: inbound packets go to the device"});
     }
-    if (slot_cursor_ >= parts << 16) slot_cursor_ = 0;
+    if (slot_cursor_ >= all) slot_cursor_ = 0;
   }
   if ((shortage_ports_ || shortage_flows_) && now_s_ - shortage_told_s_ >= 60) {
     if (shortage_ports_)
@@ -490,26 +591,24 @@ std::vector<PlaneEvent> Engine::Impl::sweep(TimePoint now) {
 std::vector<ImplicitView> Engine::Impl::implicit_mappings(TimePoint now) const {
   std::vector<ImplicitView> views;
   if (implicit_count_ == 0 && !shared_) return views;
-  for (const Part part : {Part::tcp, Part::udp})
-    for (std::uint32_t port = 1; port < 65536; ++port) {
-      const auto external = static_cast<std::uint16_t>(port);
-      const Slot& slot = mappings_.slot(part, external);
-      if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) continue;
-      const TimePoint deadline{seconds{slot.deadline_s}};
-      if (deadline <= now) continue;
-      views.push_back({part == Part::tcp ? Transport::tcp : Transport::udp,
-                       {Address::v4(slot.host), *Port::from(slot.port)},
-                       {Address::v4(external_), *Port::from(external)},
-                       deadline});
-    }
+  for_each_slot([&](Part part, ExternalPort external) {
+    const Slot& slot = mappings_.slot(part, external);
+    if (part == Part::icmp || (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining)) return;
+    const TimePoint deadline{seconds{slot.deadline_s}};
+    if (deadline <= now) return;
+    views.push_back({part == Part::tcp ? Transport::tcp : Transport::udp,
+                     {Address::v4(slot.host), *Port::from(slot.port)},
+                     {Address::v4(external_of(slot.host)), *Port::from(external.number)},
+                     deadline});
+  });
   return views;
 }
 
 bool Engine::Impl::has_implicit(Transport transport, const InternalEndpoint& internal, TimePoint now) const {
   if (!internal.address.is_v4()) return firewall6_.has_implicit(transport, internal, now);
   const Part part = part_of(transport);
-  const std::uint16_t external = mappings_.find(part, internal.address.v4_number(), internal.port.number());
-  if (external == 0) return false;
+  const ExternalPort external = find_mapping(part, internal.address.v4_number(), internal.port.number());
+  if (!external) return false;
   const Slot& slot = mappings_.slot(part, external);
   return slot.kind == SlotKind::implicit && TimePoint{seconds{slot.deadline_s}} > now;
 }
@@ -539,9 +638,9 @@ bool Engine::Impl::make_mapping(std::span<std::byte> octets, TimePoint now, Pack
   packet::Ipv4 ip;
   if (packet::parse(octets, true, ip) != packet::Malformed::no || ip.fragment_offset) return false;
   const Part part = part_of_protocol(ip.protocol);
-  if (mapping_of(part, ip.source, ip.sport) != 0) return true;
+  if (mapping_of(part, ip.source, ip.sport)) return true;
   DropReason why{};
-  if (make_implicit(part, ip.source, ip.sport, why) != 0) return true;
+  if (make_implicit(part, ip.source, ip.sport, why)) return true;
   ++drops_[static_cast<std::size_t>(why)];
   sink_ = &sink;
   send_icmp_error(ip, packet::icmp_type::unreachable, 1, Action::forward_lan);
@@ -564,35 +663,34 @@ void Engine::Impl::reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint
   reset_both_ends(flow);
 }
 
-void Engine::Impl::adopt(const std::optional<Address>& external_then, TimePoint now) {
+void Engine::Impl::adopt(std::span<const std::uint32_t> external, bool has_external, TimePoint now) {
   set_now(now);
-  has_external_ = external_then.has_value();
-  external_ = external_then ? external_then->v4_number() : 0;
+  pairing_ = Pairing{external};
+  has_external_ = has_external;
 
-  for (const Part part : {Part::tcp, Part::udp, Part::icmp})
-    for (std::uint32_t port = 1; port < 65536; ++port) {
-      const auto external = static_cast<std::uint16_t>(port);
-      Slot& slot = mappings_.slot(part, external);
-      if (slot.kind == SlotKind::free) continue;
-      if (slot.is_lease()) {
-        const std::uint32_t at = mappings_.add_lease();
-        if (at == Flow::none) continue;
-        Lease& lease = mappings_.lease(at);
-        lease.serial = next_serial_++;
-        lease.deadline = TimePoint{seconds{slot.deadline_s}};
-        if (slot.deadline_s == never_s) {
-          // What the configuration gave: until it gives it again, or is taken not to.
-          lease.deadline = now + orphan_time;
-          slot.deadline_s = floor_seconds(lease.deadline);
-        }
-        lease.external = external;
-        lease.part = part;
-        lease.flags |= Lease::orphan;
-        slot.aux = at;
-        ++explicit_count_;
+  for_each_slot([&](Part part, ExternalPort at_port) {
+    Slot& slot = mappings_.slot(part, at_port);
+    if (slot.kind == SlotKind::free) return;
+    if (slot.is_lease()) {
+      const std::uint32_t at = mappings_.add_lease();
+      if (at == Flow::none) return;
+      Lease& lease = mappings_.lease(at);
+      lease.serial = next_serial_++;
+      lease.deadline = TimePoint{seconds{slot.deadline_s}};
+      if (slot.deadline_s == never_s) {
+        // What the configuration gave: until it gives it again, or is taken not to.
+        lease.deadline = now + orphan_time;
+        slot.deadline_s = floor_seconds(lease.deadline);
       }
-      update_choice(part, external);
+      lease.external = at_port.number;
+      lease.address = at_port.address;
+      lease.part = part;
+      lease.flags |= Lease::orphan;
+      slot.aux = at;
+      ++explicit_count_;
     }
+    update_choice(part, at_port);
+  });
 }
 
 void Engine::Impl::fill_status(PlaneStatus& status) const {
@@ -600,6 +698,11 @@ void Engine::Impl::fill_status(PlaneStatus& status) const {
   status.implicit_mappings = implicit_count_;
   status.flows = flows_.count() + firewall6_.flows();
   status.packets = packets_ + firewall6_.packets();
+  if (unused_addresses_ != 0)
+    status.warnings.push_back(
+        std::to_string(unused_addresses_) + " of the external addresses " +
+        (unused_addresses_ == 1 ? "is" : "are") + " not in use: there is room for " +
+        std::to_string(mappings_.addresses()) + " until sallyportd is restarted");
   status.drops.clear();
   for (std::size_t i = 1; i < drop_reasons; ++i)
     if (drops_[i]) status.drops.emplace_back(to_string(static_cast<DropReason>(i)), drops_[i]);
@@ -623,7 +726,11 @@ bool Engine::make_mapping(std::span<std::byte> packet, TimePoint now, PacketSink
 void Engine::reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now) {
   impl_->reset(key, tcp, external, now);
 }
-void Engine::adopt(const std::optional<Address>& external, TimePoint now) { impl_->adopt(external, now); }
+void Engine::adopt(std::span<const std::uint32_t> external, bool has_external, TimePoint now) {
+  impl_->adopt(external, has_external, now);
+}
+const Pairing& Engine::pairing() const noexcept { return impl_->pairing(); }
+Pairing Engine::pairing_for(const NetworkView& network) const { return impl_->pairing_for(network); }
 
 void Engine::translate(std::span<Packet> batch, TimePoint now, PacketSink& sink) {
   impl_->translate(batch, now, sink);
@@ -643,8 +750,12 @@ void Engine::take_made(PacketSink& sink) { impl_->take_made(sink); }
 void Engine::withdraw(MappingId id, Ending how, TimePoint now) { impl_->withdraw(id, how, now); }
 void Engine::end_flows(const Address& device, TimePoint now) { impl_->end_flows(device, now); }
 Result<Counters> Engine::counters(MappingId id) const { return impl_->counters(id); }
-std::optional<TimePoint> Engine::held_until(Transport transport, Port external, TimePoint now) const {
-  return impl_->held_until(transport, external, now);
+std::optional<TimePoint> Engine::held_until(Transport transport, const Address& device, Port external,
+                                            TimePoint now) const {
+  return impl_->held_until(transport, device, external, now);
+}
+std::optional<Address> Engine::external_for(const Address& device) const {
+  return impl_->external_for(device);
 }
 void Engine::set_network(const NetworkView& network, TimePoint now) { impl_->set_network(network, now); }
 void Engine::set_policy(const PlanePolicy& policy, TimePoint now) { impl_->set_policy(policy, now); }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "nat/engine/flow_table.hpp"
+#include "nat/engine/pairing.hpp"
 #include "nat/plane/data_plane.hpp"
 
 namespace sallyport::nat {
@@ -93,6 +94,8 @@ struct EngineOptions {
   std::uint64_t seed = 0;                 ///< of the random port choice
   SharedTables* shared =
       nullptr;  ///< programs in the kernel make implicit mappings and flows; outlives the engine
+  std::size_t addresses =
+      1;  ///< there is room for so many external ones, at most Pairing::most; not with `shared`
 };
 
 /// The translator: no socket, no clock, no lock. Whoever owns it makes calls one at a time; `nat/README.md`
@@ -121,9 +124,14 @@ class Engine {
   /// Makes RSTs to both ends of a TCP session of an ended lease, for take_made().
   void reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now);
   /// Takes up the leases that an earlier run left in the tables: in force until their deadline, or until
-  /// install() claims them with `restore` or `is_static`. `external`: the address that flows and mappings were made for;
-  /// with another one set_network() ends them.
-  void adopt(const std::optional<Address>& external, TimePoint now);
+  /// install() claims them with `restore` or `is_static`. `external`: the addresses by index that flows and
+  /// mappings were made for (0: none has it); with others set_network() ends them. `has_external`: they were
+  /// in use.
+  void adopt(std::span<const std::uint32_t> external, bool has_external, TimePoint now);
+  /// Which address each host has now, or had when there was one.
+  const Pairing& pairing() const noexcept;
+  /// What set_network() makes of it.
+  Pairing pairing_for(const NetworkView& network) const;
 
   // As DataPlane
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
@@ -133,7 +141,9 @@ class Engine {
   void withdraw(MappingId id, Ending how, TimePoint now);
   void end_flows(const Address& device, TimePoint now);
   Result<Counters> counters(MappingId id) const;
-  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const;
+  std::optional<TimePoint> held_until(Transport transport, const Address& device, Port external,
+                                      TimePoint now) const;
+  std::optional<Address> external_for(const Address& device) const;
   void set_network(const NetworkView& network, TimePoint now);
   void set_policy(const PlanePolicy& policy, TimePoint now);
   std::vector<PlaneEvent> sweep(TimePoint now);

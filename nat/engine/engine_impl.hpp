@@ -10,6 +10,7 @@
 #include "nat/engine/flow_table.hpp"
 #include "nat/engine/fragments.hpp"
 #include "nat/engine/mapping_table.hpp"
+#include "nat/engine/pairing.hpp"
 #include "nat/engine/rules.h"
 #include "nat/engine/shared_tables.hpp"
 #include "nat/packet/checksum.hpp"
@@ -55,7 +56,9 @@ class Engine::Impl {
   void withdraw(MappingId id, Ending how, TimePoint now);
   void end_flows(const Address& device, TimePoint now);
   Result<Counters> counters(MappingId id) const;
-  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const;
+  std::optional<TimePoint> held_until(Transport transport, const Address& device, Port external,
+                                      TimePoint now) const;
+  std::optional<Address> external_for(const Address& device) const;
   void set_network(const NetworkView& network, TimePoint now);
   void set_policy(const PlanePolicy& policy, TimePoint now);
   std::vector<PlaneEvent> sweep(TimePoint now);
@@ -67,7 +70,9 @@ class Engine::Impl {
   void refuse(std::span<std::byte> packet, std::uint8_t code, TimePoint now, PacketSink& sink);
   bool make_mapping(std::span<std::byte> packet, TimePoint now, PacketSink& sink);
   void reset(const FlowKey& key, const rules::sp_tcp& tcp, std::uint16_t external, TimePoint now);
-  void adopt(const std::optional<Address>& external, TimePoint now);
+  void adopt(std::span<const std::uint32_t> external, bool has_external, TimePoint now);
+  const Pairing& pairing() const noexcept { return pairing_; }
+  Pairing pairing_for(const NetworkView& network) const;
 
  private:
   /// One packet on its way through a batch.
@@ -106,6 +111,8 @@ class Engine::Impl {
   void outbound(Packet& packet, Work& work, bool hairpin);
   void inbound(Packet& packet, Work& work, bool hairpin);
   void inbound_unmapped(Packet& packet, const packet::Ipv4& ip);
+  /// A ping of an external address: the stack answers, or the engine where that address is nobody's.
+  void pinged(Packet& packet, packet::Ipv4& ip, Action back);
   void refuse_protocol(Packet& packet, const packet::Ipv4& ip);
   /// False: the packet goes no further, for `packet.reason`.
   bool carry(Flow& flow, const packet::Ipv4& ip, bool from_inside, Packet& packet);
@@ -148,35 +155,70 @@ class Engine::Impl {
   std::uint32_t& chain_of(Slot& slot) noexcept {
     return slot.is_lease() ? mappings_.lease(slot.aux).flows : slot.aux;
   }
-  /// The port of an endpoint's mapping in force, or 0.
-  std::uint16_t mapping_of(Part part, std::uint32_t host, std::uint16_t port);
-  std::uint16_t make_implicit(Part part, std::uint32_t host, std::uint16_t port, DropReason& why);
+  std::uint8_t address_of(std::uint32_t host) const noexcept { return pairing_.of(host); }
+  /// What the outside sees of a host; 0: nothing now.
+  std::uint32_t external_of(std::uint32_t host) const noexcept {
+    return has_external_ ? pairing_.address(pairing_.of(host)) : 0;
+  }
+  /// An external address that no interface of the gateway has: its stack does not take it for its own.
+  bool is_elsewhere(std::uint32_t address) const noexcept {
+    if (elsewhere_ == 0) return false;
+    const auto index = pairing_.find(address);
+    return index && (elsewhere_ >> *index & 1);
+  }
+  bool is_external(std::uint32_t address) const noexcept { return has_external_ && pairing_.find(address); }
+  /// Of a packet to an external address.
+  ExternalPort destination_of(const packet::Ipv4& ip) const noexcept {
+    return {pairing_.find(ip.destination).value_or(0), ip.dport};
+  }
+  ExternalPort external_of(const Flow& flow) const noexcept {
+    return {address_of(flow.host), flow.external_port};
+  }
+  static ExternalPort external_of(const Lease& lease) noexcept { return {lease.address, lease.external}; }
+  ExternalPort find_mapping(Part part, std::uint32_t host, std::uint16_t port) const noexcept {
+    return mappings_.find(address_of(host), part, host, port);
+  }
+  /// Calls `each(part, external port)` for every slot there is.
+  template <class Each>
+  void for_each_slot(Each&& each) const {
+    for (std::size_t address = 0; address < mappings_.addresses(); ++address) {
+      if (pairing_.address(static_cast<std::uint8_t>(address)) == 0 && address != 0)
+        continue;  // never touched
+      for (const Part part : {Part::tcp, Part::udp, Part::icmp})
+        for (std::uint32_t port = 1; port < 65536; ++port)
+          each(part, ExternalPort{static_cast<std::uint8_t>(address), static_cast<std::uint16_t>(port)});
+    }
+  }
+  /// The port of an endpoint's mapping in force, or none.
+  ExternalPort mapping_of(Part part, std::uint32_t host, std::uint16_t port);
+  ExternalPort make_implicit(Part part, std::uint32_t host, std::uint16_t port, DropReason& why);
   enum class Claim : std::uint8_t { implicit, suggested, insisted, restored };
   enum class Verdict : std::uint8_t { free, taken, reserved, resting };
-  Verdict may_claim(Part part, std::uint16_t external, std::uint32_t host, Claim claim);
-  std::uint16_t choose_port(Part part, PortRange range);
+  Verdict may_claim(Part part, ExternalPort external, std::uint32_t host, Claim claim);
+  ExternalPort choose_port(std::uint8_t address, Part part, PortRange range);
   /// How many ports of the range can be had from this external one on.
   std::uint16_t fits_at(const RangeSpec& spec, std::uint32_t external, Claim claim);
-  PortRun choose_run(Part part, PortRange range, std::uint16_t size, std::optional<bool> odd);
+  PortRun choose_run(std::uint8_t address, Part part, PortRange range, std::uint16_t size,
+                     std::optional<bool> odd);
   /// `goes_on`: the slot's flows stay its own. False: a program in the kernel claimed the port meanwhile.
-  bool claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port, SlotKind kind,
+  bool claim_slot(Part part, ExternalPort external, std::uint32_t host, std::uint16_t port, SlotKind kind,
                   std::uint32_t deadline_s, std::uint32_t aux, bool goes_on = false);
-  void free_slot(Part part, std::uint16_t external);
+  void free_slot(Part part, ExternalPort external);
   void end_lease(std::uint32_t lease, Ending how, std::uint32_t since_s);
   /// Turns what an earlier run left at that port into an implicit mapping, for install() to take over: its
   /// flows go on.
-  void give_up_orphan(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port);
+  void give_up_orphan(Part part, ExternalPort external, std::uint32_t host, std::uint16_t port);
   /// Ends what is past its deadline; true when the slot is free now.
-  bool retire(Part part, std::uint16_t external);
-  void reclaim(Part part);
-  void update_choice(Part part, std::uint16_t external);
+  bool retire(Part part, ExternalPort external);
+  void reclaim(std::uint8_t address, Part part);
+  void update_choice(Part part, ExternalPort external);
   bool is_reserved(Part part, std::uint16_t port) const noexcept;
   bool is_own(Part part, std::uint16_t port) const;
   Lease* find_lease(MappingId id, std::uint32_t* at = nullptr) noexcept;
   const Lease* find_lease(MappingId id) const noexcept { return const_cast<Impl*>(this)->find_lease(id); }
   bool filters_allow(std::uint32_t lease, std::uint32_t peer, std::uint16_t port) const;
 
-  std::uint32_t new_flow(std::uint64_t hash, const FlowKey& key, std::uint16_t external, bool inbound,
+  std::uint32_t new_flow(std::uint64_t hash, const FlowKey& key, ExternalPort external, bool inbound,
                          DropReason& why);
   void remove_flow(std::uint32_t record);  ///< an implicit mapping ends with its last flow
   void drop_flow(std::uint32_t record);    ///< the slot stays
@@ -200,12 +242,13 @@ class Engine::Impl {
     return policy_.implicit == Filtering::endpoint ||
            (policy_.implicit == Filtering::address && sent_before(key));
   }
-  void move_flow(std::uint32_t record, std::uint16_t external);
+  void move_flow(std::uint32_t record, ExternalPort external);
   bool table_is_full() const noexcept {
     return policy_.flows_total != 0 && flows_.count() >= policy_.flows_total;
   }
   void sweep_flows(std::uint32_t records);
   void release_host(std::uint32_t host);
+  void change_addresses(const Pairing& next, bool has_external);
   void forget_everything_implicit();
 
   bool is_gateway(std::uint32_t address) const noexcept {
@@ -241,7 +284,10 @@ class Engine::Impl {
   std::uint16_t mss_ = 0;  // 0: no clamping
   std::array<std::array<std::uint64_t, 1024>, 2> reserved_{};
   bool has_external_ = false;
-  std::uint32_t external_ = 0;
+  Pairing pairing_;
+  std::size_t unused_addresses_ = 0;  // there is no room for them
+  std::uint32_t first_external_ = 0;  // the preferred one; 0: there is none
+  std::uint32_t elsewhere_ = 0;       // a bit for each external address that no interface of the gateway has
   std::vector<Net> lan_, untranslated_;
   std::vector<std::uint32_t> gateway_, lan_gateway_;
   std::vector<std::pair<Net, std::uint32_t>> lan_addresses_;
@@ -254,7 +300,7 @@ class Engine::Impl {
   std::uint32_t icmp_second_ = 0, icmp_sent_ = 0;
 
   std::uint32_t slot_cursor_ = 0, flow_cursor_ = 0;
-  std::array<std::uint32_t, parts> reclaimed_s_{};
+  std::array<std::array<std::uint32_t, parts>, Pairing::most> reclaimed_s_{};
   std::uint32_t swept_full_s_ = 0;
   const Slot* kept_slot_ = nullptr;  // stays though its last flow goes: a new one is about to come
   bool shortage_ports_ = false, shortage_flows_ = false;

@@ -36,10 +36,10 @@ void Engine::Impl::outbound_query(Packet& packet, Work& work) {
     record = Flow::none;
   }
   if (record == Flow::none) {
-    std::uint16_t external = mapping_of(Part::icmp, ip.source, ip.sport);
+    ExternalPort external = mapping_of(Part::icmp, ip.source, ip.sport);
     DropReason why{};
-    if (external == 0) external = make_implicit(Part::icmp, ip.source, ip.sport, why);
-    if (external != 0) {
+    if (!external) external = make_implicit(Part::icmp, ip.source, ip.sport, why);
+    if (external) {
       record = new_flow(hash, key, external, false, why);
       if (record == Flow::none && mappings_.slot(Part::icmp, external).aux == Flow::none)
         free_slot(Part::icmp, external);
@@ -54,9 +54,9 @@ void Engine::Impl::outbound_query(Packet& packet, Work& work) {
   Flow& flow = flows_[record];
   flow.deadline_s = rules::sp_deadline(now_s_, static_cast<std::uint32_t>(policy_.icmp_query.count()));
   touch_slot(flow);
-  const std::uint16_t external = flow.external_port;
+  const ExternalPort external = external_of(flow);
   if (packet.from == Side::lan) rewrite_id(ip, ip.source);
-  rewrite_source(packet, ip, external_, external);
+  rewrite_source(packet, ip, pairing_.address(external.address), external.number);
   forward(packet, ip, Action::forward_wan);
 }
 
@@ -65,20 +65,19 @@ void Engine::Impl::inbound_icmp(Packet& packet, Work& work) {
   if (ip.is_icmp_error()) return inbound_error(packet, ip, false);
   if (ip.icmp_type == type::echo) {
     if (!policy_.answer_ping) return drop(packet, DropReason::ping_refused);
-    packet.action = Action::local;
-    return;
+    return pinged(packet, ip, Action::forward_wan);
   }
   if (ip.icmp_type != type::echo_reply && ip.icmp_type != type::timestamp_reply)
     return drop(packet, DropReason::unknown_icmp);
-  Slot& slot = mappings_.slot(Part::icmp, ip.dport);
+  Slot& slot = mappings_.slot(Part::icmp, destination_of(ip));
   if (!is_in_force(slot)) return drop(packet, DropReason::no_mapping);
   const FlowKey key{ip.protocol, slot.port, slot.host, ip.source, 0};
   const std::uint32_t record = flows_.find(flows_.hash_of(key), key);
   if (record == Flow::none || rules::sp_is_over(flows_[record].deadline_s, now_s_))
     return drop(packet, DropReason::no_session);
-  if (slot.host == external_) {
+  if (is_external(slot.host)) {
     // The router's own ping: only its identifier may have changed.
-    rewrite_destination(packet, ip, external_, slot.port);
+    rewrite_destination(packet, ip, slot.host, slot.port);
     packet.action = Action::local;
     return;
   }
@@ -157,21 +156,22 @@ void Engine::Impl::outbound_error(Packet& packet, Ipv4& ip, bool hairpin) {
   const Part part = part_of_quoted(quoted);
   const FlowKey key{quoted.protocol, quoted.dport, quoted.destination, quoted.source,
                     part == Part::icmp ? std::uint16_t{0} : quoted.sport};
-  std::uint16_t external = running(part, key);
-  if (external == 0) {
+  ExternalPort external{address_of(key.host), running(part, key)};
+  if (!external) {
     // A UDP lease lets packets in without a flow.
-    external = mappings_.find(part, quoted.destination, quoted.dport);
-    if (external != 0 && !mappings_.slot(part, external).is_lease()) external = 0;
+    external = find_mapping(part, quoted.destination, quoted.dport);
+    if (external && !mappings_.slot(part, external).is_lease()) external = {};
   }
-  if (external == 0 || !is_in_force(mappings_.slot(part, external)))
+  if (!external || !is_in_force(mappings_.slot(part, external)))
     return drop(packet, DropReason::icmp_fits_nothing);
   if (packet.from == Side::lan) rewrite_id(ip, ip.source);
-  rewrite_quoted(ip, quoted, false, external_, external, quoted.id);
+  const std::uint32_t outside = pairing_.address(external.address);
+  rewrite_quoted(ip, quoted, false, outside, external.number, quoted.id);
   ChecksumChange change;
-  change.address(ip.source, external_);
-  packet::store32(ip.data + 12, external_);
+  change.address(ip.source, outside);
+  packet::store32(ip.data + 12, outside);
   change.apply_at(ip.data + 10);
-  ip.source = external_;
+  ip.source = outside;
   if (hairpin) return inbound_error(packet, ip, true);
   forward(packet, ip, Action::forward_wan);
 }
@@ -181,7 +181,7 @@ void Engine::Impl::inbound_error(Packet& packet, Ipv4& ip, bool hairpin) {
   if (!passes(ip.icmp_type)) return drop(packet, DropReason::unknown_icmp);
   if (!icmp_checksum_is_right(packet, ip)) return drop(packet, DropReason::bad_icmp_checksum);
   Quoted quoted;
-  if (!packet::parse_quoted(ip, quoted) || quoted.source != external_)
+  if (!packet::parse_quoted(ip, quoted) || quoted.source != ip.destination)
     return drop(packet, DropReason::icmp_fits_nothing);
   if (!quoted.has_ports) {
     // Only the router itself sends other protocols from this address.
@@ -190,7 +190,7 @@ void Engine::Impl::inbound_error(Packet& packet, Ipv4& ip, bool hairpin) {
     return;
   }
   const Part part = part_of_quoted(quoted);
-  const Slot& slot = mappings_.slot(part, quoted.sport);
+  const Slot& slot = mappings_.slot(part, {address_of(quoted.source), quoted.sport});
   if (!is_in_force(slot)) {
     if (!hairpin && is_own(part, quoted.sport)) {
       packet.action = Action::local;
@@ -201,7 +201,7 @@ void Engine::Impl::inbound_error(Packet& packet, Ipv4& ip, bool hairpin) {
   const FlowKey key{quoted.protocol, slot.port, slot.host, quoted.destination,
                     part == Part::icmp ? std::uint16_t{0} : quoted.dport};
   if (running(part, key) != quoted.sport) return drop(packet, DropReason::icmp_fits_nothing);
-  const bool of_router = slot.host == external_;
+  const bool of_router = is_external(slot.host);
   if (!of_router && !hairpin && ttl_is_over(packet, ip, Action::forward_wan)) return;
   const bool hidden = !of_router && (!quoted.dont_fragment || quoted.more_fragments);
   rewrite_quoted(ip, quoted, true, slot.host, slot.port, hidden ? show_id(slot.host, quoted.id) : quoted.id);
@@ -230,7 +230,9 @@ void Engine::Impl::send_icmp_error(const Ipv4& about, std::uint8_t icmp_type, st
   if (about.fragment_offset) return;
   if (about.protocol == packet::protocol::icmp && !about.is_icmp_query()) return;
   if (about.destination >> 28 >= 14 || about.source >> 28 >= 14 || about.source >> 24 == 0) return;
-  const std::uint32_t from = where == Action::forward_lan ? lan_address_for(about.source) : external_;
+  const std::uint32_t from = where == Action::forward_lan     ? lan_address_for(about.source)
+                             : is_external(about.destination) ? about.destination
+                                                              : first_external_;
   if (from == 0) return;
   if (icmp_second_ != now_s_) {
     icmp_second_ = now_s_;

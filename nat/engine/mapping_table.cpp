@@ -12,15 +12,25 @@ constexpr std::uint32_t none = 0xffffffff;
 constexpr std::uint32_t first_endpoints = 512;
 constexpr std::uint64_t used = 0x80000000;
 
+constexpr std::uint64_t entry_of(std::uint32_t hash, Part part, ExternalPort external) noexcept {
+  return std::uint64_t{hash} << 32 | used | std::uint64_t{external.address} << 18 |
+         static_cast<std::uint64_t>(part) << 16 | external.number;
+}
+
 }  // namespace
 
-MappingTable::MappingTable(const SipHash& hash, SharedTables* shared)
+MappingTable::MappingTable(const SipHash& hash, std::size_t addresses, SharedTables* shared)
     : hash_{hash},
       shared_{shared},
-      slots_{shared ? Pages<Slot>::view(shared->slots()) : Pages<Slot>{parts << 16}},
+      slots_{shared ? Pages<Slot>::view(shared->slots()) : Pages<Slot>{addresses * (parts << 16)}},
       endpoints_{first_endpoints},
       mask_{first_endpoints - 1},
-      free_lease_{none} {}
+      free_lease_{none} {
+  for (std::size_t address = 0; address < this->addresses(); ++address) {
+    ports_.push_back(std::make_unique<std::array<PortAllocator, parts>>());
+    for (PortAllocator& ports : *ports_.back()) ports.set_all();
+  }
+}
 
 bool MappingTable::replace(Slot& slot, const Slot& seen, const Slot& with) noexcept {
   if (!shared_) {
@@ -44,47 +54,50 @@ bool MappingTable::replace(Slot& slot, const Slot& seen, const Slot& with) noexc
                                                                                            word(with));
 }
 
-std::uint16_t MappingTable::find(Part part, std::uint32_t host, std::uint16_t port) const noexcept {
+ExternalPort MappingTable::find(std::uint8_t address, Part part, std::uint32_t host,
+                                std::uint16_t port) const noexcept {
   if (shared_) {
-    const std::uint16_t external = shared_->find(part, host, port);
-    if (external == 0) return 0;
+    const ExternalPort external{address, shared_->find(part, host, port)};
+    if (!external) return {};
     const Slot& owner = slot(part, external);
     return owner.kind != SlotKind::free && owner.host == host && owner.port == port ? external
-                                                                                    : std::uint16_t{0};
+                                                                                    : ExternalPort{};
   }
   const std::uint32_t wanted = tag(part, host, port);
   for (std::uint32_t at = wanted & mask_; endpoints_[at] != 0; at = (at + 1) & mask_) {
     const Entry entry = endpoints_[at];
     if (entry >> 32 != wanted || (entry >> 16 & 3) != static_cast<std::uint64_t>(part)) continue;
-    const auto external = static_cast<std::uint16_t>(entry);
+    const ExternalPort external{address, static_cast<std::uint16_t>(entry)};
+    if ((entry >> 18 & 31) != address) continue;
     const Slot& owner = slot(part, external);
     if (owner.host == host && owner.port == port) return external;
   }
-  return 0;
+  return {};
 }
 
-bool MappingTable::link(Part part, std::uint16_t external) {
-  if (shared_) return shared_->link(part, slot(part, external).host, slot(part, external).port, external);
+bool MappingTable::link(Part part, ExternalPort external) {
+  if (shared_)
+    return shared_->link(part, slot(part, external).host, slot(part, external).port, external.number);
   if (entries_ + 1 > (mask_ + 1) / 4 * 3 && !grow()) return false;
   const Slot& owner = slot(part, external);
   const std::uint32_t hash = tag(part, owner.host, owner.port);
   std::uint32_t at = hash & mask_;
   while (endpoints_[at] != 0) at = (at + 1) & mask_;
-  endpoints_[at] = Entry{hash} << 32 | used | static_cast<Entry>(part) << 16 | external;
+  endpoints_[at] = entry_of(hash, part, external);
   ++entries_;
   return true;
 }
 
-void MappingTable::unlink(Part part, std::uint16_t external) noexcept {
+void MappingTable::unlink(Part part, ExternalPort external) noexcept {
   if (shared_) {
     const Slot& owner = slot(part, external);
-    if (shared_->find(part, owner.host, owner.port) == external)
+    if (shared_->find(part, owner.host, owner.port) == external.number)
       shared_->unlink(part, owner.host, owner.port);
     return;
   }
   const Slot& owner = slot(part, external);
   const std::uint32_t hash = tag(part, owner.host, owner.port);
-  const Entry wanted = Entry{hash} << 32 | used | static_cast<Entry>(part) << 16 | external;
+  const Entry wanted = entry_of(hash, part, external);
   std::uint32_t hole = hash & mask_;
   while (endpoints_[hole] != wanted) {
     if (endpoints_[hole] == 0) return;

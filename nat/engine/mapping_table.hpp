@@ -2,6 +2,8 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "nat/engine/pages.hpp"
 #include "nat/engine/port_allocator.hpp"
@@ -13,6 +15,14 @@ namespace sallyport::nat {
 /// The tables have one part per transport that has mappings.
 enum class Part : std::uint8_t { tcp, udp, icmp };
 inline constexpr std::size_t parts = 3;
+
+/// A port of one of the external addresses, which has this index (Pairing). Number 0 is none.
+struct ExternalPort {
+  std::uint8_t address = 0;
+  std::uint16_t number = 0;
+  explicit constexpr operator bool() const noexcept { return number != 0; }
+  friend bool operator==(const ExternalPort&, const ExternalPort&) = default;
+};
 
 enum class SlotKind : std::uint8_t {
   free,
@@ -56,6 +66,7 @@ struct Lease {
   std::uint16_t external;
   Part part;
   std::uint8_t flags;
+  std::uint8_t address;  ///< index of the external address
 };
 
 class SharedTables;
@@ -64,24 +75,28 @@ class SharedTables;
 /// are the engine's. Its memory is its own, or that of `shared`.
 class MappingTable {
  public:
-  explicit MappingTable(const SipHash& hash, SharedTables* shared = nullptr);
+  /// `addresses`: for so many external addresses there is room; with shared tables, for as many as those
+  /// have.
+  explicit MappingTable(const SipHash& hash, std::size_t addresses = 1, SharedTables* shared = nullptr);
 
-  Slot& slot(Part part, std::uint16_t external) noexcept { return slots_[index(part, external)]; }
-  const Slot& slot(Part part, std::uint16_t external) const noexcept { return slots_[index(part, external)]; }
-  void prefetch(Part part, std::uint16_t external) const noexcept {
+  std::size_t addresses() const noexcept { return slots_.size() / (parts << 16); }
+  Slot& slot(Part part, ExternalPort external) noexcept { return slots_[index(part, external)]; }
+  const Slot& slot(Part part, ExternalPort external) const noexcept { return slots_[index(part, external)]; }
+  void prefetch(Part part, ExternalPort external) const noexcept {
     __builtin_prefetch(&slots_[index(part, external)]);
   }
 
-  /// The external port that outbound packets of an endpoint wear, in force or over; 0: none.
-  std::uint16_t find(Part part, std::uint32_t host, std::uint16_t port) const noexcept;
+  /// The external port that outbound packets of an endpoint wear, in force or over, where the host has this
+  /// address.
+  ExternalPort find(std::uint8_t address, Part part, std::uint32_t host, std::uint16_t port) const noexcept;
   /// Gives a slot another owner. False, and nothing changed, when a program in the kernel was faster: `seen`
   /// is what the decision was made on.
   bool replace(Slot& slot, const Slot& seen, const Slot& with) noexcept;
 
   /// The slot must name the endpoint already.
-  bool link(Part part, std::uint16_t external);
+  bool link(Part part, ExternalPort external);
   /// Succeeds also where the endpoint leads elsewhere or nowhere.
-  void unlink(Part part, std::uint16_t external) noexcept;
+  void unlink(Part part, ExternalPort external) noexcept;
 
   std::uint32_t add_lease();  ///< `Flow::none` without memory
   void free_lease(std::uint32_t lease) noexcept;
@@ -89,13 +104,16 @@ class MappingTable {
   const Lease& lease(std::uint32_t at) const noexcept { return leases_[at]; }
   std::uint32_t lease_high_water() const noexcept { return lease_high_water_; }
 
-  /// Ports that automatic choice may take.
-  PortAllocator& ports(Part part) noexcept { return ports_[static_cast<std::size_t>(part)]; }
+  /// Ports of an address that automatic choice may take.
+  PortAllocator& ports(std::uint8_t address, Part part) noexcept {
+    return (*ports_[address])[static_cast<std::size_t>(part)];
+  }
 
  private:
-  using Entry = std::uint64_t;  // tag << 32 | 1 << 31 | part << 16 | external; 0 is empty
-  static std::size_t index(Part part, std::uint16_t external) noexcept {
-    return static_cast<std::size_t>(part) << 16 | external;
+  using Entry =
+      std::uint64_t;  // tag << 32 | 1 << 31 | address << 18 | part << 16 | external port; 0 is empty
+  static std::size_t index(Part part, ExternalPort external) noexcept {
+    return (external.address * parts + static_cast<std::size_t>(part)) << 16 | external.number;
   }
   std::uint32_t tag(Part part, std::uint32_t host, std::uint16_t port) const noexcept {
     return static_cast<std::uint32_t>(hash_(std::uint64_t{1} << 62 |
@@ -113,7 +131,7 @@ class MappingTable {
   Pages<Lease> leases_;
   std::uint32_t lease_high_water_ = 0;
   std::uint32_t free_lease_;
-  std::array<PortAllocator, parts> ports_;
+  std::vector<std::unique_ptr<std::array<PortAllocator, parts>>> ports_;  // by address
 };
 
 }  // namespace sallyport::nat

@@ -46,12 +46,12 @@ bool Engine::Impl::is_in_grace(const Slot& slot) const noexcept {
          now_ - mappings_.lease(slot.aux).deadline < grace;
 }
 
-std::uint16_t Engine::Impl::mapping_of(Part part, std::uint32_t host, std::uint16_t port) {
-  const std::uint16_t external = mappings_.find(part, host, port);
-  if (external == 0) return 0;
+ExternalPort Engine::Impl::mapping_of(Part part, std::uint32_t host, std::uint16_t port) {
+  const ExternalPort external = find_mapping(part, host, port);
+  if (!external) return {};
   if (is_in_force(mappings_.slot(part, external))) return external;
   retire(part, external);
-  return 0;
+  return {};
 }
 
 bool Engine::Impl::is_reserved(Part part, std::uint16_t port) const noexcept {
@@ -63,26 +63,26 @@ bool Engine::Impl::is_own(Part part, std::uint16_t port) const {
 }
 
 /// Keeps the allocator's bit of a port, and of its companion, true to the slots.
-void Engine::Impl::update_choice(Part part, std::uint16_t external) {
+void Engine::Impl::update_choice(Part part, ExternalPort external) {
   const auto choosable = [&](Part of, const Slot& slot, const Slot* companion) {
-    return slot.kind == SlotKind::free && external != 0 && !is_reserved(of, external) &&
+    return slot.kind == SlotKind::free && external && !is_reserved(of, external.number) &&
            !(companion && companion->is_lease());
   };
   const Slot& slot = mappings_.slot(part, external);
   if (part == Part::icmp) {
-    mappings_.ports(part).set(external, choosable(part, slot, nullptr));
+    mappings_.ports(external.address, part).set(external.number, choosable(part, slot, nullptr));
     return;
   }
   const Part other = part == Part::tcp ? Part::udp : Part::tcp;
   const Slot& companion = mappings_.slot(other, external);
-  mappings_.ports(part).set(external, choosable(part, slot, &companion));
-  mappings_.ports(other).set(external, choosable(other, companion, &slot));
+  mappings_.ports(external.address, part).set(external.number, choosable(part, slot, &companion));
+  mappings_.ports(external.address, other).set(external.number, choosable(other, companion, &slot));
 }
 
-Engine::Impl::Verdict Engine::Impl::may_claim(Part part, std::uint16_t external, std::uint32_t host,
+Engine::Impl::Verdict Engine::Impl::may_claim(Part part, ExternalPort external, std::uint32_t host,
                                               Claim claim) {
-  if (external == 0) return Verdict::taken;
-  if (is_reserved(part, external) || is_own(part, external)) return Verdict::reserved;
+  if (!external) return Verdict::taken;
+  if (is_reserved(part, external.number) || is_own(part, external.number)) return Verdict::reserved;
   Slot& slot = mappings_.slot(part, external);
   const bool chosen_for = claim == Claim::implicit || claim == Claim::suggested;
   switch (slot.kind) {
@@ -116,18 +116,18 @@ Engine::Impl::Verdict Engine::Impl::may_claim(Part part, std::uint16_t external,
   return Verdict::free;
 }
 
-std::uint16_t Engine::Impl::choose_port(Part part, PortRange range) {
+ExternalPort Engine::Impl::choose_port(std::uint8_t address, Part part, PortRange range) {
   const auto usable = [&](std::uint16_t port) {
     // The programs in the kernel claim ports without telling the allocator.
-    return !is_own(part, port) && (!shared_ || retire(part, port));
+    return !is_own(part, port) && (!shared_ || retire(part, {address, port}));
   };
   const auto draw = [&] { return static_cast<std::uint32_t>(random() >> 32); };
-  auto port = mappings_.ports(part).choose(range, draw, usable);
+  auto port = mappings_.ports(address, part).choose(range, draw, usable);
   if (!port) {
-    reclaim(part);
-    port = mappings_.ports(part).choose(range, draw, usable);
+    reclaim(address, part);
+    port = mappings_.ports(address, part).choose(range, draw, usable);
   }
-  return port.value_or(0);
+  return {address, port.value_or(0)};
 }
 
 std::uint16_t Engine::Impl::fits_at(const RangeSpec& spec, std::uint32_t external, Claim claim) {
@@ -136,7 +136,7 @@ std::uint16_t Engine::Impl::fits_at(const RangeSpec& spec, std::uint32_t externa
   std::uint16_t size = 0;
   for (; size < spec.size && external <= spec.allowed.last && external >= spec.allowed.first;
        ++size, ++external) {
-    const auto at = static_cast<std::uint16_t>(external);
+    const ExternalPort at{address_of(host), static_cast<std::uint16_t>(external)};
     if (may_claim(part, at, host, claim) == Verdict::free) continue;
     // where the outbound packets of just this port leave from
     const auto port = static_cast<std::uint16_t>(spec.first.port.number() + size);
@@ -145,17 +145,19 @@ std::uint16_t Engine::Impl::fits_at(const RangeSpec& spec, std::uint32_t externa
   return size;
 }
 
-PortRun Engine::Impl::choose_run(Part part, PortRange range, std::uint16_t size, std::optional<bool> odd) {
+PortRun Engine::Impl::choose_run(std::uint8_t address, Part part, PortRange range, std::uint16_t size,
+                                 std::optional<bool> odd) {
   constexpr int most_tries = 64;
   for (const bool reclaimed : {false, true}) {
-    if (reclaimed) reclaim(part);
-    RunFinder finder{mappings_.ports(part).free_in(range)};
+    if (reclaimed) reclaim(address, part);
+    RunFinder finder{mappings_.ports(address, part).free_in(range)};
     for (int tries = 0; tries < most_tries; ++tries) {
       const auto run = finder.find(size, odd, static_cast<std::uint32_t>(random() >> 32));
       if (!run) break;
       bool good = true;  // the router's own ports are not in the bitmap, nor what programs in the kernel claimed
       for (std::uint32_t port = run->first; port < run->first + std::uint32_t{run->size}; ++port)
-        if (is_own(part, static_cast<std::uint16_t>(port)) || (shared_ && !retire(part, static_cast<std::uint16_t>(port)))) {
+        if (is_own(part, static_cast<std::uint16_t>(port)) ||
+            (shared_ && !retire(part, {address, static_cast<std::uint16_t>(port)}))) {
           finder.exclude(static_cast<std::uint16_t>(port));
           good = false;
         }
@@ -168,15 +170,15 @@ PortRun Engine::Impl::choose_run(Part part, PortRange range, std::uint16_t size,
 }
 
 /// Frees at once what is over, instead of with the sweep: at most once a second.
-void Engine::Impl::reclaim(Part part) {
-  auto& done_s = reclaimed_s_[static_cast<std::size_t>(part)];
+void Engine::Impl::reclaim(std::uint8_t address, Part part) {
+  auto& done_s = reclaimed_s_[address][static_cast<std::size_t>(part)];
   if (done_s == now_s_) return;
   done_s = now_s_;
   for (std::uint32_t external = 1; external < 65536; ++external)
-    retire(part, static_cast<std::uint16_t>(external));
+    retire(part, {address, static_cast<std::uint16_t>(external)});
 }
 
-bool Engine::Impl::retire(Part part, std::uint16_t external) {
+bool Engine::Impl::retire(Part part, ExternalPort external) {
   Slot& slot = mappings_.slot(part, external);
   switch (slot.kind) {
     case SlotKind::free:
@@ -196,7 +198,7 @@ bool Engine::Impl::retire(Part part, std::uint16_t external) {
   return false;
 }
 
-bool Engine::Impl::claim_slot(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port,
+bool Engine::Impl::claim_slot(Part part, ExternalPort external, std::uint32_t host, std::uint16_t port,
                               SlotKind kind, std::uint32_t deadline_s, std::uint32_t aux, bool goes_on) {
   Slot& slot = mappings_.slot(part, external);
   const Slot seen = slot;
@@ -211,7 +213,7 @@ bool Engine::Impl::claim_slot(Part part, std::uint16_t external, std::uint32_t h
   return true;
 }
 
-void Engine::Impl::give_up_orphan(Part part, std::uint16_t external, std::uint32_t host, std::uint16_t port) {
+void Engine::Impl::give_up_orphan(Part part, ExternalPort external, std::uint32_t host, std::uint16_t port) {
   Slot& slot = mappings_.slot(part, external);
   if (!slot.is_lease() || !(mappings_.lease(slot.aux).flags & Lease::orphan)) return;
   const std::uint32_t lease = slot.aux;
@@ -227,7 +229,7 @@ void Engine::Impl::give_up_orphan(Part part, std::uint16_t external, std::uint32
   mappings_.free_lease(lease);
 }
 
-void Engine::Impl::free_slot(Part part, std::uint16_t external) {
+void Engine::Impl::free_slot(Part part, ExternalPort external) {
   Slot& slot = mappings_.slot(part, external);
   if (slot.kind == SlotKind::free) return;
   for (std::uint32_t record = chain_of(slot); record != Flow::none;) {
@@ -263,48 +265,49 @@ void Engine::Impl::release_host(std::uint32_t address) {
     hosts_.erase(host);
 }
 
-std::uint16_t Engine::Impl::make_implicit(Part part, std::uint32_t address, std::uint16_t port,
-                                          DropReason& why) {
+ExternalPort Engine::Impl::make_implicit(Part part, std::uint32_t address, std::uint16_t port,
+                                         DropReason& why) {
   const auto known = hosts_.find(address);
   const Host host = known == hosts_.end() ? Host{} : known->second;
   if (part == Part::icmp) {
     if (policy_.icmp_ids_per_device && host.icmp_ids >= policy_.icmp_ids_per_device) {
       why = DropReason::icmp_id_limit;
-      return 0;
+      return {};
     }
   } else if (policy_.mappings_per_device && host.mappings >= policy_.mappings_per_device) {
     why = DropReason::mapping_limit;
-    return 0;
+    return {};
   }
   if (policy_.new_mappings_per_second && host.made_s == now_s_ &&
       host.made >= policy_.new_mappings_per_second) {
     why = DropReason::mapping_rate;
-    return 0;
+    return {};
   }
   const PortRange pool = part == Part::icmp ? PortRange{1, 65535} : policy_.pool;
-  std::uint16_t external = 0;
+  const ExternalPort same{address_of(address), port};
+  ExternalPort external;
   if (!policy_.random_ports && port >= pool.first && port <= pool.last &&
-      may_claim(part, port, address, Claim::implicit) == Verdict::free &&
-      (part == Part::icmp ||
-       !own_ports_.just_bound(part == Part::tcp ? Transport::tcp : Transport::udp, external_, port)))
-    external = port;
+      may_claim(part, same, address, Claim::implicit) == Verdict::free &&
+      (part == Part::icmp || !own_ports_.just_bound(part == Part::tcp ? Transport::tcp : Transport::udp,
+                                                    external_of(address), port)))
+    external = same;
   else
-    external = choose_port(part, pool);
-  if (external == 0) {
+    external = choose_port(same.address, part, pool);
+  if (!external) {
     why = DropReason::no_ports;
     shortage_ports_ = true;
-    return 0;
+    return {};
   }
   if (!claim_slot(part, external, address, port, SlotKind::implicit, rules::sp_deadline(now_s_, 1),
                   Flow::none)) {
     why = DropReason::no_ports;
-    return 0;
+    return {};
   }
   if (!mappings_.link(part, external)) {
     mappings_.slot(part, external).kind = SlotKind::free;
     update_choice(part, external);
     why = DropReason::table_full;
-    return 0;
+    return {};
   }
   if (shared_) return external;
   auto& counted = hosts_[address];
@@ -320,13 +323,13 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
   if (lease.flags & Lease::gone) return;
   lease.flags |= Lease::gone;
   const Part part = lease.part;
-  const std::uint16_t external = lease.external;
+  const ExternalPort external = external_of(lease);
   Slot& slot = mappings_.slot(part, external);
   --explicit_count_;
   filters_.erase(at);
   if (shared_) {
     shared_->set_filters(at, {});
-    if (how == Ending::reset) shared_->ended(part, slot.host, slot.port, external);
+    if (how == Ending::reset) shared_->ended(part, slot.host, slot.port, external.number);
   }
   const std::uint32_t first = lease.flows;
   const auto delay = static_cast<std::uint32_t>(std::max<std::int64_t>(policy_.reuse_delay.count(), 0));
@@ -374,7 +377,7 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
 
 // --- flows ---
 
-std::uint32_t Engine::Impl::new_flow(std::uint64_t hash, const FlowKey& key, std::uint16_t external,
+std::uint32_t Engine::Impl::new_flow(std::uint64_t hash, const FlowKey& key, ExternalPort external,
                                      bool inbound, DropReason& why) {
   if (!inbound && policy_.flows_per_device) {
     const auto host = hosts_.find(key.host);
@@ -402,7 +405,7 @@ std::uint32_t Engine::Impl::new_flow(std::uint64_t hash, const FlowKey& key, std
     return Flow::none;
   }
   Flow& flow = flows_[record];
-  flow.external_port = external;
+  flow.external_port = external.number;
   std::uint32_t& first = chain_of(slot);
   flow.slot_next = first;
   if (first != Flow::none) flows_[first].slot_previous = record;
@@ -439,7 +442,7 @@ void Engine::Impl::unchain(std::uint32_t record) {
   if (flow.slot_previous != Flow::none)
     flows_[flow.slot_previous].slot_next = flow.slot_next;
   else
-    chain_of(mappings_.slot(part, flow.external_port)) = flow.slot_next;
+    chain_of(mappings_.slot(part, external_of(flow))) = flow.slot_next;
   if (flow.slot_next != Flow::none) flows_[flow.slot_next].slot_previous = flow.slot_previous;
 }
 
@@ -458,7 +461,7 @@ void Engine::Impl::drop_flow(std::uint32_t record) {
 void Engine::Impl::remove_flow(std::uint32_t record) {
   const Flow& flow = flows_[record];
   const Part part = part_of_protocol(flow.protocol);
-  const std::uint16_t external = flow.external_port;
+  const ExternalPort external = external_of(flow);
   drop_flow(record);
   const Slot& slot = mappings_.slot(part, external);
   if ((slot.kind == SlotKind::implicit || slot.kind == SlotKind::draining) && slot.aux == Flow::none &&
@@ -466,11 +469,11 @@ void Engine::Impl::remove_flow(std::uint32_t record) {
     free_slot(part, external);
 }
 
-void Engine::Impl::move_flow(std::uint32_t record, std::uint16_t external) {
+void Engine::Impl::move_flow(std::uint32_t record, ExternalPort external) {
   unchain(record);
   Flow& flow = flows_[record];
   Slot& slot = mappings_.slot(flow.protocol == packet::protocol::tcp ? Part::tcp : Part::udp, external);
-  flow.external_port = external;
+  flow.external_port = external.number;
   std::uint32_t& first = chain_of(slot);
   flow.slot_previous = Flow::none;
   flow.slot_next = first;
@@ -518,7 +521,7 @@ std::uint16_t Engine::Impl::running(Part part, const FlowKey& key) const {
   if (shared_) {
     const auto flow = shared_->flow(key);
     if (!flow || rules::sp_is_over(flow->deadline_s, now_s_)) return 0;
-    const Slot& slot = mappings_.slot(part, flow->external);
+    const Slot& slot = mappings_.slot(part, {address_of(key.host), flow->external});
     const bool own =
         slot.host == key.host && slot.port == key.host_port && slot.generation == flow->generation;
     return own && is_in_force(slot) ? flow->external : std::uint16_t{0};

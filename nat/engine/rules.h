@@ -226,6 +226,13 @@ SP_RULE sp_u32 sp_tcp_carry(struct sp_tcp *tcp, const struct sp_segment *segment
   return result;
 }
 
+/* Hosts fall into buckets, each of which has one external address. Consecutive hosts, and the same host of consecutive
+ * networks, fall into different ones. */
+enum { SP_BUCKETS = 256 };
+SP_RULE sp_u8 sp_bucket(sp_u32 host) {
+  return (sp_u8)(host + (host >> 8) * 157 + (host >> 16) * 89 + (host >> 24) * 211);
+}
+
 /* IPv4 IDs of datagrams that may be, or are, fragmented: a permutation of the host's own, of its own for each host, so
  * that two hosts who count alike do not meet at one remote (RFC 6864 5.3), and fragments stay together. */
 SP_RULE sp_u8 sp_id_round(sp_u64 key, sp_u32 round, sp_u8 half) {

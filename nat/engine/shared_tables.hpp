@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 
@@ -18,7 +19,7 @@ class SharedTables {
  public:
   virtual ~SharedTables() = default;
 
-  virtual std::span<Slot> slots() noexcept = 0;    ///< parts << 16
+  virtual std::span<Slot> slots() noexcept = 0;  ///< parts << 16 for each address that there is room for
   /// Makes at least `count` of them reachable, at the same addresses as before: those there are now. Fewer than `count`:
   /// there can be no more.
   virtual std::span<Lease> leases(std::size_t count) noexcept = 0;
@@ -42,6 +43,8 @@ class SharedTables {
   virtual void ended(Part part, std::uint32_t host, std::uint16_t port, std::uint16_t external) noexcept = 0;
   /// The external address is another one: all flows are over.
   virtual void forget_flows() noexcept = 0;
+  /// It is another one for these hosts: their flows are.
+  virtual void forget_flows(const std::function<bool(std::uint32_t host)>& of) noexcept = 0;
 };
 
 }  // namespace sallyport::nat

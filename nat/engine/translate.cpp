@@ -80,7 +80,7 @@ void Engine::Impl::look_ahead(std::span<Packet> batch, std::span<Work> work) con
       next.hashed = true;
       flows_.prefetch_index(next.hash);
     } else if (batch[i].from == Side::wan) {
-      mappings_.prefetch(part_of_protocol(ip.protocol), ip.dport);
+      mappings_.prefetch(part_of_protocol(ip.protocol), destination_of(ip));
     }
   }
   for (std::size_t i = 0; i < batch.size(); ++i) {
@@ -89,7 +89,7 @@ void Engine::Impl::look_ahead(std::span<Packet> batch, std::span<Work> work) con
     if (next.hashed || batch[i].from != Side::wan || next.malformed != Malformed::no || ip.is_fragment() ||
         !has_ports(ip))
       continue;
-    const Slot& slot = mappings_.slot(part_of_protocol(ip.protocol), ip.dport);
+    const Slot& slot = mappings_.slot(part_of_protocol(ip.protocol), destination_of(ip));
     if (slot.kind == SlotKind::free) continue;
     if (slot.is_lease()) __builtin_prefetch(&mappings_.lease(slot.aux), 1);
     next.key = inbound_key(ip, slot);
@@ -156,14 +156,14 @@ void Engine::Impl::from_lan(Packet& packet, Work& work) {
     const std::uint32_t record = lookup(work);
     // A flow stands for every check that its first packet passed.
     if (record != Flow::none && !rules::sp_is_over(flows_[record].deadline_s, now_s_)) {
-      outbound(packet, work, ip.destination == external_);
+      outbound(packet, work, is_external(ip.destination));
       return;
     }
   }
   if (!is_lan_host(ip.source)) return drop(packet, DropReason::spoofed_source);
   const std::uint32_t destination = ip.destination;
   if (is_special(destination)) return drop(packet, DropReason::martian_destination);
-  const bool to_external = has_external_ && destination == external_;
+  const bool to_external = is_external(destination);
   if (!to_external && is_gateway(destination)) {
     packet.action = Action::local;
     return;
@@ -184,10 +184,7 @@ void Engine::Impl::from_lan(Packet& packet, Work& work) {
     if (ip.is_icmp_error()) return outbound_error(packet, ip, to_external);
     if (to_external) {
       // Pinging the external address from inside: the gateway answers, as on any address of its own.
-      if (ip.icmp_type == packet::icmp_type::echo) {
-        packet.action = Action::local;
-        return;
-      }
+      if (ip.icmp_type == packet::icmp_type::echo) return pinged(packet, ip, Action::forward_lan);
       return drop(packet, DropReason::unknown_icmp);
     }
     return outbound_query(packet, work);
@@ -217,13 +214,14 @@ void Engine::Impl::from_router(Packet& packet, Work& work) {
       const bool closed =
           ip.icmp_type == packet::icmp_type::unreachable && (ip.icmp_code == 2 || ip.icmp_code == 3);
       const bool last_hop = ip.icmp_type == packet::icmp_type::time_exceeded && fits && quoted.has_ports &&
-                            quoted.destination == external_ && quoted.protocol != packet::protocol::icmp &&
-                            !is_in_force(mappings_.slot(part_of_protocol(quoted.protocol), quoted.dport));
+                            is_external(quoted.destination) && quoted.protocol != packet::protocol::icmp &&
+                            !is_in_force(mappings_.slot(part_of_protocol(quoted.protocol),
+                                                        {address_of(quoted.destination), quoted.dport}));
       if (closed || last_hop) return drop(packet, DropReason::no_mapping);
       return forward(packet, ip, Action::forward_wan);
     }
     // Its own pings share the identifiers with the hosts'.
-    if (ip.source == external_ && ip.icmp_type == packet::icmp_type::echo)
+    if (is_external(ip.source) && ip.icmp_type == packet::icmp_type::echo)
       return outbound_query(packet, work);
   }
   forward(packet, ip, Action::forward_wan);
@@ -231,9 +229,9 @@ void Engine::Impl::from_router(Packet& packet, Work& work) {
 
 void Engine::Impl::from_wan(Packet& packet, Work& work) {
   Ipv4& ip = work.ip;
-  if (has_external_ && ip.destination == external_) {
-    // LAND: a hairpin's flow has this address as its peer, and must not vouch for it here (NSEC-03).
-    if (ip.source == external_) return drop(packet, DropReason::martian_source);
+  if (is_external(ip.destination)) {
+    // LAND: a hairpin's flow has such an address as its peer, and must not vouch for it here (NSEC-03).
+    if (is_external(ip.source)) return drop(packet, DropReason::martian_source);
     if (has_ports(ip)) return inbound(packet, work, false);
     if (is_martian_source(ip.source)) return drop(packet, DropReason::martian_source);
     if (ip.protocol == packet::protocol::icmp) return inbound_icmp(packet, work);
@@ -282,17 +280,17 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
   }
   if (ttl_is_over(packet, ip, Action::forward_lan)) return;
   if (hairpin) {
-    const Slot& target = mappings_.slot(part, ip.dport);
-    if (!is_in_force(target) || target.host == external_) return drop(packet, DropReason::no_mapping);
+    const Slot& target = mappings_.slot(part, destination_of(ip));
+    if (!is_in_force(target) || is_external(target.host)) return drop(packet, DropReason::no_mapping);
     if (target.host == ip.source && target.port == ip.sport)
       return drop(packet, DropReason::hairpin_to_itself);
   }
 
   const std::uint32_t host = ip.source;
-  std::uint16_t external = 0;
+  ExternalPort external;
   if (record != Flow::none) {
     Flow& flow = flows_[record];
-    external = flow.external_port;
+    external = external_of(flow);
     // A flow of a lease must not outlive it; an implicit slot outlives its flows.
     if ((flow.flags & Flow::of_explicit) && !is_in_force(mappings_.slot(part, external)))
       return drop(packet, DropReason::ended);
@@ -302,18 +300,17 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
   } else {
     const bool syn = part == Part::tcp && rules::sp_plain_syn(ip.tcp_flags);
     external = mapping_of(part, ip.source, ip.sport);
-    if (external == 0 && mappings_.find(part, ip.source, ip.sport) != 0)
-      return drop(packet, DropReason::ended);
-    const bool leased = external != 0 && mappings_.slot(part, external).is_lease();
+    if (!external && find_mapping(part, ip.source, ip.sport)) return drop(packet, DropReason::ended);
+    const bool leased = external && mappings_.slot(part, external).is_lease();
     bool untracked = false;
     if (part == Part::tcp && !syn) {
       untracked = leased && mappings_.lease(mappings_.slot(part, external).aux).untracked_until_s > now_s_;
       if (!untracked) return drop(packet, DropReason::no_session);
     }
     DropReason why{};
-    if (external == 0) {
+    if (!external) {
       external = make_implicit(part, ip.source, ip.sport, why);
-      if (external == 0) {
+      if (!external) {
         const bool policy = why == DropReason::mapping_limit || why == DropReason::mapping_rate;
         send_icmp_error(ip, packet::icmp_type::unreachable, policy ? 13 : 1, Action::forward_lan);
         return drop(packet, why);
@@ -356,7 +353,7 @@ void Engine::Impl::outbound(Packet& packet, Work& work, bool hairpin) {
     lease.last_packet = now_;
   }
   rewrite_id(ip, host);
-  rewrite_source(packet, ip, external_, external);
+  rewrite_source(packet, ip, pairing_.address(external.address), external.number);
   if (hairpin) return inbound(packet, work, true);
   forward(packet, ip, Action::forward_wan);
 }
@@ -365,7 +362,7 @@ void Engine::Impl::touch_slot(Flow& flow) {
   // Coarse deadlines move once a second, so the slot's line of memory is fetched no more often.
   if (flow.deadline_s <= flow.slot_deadline_s) return;
   flow.slot_deadline_s = flow.deadline_s;
-  Slot& slot = mappings_.slot(part_of_protocol(flow.protocol), flow.external_port);
+  Slot& slot = mappings_.slot(part_of_protocol(flow.protocol), external_of(flow));
   if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) return;
   if (slot.deadline_s < flow.deadline_s) slot.deadline_s = flow.deadline_s;
 }
@@ -375,7 +372,7 @@ void Engine::Impl::touch_slot(Flow& flow) {
 void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
   Ipv4& ip = work.ip;
   const Part part = part_of_protocol(ip.protocol);
-  const std::uint16_t external = ip.dport;
+  const ExternalPort external = destination_of(ip);
   Slot& slot = mappings_.slot(part, external);
   if (!is_in_force(slot)) {
     if (hairpin) return drop(packet, DropReason::no_mapping);
@@ -432,7 +429,7 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
     remove_flow(record);
     record = Flow::none;
   }
-  if (record != Flow::none && flows_[record].external_port != external) {
+  if (record != Flow::none && flows_[record].external_port != external.number) {
     // Two external ports of one endpoint: the answer wears the one that the peer sent to last.
     if (part == Part::tcp && !syn) return drop(packet, DropReason::no_session);
     if (part == Part::tcp) {
@@ -498,9 +495,33 @@ void Engine::Impl::inbound(Packet& packet, Work& work, bool hairpin) {
   forward(packet, ip, Action::forward_lan);
 }
 
+void Engine::Impl::pinged(Packet& packet, Ipv4& ip, Action back) {
+  if (!is_elsewhere(ip.destination)) {
+    packet.action = Action::local;
+    return;
+  }
+  if (!policy_.answer_ping) return drop(packet, DropReason::ping_refused);
+  if (ip.is_fragment()) return drop(packet, DropReason::ping_refused);
+  if (!icmp_checksum_is_right(packet, ip)) return drop(packet, DropReason::bad_icmp_checksum);
+  constexpr std::uint8_t ttl = 64;
+  ChecksumChange lifetime, kind;
+  lifetime.word(static_cast<std::uint16_t>(ip.ttl << 8 | ip.protocol),
+                static_cast<std::uint16_t>(ttl << 8 | ip.protocol));
+  std::swap(ip.source, ip.destination);
+  packet::store32(ip.data + 12, ip.source);
+  packet::store32(ip.data + 16, ip.destination);
+  ip.data[8] = ip.ttl = ttl;
+  lifetime.apply_at(ip.data + 10);
+  kind.word(static_cast<std::uint16_t>(packet::icmp_type::echo << 8), 0);
+  ip.transport()[0] = packet::icmp_type::echo_reply;
+  if (!packet.partial_checksum) kind.apply_at(ip.transport() + 2);
+  packet.action = back;
+}
+
 /// To the gateway's own services where they listen, never to its control ports; else silence (POL-NET-04).
 void Engine::Impl::inbound_unmapped(Packet& packet, const Ipv4& ip) {
   if (is_martian_source(ip.source)) return drop(packet, DropReason::martian_source);
+  if (is_elsewhere(ip.destination)) return drop(packet, DropReason::no_mapping);
   const Part part = part_of_protocol(ip.protocol);
   const bool control = part == Part::udp && (ip.dport == 1900 || ip.dport == 5350 || ip.dport == 5351);
   const Transport transport = part == Part::tcp ? Transport::tcp : Transport::udp;
@@ -533,11 +554,11 @@ void Engine::Impl::reset_both_ends(const Flow& flow) {
   made_.emplace_back(packet::make_rst(packet::RstTo{flow.peer, flow.host, flow.peer_port, flow.host_port,
                                                     flow.tcp.ack_host, flow.tcp.ack_peer}),
                      Action::forward_lan);
-  packet::RstTo to_peer{external_,      flow.peer,         flow.external_port,
-                        flow.peer_port, flow.tcp.ack_peer, flow.tcp.ack_host};
+  packet::RstTo to_peer{external_of(flow.host), flow.peer,         flow.external_port,
+                        flow.peer_port,         flow.tcp.ack_peer, flow.tcp.ack_host};
   Action where = Action::forward_wan;
-  if (flow.peer == external_) {  // a hairpin: the peer is a host too
-    const Slot& slot = mappings_.slot(Part::tcp, flow.peer_port);
+  if (is_external(flow.peer)) {  // a hairpin: the peer is a host too
+    const Slot& slot = mappings_.slot(Part::tcp, {address_of(flow.peer), flow.peer_port});
     if (!is_in_force(slot)) return;
     to_peer.destination = slot.host;
     to_peer.dport = slot.port;
@@ -723,13 +744,12 @@ void Engine::Impl::pass_fragment(Packet& packet, Work& work) {
   Ipv4& ip = work.ip;
   // Nothing is kept for packets that could not pass whole.
   if (packet.from == Side::lan && !is_lan_host(ip.source)) return drop(packet, DropReason::spoofed_source);
-  if (packet.from == Side::wan &&
-      (is_martian_source(ip.source) || !has_external_ || ip.destination != external_)) {
-    if (has_external_ && ip.destination == external_) return drop(packet, DropReason::martian_source);
+  if (packet.from == Side::wan && (is_martian_source(ip.source) || !is_external(ip.destination))) {
+    if (is_external(ip.destination)) return drop(packet, DropReason::martian_source);
     return from_wan(packet, work);
   }
-  if (packet.from == Side::router && ip.source != external_) return from_router(packet, work);
-  if (packet.from == Side::lan && !(has_external_ && ip.destination == external_) &&
+  if (packet.from == Side::router && !is_external(ip.source)) return from_router(packet, work);
+  if (packet.from == Side::lan && !is_external(ip.destination) &&
       (is_special(ip.destination) || in_any(lan_, ip.destination) || is_gateway(ip.destination) ||
        in_any(untranslated_, ip.destination) || !has_external_))
     return from_lan(packet, work);

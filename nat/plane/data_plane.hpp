@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -115,7 +116,14 @@ struct NetworkView {
   std::vector<PlaneInterface> lan;
   std::vector<PlaneInterface> wan;
   std::vector<Address> external;   ///< external addresses (IPv4) in order of preference; empty: none now
+  bool external_pool =
+      false;  ///< hosts are spread over all of `external`; false: the first one is everybody's
   std::vector<Prefix> untranslated;  ///< main-table routes that leave by neither LAN nor WAN, and `no_translate`
+  /// Those of `external` that hosts have.
+  std::span<const Address> pool() const {
+    return std::span{external}.first(external_pool ? external.size()
+                                                   : std::min<std::size_t>(external.size(), 1));
+  }
   friend bool operator==(const NetworkView&, const NetworkView&) = default;
 };
 
@@ -201,9 +209,17 @@ class DataPlane {
   /// Ends every flow and implicit mapping of a device (revoke --block).
   virtual void end_flows(const Address& device, TimePoint now) = 0;
   virtual Result<Counters> counters(MappingId id) const = 0;
-  /// For a refusal: when the mapping that holds this IPv4 port ends; empty where nobody holds it, max() for good.
-  virtual std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const = 0;
+  /// For a refusal: when the mapping that holds this IPv4 port of the device's address ends; empty where
+  /// nobody holds it, max() for good.
+  virtual std::optional<TimePoint> held_until(Transport transport, const Address& device, Port external,
+                                              TimePoint now) const = 0;
+  /// The external address of this device's mappings (N4787-02); empty: there is none now. One of IPv6 is told
+  /// the first.
+  virtual std::optional<Address> external_for(const Address& device) const = 0;
 
+  /// A device that has another external address now loses its flows and implicit mappings. Its explicit ones
+  /// move there with their ports; one whose port another holds there is gone (renew: not_found) until it is
+  /// installed anew.
   virtual Result<void> set_network(const NetworkView& network, TimePoint now) = 0;
   virtual Result<void> set_policy(const PlanePolicy& policy, TimePoint now) = 0;
   /// Frees memory of what is over; called about once a second.

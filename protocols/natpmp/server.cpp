@@ -38,7 +38,7 @@ void Server::handle_datagram(std::span<const std::byte> datagram, const wire::Ar
     return;
   }
   if (const auto* map = std::get_if<MapRequest>(&*request)) return handle_map(*map, arrival, now);
-  const auto external = service_.external_address();
+  const auto external = service_.external_address(arrival.source);
   AddressResponse response{ResultCode::success, service_.epoch_s(now), {}};
   if (external)
     response.external = *external;
@@ -132,7 +132,8 @@ void Server::send(std::vector<std::byte> bytes, const wire::Arrival& arrival) {
 
 void Server::handle_timeout(TimePoint now) {
   if (!burst_.take_due(now)) return;
-  const auto external = service_.external_address();
+  const auto external =
+      service_.external_address({});  // one datagram for all: a device with another one has to ask
   if (!external) {
     burst_.stop();  // nothing to announce; the address begins a burst when it comes
     return;

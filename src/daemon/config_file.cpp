@@ -9,6 +9,7 @@
 #include <sstream>
 #include <system_error>
 
+#include "nat/engine/pairing.hpp"
 #include "src/daemon/config.hpp"
 #include "src/transport/arrival_check.hpp"
 
@@ -730,6 +731,10 @@ void check_together(Reading& reading) {
   if (config.engine.pool.first < 1024)
     reading.problem(reading.place("engine.pool"), "engine.pool",
                     "found " + std::to_string(config.engine.pool.first) + ", expected ports from 1024 up");
+  if (const auto count = config.engine.external_addresses.size(); count > nat::Pairing::most)
+    reading.problem(reading.place("engine.external_addresses"), "engine.external_addresses",
+                    "found " + std::to_string(count) + " addresses, expected at most " +
+                        std::to_string(nat::Pairing::most));
   for (std::size_t i = 0; i < config.statics.size(); ++i) {
     const auto& mapping = config.statics[i];
     if (!mapping.internal.address.is_v4()) continue;  // it has the ports of no other host

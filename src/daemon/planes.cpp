@@ -3,6 +3,8 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "nat/plane/tun/tun_plane.hpp"
 #ifdef SALLYPORT_EBPF
 #include "nat/plane/ebpf/ebpf_plane.hpp"
@@ -34,6 +36,12 @@ nat::EngineOptions engine_options() {
   return options;
 }
 
+nat::EngineOptions engine_options(const Config& config) {
+  auto options = engine_options();
+  options.addresses = std::max<std::size_t>(config.engine.external_addresses.size(), 1);
+  return options;
+}
+
 nat::TunOptions tun_options(const std::string& directory) {
   nat::TunOptions options;
   options.undo_file = undo_file(directory, "tun");
@@ -41,9 +49,11 @@ nat::TunOptions tun_options(const std::string& directory) {
   return options;
 }
 
-std::unique_ptr<nat::DataPlane> start_tun(const std::string& directory, const Clock& clock,
-                                          std::string& why) {
-  auto plane = nat::TunPlane::start(tun_options(directory), clock, why);
+std::unique_ptr<nat::DataPlane> start_tun(const Config& config, const std::string& directory,
+                                          const Clock& clock, std::string& why) {
+  auto options = tun_options(directory);
+  options.engine = engine_options(config);
+  auto plane = nat::TunPlane::start(options, clock, why);
   return plane ? std::unique_ptr<nat::DataPlane>{std::move(*plane)} : nullptr;
 }
 
@@ -56,7 +66,7 @@ nat::EbpfOptions ebpf_options(const Config& config, const std::string& directory
   // Room for the addresses that flows permit, beside the flows.
   const std::uint32_t flows = config.plane_policy().flows_total;
   options.flows = flows == 0 ? 1U << 20 : flows <= (1U << 22) ? flows * 2 : flows;
-  options.engine = engine_options();
+  options.engine = engine_options(config);
   return options;
 }
 #endif
@@ -81,7 +91,7 @@ StartedPlane start_plane(const Config& config, const std::string& directory, con
             "this sallyportd was built without the ebpf plane (clang, bpftool and libbpf were missing); use "
             "--data-plane tun"};
 #endif
-  auto plane = start_tun(directory, clock, why);
+  auto plane = start_tun(config, directory, clock, why);
   if (!plane) return {nullptr, why};
   return {std::move(plane),
           choice == PlaneChoice::tun ? "tun was asked for" : "auto: tun runs on any kernel"};

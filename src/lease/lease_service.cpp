@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <deque>
+#include <sstream>
 #include <unordered_map>
 #include <unordered_set>
 #include <variant>
@@ -238,7 +239,7 @@ class LeaseService::Impl {
   std::optional<Entry> entry_at(std::size_t index, TimePoint now) const;
   std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const;
   std::vector<Entry> entries_on(Transport transport, Port external, TimePoint now) const;
-  std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const;
+  std::optional<Entry> find_entry(const EntryKey& key, const Address& requester, TimePoint now) const;
 
   PinholeService::Status pinhole_status() const {
     return {policy_.ipv6, policy_.ipv6 && leaves_pinholes(policy_)};
@@ -250,10 +251,22 @@ class LeaseService::Impl {
                        bool from_queue);
   Outcome<Pinhole> find_pinhole(std::uint16_t id, const Address& requester, TimePoint now) const;
 
-  Result<Address> external_address() const {
+  Result<Address> external_address(const Address& device) const {
     if (network_.external.empty()) return MappingErrc::no_external_address;
-    return network_.external.front();
+    return plane_.external_for(device).value_or(network_.external.front());
   }
+  /// Where a mapping of this device is: LeaseTable::addresses. Without an external address, where it was
+  /// last.
+  std::uint16_t address_of(const Address& device) {
+    if (const auto address = external_address(device)) return table_.intern(*address);
+    return pool_.empty() ? std::uint16_t{0} : table_.intern(pool_.front());
+  }
+  bool share_address(const Address& one, const Address& other) const {
+    const auto address = external_address(one);
+    return !address || *address == *external_address(other);
+  }
+  /// The mapping at this port of the device's external address.
+  Index at_external(Transport transport, const Address& device, Port external) const;
   std::uint32_t epoch_s(TimePoint now) const { return age_s(epoch_, now); }
   std::uint32_t ipv6_epoch_s(TimePoint now) const { return age_s(ipv6_epoch_, now); }
 
@@ -314,7 +327,14 @@ class LeaseService::Impl {
   Result<nat::Installed> install_new(const nat::MappingSpec& spec, TimePoint now);
   Entry entry_of(Index lease, TimePoint now) const;
   Entry entry_of(std::size_t static_index) const;
-  const StaticEntry* static_at(Transport transport, Port external) const;
+  const StaticEntry* static_at(Transport transport, const Address& device, Port external) const;
+  bool install_elsewhere(Index mapping, TimePoint now);
+  std::string pool_text() const {
+    std::string text;
+    for (const auto& address : pool_) text += (text.empty() ? "" : " ") + address.to_string();
+    return text;
+  }
+  void lose(Index mapping, TimePoint now);
   Pinhole pinhole_of(Index lease, TimePoint now) const;
   Pinhole pinhole_of(const StaticEntry& entry) const;
   const StaticEntry* static_pinhole(std::uint16_t id) const;
@@ -410,7 +430,7 @@ class LeaseService::Impl {
                 std::vector<Index>& restored);
   void reset_epoch(TimePoint now);
   void tell_epoch_reset(TimePoint now, bool ipv6_too);
-  void address_is_now(const std::optional<Address>& address, TimePoint now, bool at_start);
+  void address_is_now(TimePoint now, bool at_start);
   void check_wall_clock(TimePoint now);
   template <class Done>
   void refuse(const Done& done, Refusal refusal, TimePoint now) {
@@ -453,8 +473,9 @@ class LeaseService::Impl {
 
   TimePoint epoch_{};
   TimePoint ipv6_epoch_{};
-  std::optional<Address> external_;  ///< the last one there was
-  bool external_known_ = false;      ///< clients were told of external_
+  std::vector<Address> pool_;                   ///< the last external addresses there were
+  std::vector<std::uint16_t> pool_indexes_{0};  ///< the same in LeaseTable::addresses
+  bool external_known_ = false;                 ///< clients were told of them
   Index announce_at_ = nothing;      ///< the next lease to be told as moved; nothing: none
   std::optional<std::uint16_t> moved_from_;
   std::uint64_t next_number_ = 1, numbers_until_ = 1;
@@ -529,8 +550,11 @@ LeaseView LeaseService::Impl::view(Index index, bool with_counters) const {
 
 ExternalEndpoint LeaseService::Impl::external_of(const StaticEntry& entry) const {
   if (entry.is_pinhole()) return {entry.mapping.internal.address, entry.mapping.external};
-  if (!network_.external.empty()) return {network_.external.front(), entry.mapping.external};
-  return {entry.installed ? entry.installed->external.address : external_.value_or(Address{}),
+  if (const auto address = external_address(entry.mapping.internal.address))
+    return {*address, entry.mapping.external};
+  return {entry.installed ? entry.installed->external.address
+          : pool_.empty() ? Address{}
+                          : pool_.front(),
           entry.mapping.external};
 }
 
@@ -636,7 +660,7 @@ bool LeaseService::Impl::install_again(Index index, TimePoint now, bool beside_f
   mapping.plane = installed->id;
   // put back without an external address it is shown on the last one, until there is one again
   if (!mapping.is_pinhole() && !network_.external.empty())
-    mapping.external_address = table_.intern(installed->external.address);
+    table_.set_external(index, table_.intern(installed->external.address), mapping.external_port);
   mapping.filtered = !spec.remotes.empty();
   return true;
 }
@@ -693,7 +717,7 @@ Refusal LeaseService::Impl::refusal_of(boost::system::error_code error, const na
   if (error == nat::PlaneErrc::port_reserved)
     return {MappingErrc::insisted_port_forbidden, permanent_refusal_s};
   if (error == nat::PlaneErrc::port_taken && spec.suggested) {
-    const auto until = plane_.held_until(spec.transport, *spec.suggested, now);
+    const auto until = plane_.held_until(spec.transport, spec.internal.address, *spec.suggested, now);
     if (until == TimePoint::max()) return {MappingErrc::insisted_port_forbidden, permanent_refusal_s};
     return {MappingErrc::insisted_port_taken,
             until ? std::max(1u, seconds_until(*until, now)) : transient_refusal_s};
@@ -1046,7 +1070,7 @@ void LeaseService::Impl::fail(const std::string& why, bool rebuild, TimePoint no
   // meta values have no op of their own; what was not committed is written again
   note(meta_next_number, std::to_string(numbers_until_));
   write_epoch();
-  if (external_) note(meta_external, external_->to_string());
+  if (!pool_.empty()) note(meta_external, pool_text());
   for (const auto& entry : statics_) note(static_key(entry.mapping), static_text(entry));
   for (const auto& [key, value] : kept_) note(key, value);
   auto batches = std::move(batches_);
@@ -1378,9 +1402,11 @@ void LeaseService::Impl::grant(GrantRequest request, TimePoint now, GrantDone do
       return answer_existing(lease != nothing ? lease : table_.mappings[mapping].first_lease, lease == nothing, now, done);
     if (lease != nothing) lifetime_s = std::max(lifetime_s, seconds_until(table_.leases[lease].deadline, now));
   }
-  bool other_address =
-      request.insist && request.suggested_address && !request.suggested_address->is_unspecified() &&
-      std::ranges::find(network_.external, *request.suggested_address) == network_.external.end();
+  bool other_address = false;
+  if (!pinhole)  // each device has but one (PCP-11.3-13)
+    other_address = request.insist && request.suggested_address &&
+                    !request.suggested_address->is_unspecified() &&
+                    *request.suggested_address != *external_address(request.internal.address);
   if (pinhole) {  // outside it is what it is inside (PCP-11.3-22)
     const auto& wanted = request.suggested_address;
     other_address =
@@ -1832,9 +1858,24 @@ void LeaseService::Impl::run_release(const std::shared_ptr<Batch>& batch, bool w
 // ----------------------------------------------------------------------------------------------------
 // entries, as UPnP names them
 
-const StaticEntry* LeaseService::Impl::static_at(Transport transport, Port external) const {
+Index LeaseService::Impl::at_external(Transport transport, const Address& device, Port external) const {
+  if (const auto address = external_address(device))
+    return table_.find_external(transport, table_.find_address(*address), external);
+  Index found = nothing;  // no device has one now: by where they had it last
+  for (std::size_t i = 0; i < table_.addresses.size(); ++i) {
+    const Index at = table_.find_external(transport, static_cast<std::uint16_t>(i), external);
+    if (at == nothing) continue;
+    if (table_.mappings[at].internal_address == device) return at;
+    found = at;
+  }
+  return found;
+}
+
+const StaticEntry* LeaseService::Impl::static_at(Transport transport, const Address& device,
+                                                 Port external) const {
   for (const auto& entry : statics_)
-    if (!entry.is_pinhole() && entry.mapping.transport == transport && entry.mapping.external == external)
+    if (!entry.is_pinhole() && entry.mapping.transport == transport && entry.mapping.external == external &&
+        share_address(entry.mapping.internal.address, device))
       return &entry;
   return nullptr;
 }
@@ -1879,19 +1920,24 @@ std::optional<Entry> LeaseService::Impl::entry_after(std::uint64_t position, Tim
 
 std::vector<Entry> LeaseService::Impl::entries_on(Transport transport, Port external, TimePoint now) const {
   std::vector<Entry> found;
-  if (const auto* entry = static_at(transport, external))
-    found.push_back(entry_of(static_cast<std::size_t>(entry - statics_.data())));
-  if (const Index mapping = table_.find_external(transport, external); mapping != nothing)
-    for (Index i = table_.mappings[mapping].first_lease; i != nothing; i = table_.leases[i].next_on_mapping)
+  for (const auto& entry : statics_)
+    if (!entry.is_pinhole() && entry.mapping.transport == transport && entry.mapping.external == external)
+      found.push_back(entry_of(static_cast<std::size_t>(&entry - statics_.data())));
+  for (const std::uint16_t address : pool_indexes_) {
+    const Index mapping = table_.find_external(transport, address, external);
+    for (Index i = mapping == nothing ? nothing : table_.mappings[mapping].first_lease; i != nothing;
+         i = table_.leases[i].next_on_mapping)
       if (table_.leases[i].entry != 0) found.push_back(entry_of(i, now));
+  }
   return found;
 }
 
-std::optional<Entry> LeaseService::Impl::find_entry(const EntryKey& key, TimePoint now) const {
+std::optional<Entry> LeaseService::Impl::find_entry(const EntryKey& key, const Address& requester,
+                                                    TimePoint now) const {
   if (!key.remote)
-    if (const auto* entry = static_at(key.transport, key.external))
+    if (const auto* entry = static_at(key.transport, requester, key.external))
       return entry_of(static_cast<std::size_t>(entry - statics_.data()));
-  const Index lease = table_.find_entry(table_.find_external(key.transport, key.external), key.remote);
+  const Index lease = table_.find_entry(at_external(key.transport, requester, key.external), key.remote);
   if (lease == nothing) return std::nullopt;
   return entry_of(lease, now);
 }
@@ -1912,7 +1958,7 @@ void LeaseService::Impl::grant_entry(EntryRequest request, TimePoint now, EntryD
   if (!request.any && !port_allowed) return no(MappingErrc::not_authorized);
 
   // Where it goes: the mapping at the external port, if it is this device's, or the endpoint's own.
-  Index mapping = port_allowed ? table_.find_external(transport, request.key.external) : nothing;
+  Index mapping = port_allowed ? at_external(transport, device, request.key.external) : nothing;
   const bool foreign = mapping != nothing && table_.mappings[mapping].internal_address != device;
   const Index own = table_.find_mapping(transport, request.internal);
   Index ending = table_.is_ending(own) ? own : nothing;
@@ -1933,7 +1979,7 @@ void LeaseService::Impl::grant_entry(EntryRequest request, TimePoint now, EntryD
       const auto left = seconds_until(effective_deadline(table_.mappings[mapping]), now);
       return no(MappingErrc::insisted_port_taken, std::max(1u, left));
     }
-    if (static_at(transport, request.key.external)) return no(MappingErrc::insisted_port_forbidden);
+    if (static_at(transport, device, request.key.external)) return no(MappingErrc::insisted_port_forbidden);
   } else {
     if (mapping != nothing && (foreign || table_.mappings[mapping].internal() != request.internal))
       mapping = nothing;
@@ -1943,7 +1989,7 @@ void LeaseService::Impl::grant_entry(EntryRequest request, TimePoint now, EntryD
       if (!ours || !request.port_given) mapping = own;
       // Asked again for a port it did not get the first time, it gets what it got then (POL-OWN-07).
       if (ours && request.port_given &&
-          (!port_allowed || foreign || plane_.held_until(transport, request.key.external, now)))
+          (!port_allowed || foreign || plane_.held_until(transport, device, request.key.external, now)))
         for (Index on = own; on != nothing && mapping == nothing; on = table_.mappings[on].next_on_endpoint)
           if (table_.find_upnp(on, request.key.remote) != nothing) mapping = on;
     }
@@ -1981,8 +2027,9 @@ void LeaseService::Impl::release_entry(const EntryKey& key, const Address& reque
   const auto no = [&](MappingErrc reason, std::uint32_t retry_s = permanent_refusal_s) {
     done(Refusal{reason, retry_s}, now);
   };
-  if (!key.remote && static_at(key.transport, key.external)) return no(MappingErrc::not_owned_here);
-  const Index mapping = table_.find_external(key.transport, key.external);
+  if (!key.remote && static_at(key.transport, requester, key.external))
+    return no(MappingErrc::not_owned_here);
+  const Index mapping = at_external(key.transport, requester, key.external);
   if (mapping == nothing) return no(MappingErrc::not_found);
   const auto& on = table_.mappings[mapping];
   const EndpointKey endpoint{on.transport, on.internal_address, on.internal_port};
@@ -2025,12 +2072,15 @@ void LeaseService::Impl::release_entries(Transport transport, PortRange external
       batch->todo.push_back(lease.number);
   }
   if (batch->todo.empty() && !ending_already) {
+    const auto here = external_address(requester);
     bool any = std::ranges::any_of(statics_, [&](const StaticEntry& entry) {
       return !entry.is_pinhole() && entry.mapping.transport == transport &&
-             external.contains(entry.mapping.external);
+             external.contains(entry.mapping.external) &&
+             share_address(entry.mapping.internal.address, requester);
     });
     for (std::uint32_t port = std::max<std::uint16_t>(external.first, 1); !any && port <= external.last; ++port) {
-      const Index mapping = table_.find_external(transport, *Port::from(port));
+      const Index mapping = here ? table_.find_external(transport, table_.find_address(*here), *Port::from(port))
+                                 : at_external(transport, requester, *Port::from(port));
       for (Index i = mapping == nothing ? nothing : table_.mappings[mapping].first_lease; i != nothing && !any;
            i = table_.leases[i].next_on_mapping)
         any = table_.leases[i].entry != 0;
@@ -2400,12 +2450,15 @@ void LeaseService::Impl::handle_timeout(TimePoint now) {
     while (announce_at_ < table_.leases.end() && budget > 0) {
       const Index lease = announce_at_++;
       if (table_.leases[lease].number == 0 || table_.leases[lease].fresh ||
-          table_.mappings[table_.leases[lease].mapping].is_pinhole())
+          !table_.mappings[table_.leases[lease].mapping].moved)
         continue;
       --budget;
       tell(LeaseEventKind::changed, LeaseEventReason::address_changed, lease, now);
     }
-    if (announce_at_ >= table_.leases.end()) announce_at_ = nothing;
+    if (announce_at_ >= table_.leases.end()) {
+      announce_at_ = nothing;
+      for (Index i = 0; i < table_.mappings.end(); ++i) table_.mappings[i].moved = false;
+    }
   }
   if (rewrite_at_ != nothing && ops_.size() < most_open) {
     std::size_t budget = slice;
@@ -2504,6 +2557,12 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
 
   install_statics(now);
 
+  if (const auto text = meta(meta_external)) {
+    std::istringstream words{*text};
+    for (std::string word; words >> word;)
+      if (const auto address = Address::parse(word)) pool_.push_back(*address);
+  }
+  const bool pooled = network_.pool().size() > 1 || pool_.size() > 1;
   const bool damaged = content.lost;
   std::vector<Index> restored;
   bool rewrite = false;
@@ -2544,7 +2603,9 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
       const InternalEndpoint behind{internal.address,
                                     *Port::from(record.internal_port + std::uint32_t{place})};
       const Index on_endpoint = table_.find_mapping(record.transport, behind);
-      const Index mapping = pinhole ? on_endpoint : table_.find_external(record.transport, port);
+      Index mapping = pinhole ? on_endpoint : at_external(record.transport, internal.address, port);
+      // Of two that had it on different addresses before: install_elsewhere().
+      if (pooled && mapping != nothing && table_.mappings[mapping].internal() != behind) mapping = nothing;
       clash =
           table_.find_number(record.number + place) != nothing ||
           (mapping != nothing && table_.mappings[mapping].internal() != behind) ||
@@ -2572,7 +2633,7 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
   // all leases of a mapping are known now, so each is put in force once, with the right deadline
   for (const Index mapping : restored) {
     if (table_.mappings[mapping].internal_port == 0) continue;  // its set was lost with another port of it
-    if (install_again(mapping, now)) continue;
+    if (install_again(mapping, now) || (pooled && install_elsewhere(mapping, now))) continue;
     fresh = true;
     while (table_.mappings[mapping].first_lease != nothing) {
       const Index lease = table_.mappings[mapping].first_lease;
@@ -2587,13 +2648,11 @@ void LeaseService::Impl::restore(StoreContent content, TimePoint now) {
   }
   if (rewrite) rewrite_at_ = 0;
 
-  if (const auto text = meta(meta_external)) external_ = Address::parse(*text);
   if (fresh) {
     epoch_ = ipv6_epoch_ = now;
     tell_epoch_reset(now, true);
   }
-  address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now,
-                 true);
+  address_is_now(now, true);
   if (fresh || !same_boot) write_epoch();
 }
 
@@ -2605,8 +2664,10 @@ void LeaseService::Impl::put_back(const LeaseRecord& record, std::uint16_t place
   const Port external = *Port::from(record.external_port + std::uint32_t{place});
   const bool pinhole = !internal.address.is_v4();
   Index mapping = pinhole ? table_.find_mapping(record.transport, internal)
-                          : table_.find_external(record.transport, external);
-  if (mapping == nothing) mapping = table_.add_mapping(record.transport, internal, external, 0);
+                          : at_external(record.transport, internal.address, external);
+  if (mapping == nothing || table_.mappings[mapping].internal() != internal)
+    mapping = table_.add_mapping(record.transport, internal, external,
+                                 pinhole ? std::uint16_t{0} : address_of(internal.address));
   const Index index = table_.add_lease(record.number + place, mapping, owner_of(internal.address));
   auto& lease = table_.leases[index];
   lease.via = record.via;
@@ -2649,37 +2710,91 @@ void LeaseService::Impl::tell_epoch_reset(TimePoint now, bool ipv6_too) {
   }
 }
 
-void LeaseService::Impl::address_is_now(const std::optional<Address>& address, TimePoint now, bool at_start) {
-  const auto before = external_known_ ? external_ : std::nullopt;
-  if (address) {
-    const bool moved = external_ && *external_ != *address;
-    const bool first = !external_;
-    external_ = *address;
-    if (moved || first) note(meta_external, address->to_string());
-    // mappings whose address is gone are on the preferred one now; the plane has moved them
-    const auto to = table_.intern(*address);
+/// Gives a mapping another port of its device's external address, where another one has its port. False:
+/// there is none, or it is part of a set, which has its ports in a row.
+bool LeaseService::Impl::install_elsewhere(Index index, TimePoint now) {
+  auto& mapping = table_.mappings[index];
+  for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping)
+    if (table_.leases[i].set_size > 1) return false;
+  auto spec = restore_spec(mapping);
+  spec.insist = spec.restore = false;
+  spec.suggested.reset();
+  const auto ranges = permitted_ranges(mapping.internal_address, mapping.transport);
+  if (ranges.empty()) return false;
+  for (const auto& range : ordinary_ranges(ranges)) {
+    spec.allowed = range;
+    const auto installed = plane_.install(spec, now);
+    if (!installed) continue;
+    mapping.installed = true;
+    mapping.enabled = spec.enabled;
+    mapping.plane = installed->id;
+    mapping.filtered = !spec.remotes.empty();
+    table_.set_external(index, table_.intern(installed->external.address), installed->external.port.number());
+    for (Index i = mapping.first_lease; i != nothing; i = table_.leases[i].next_on_mapping) write(i);
+    return true;
+  }
+  return false;
+}
+
+/// Ends all that is leased on a mapping that cannot be put in force.
+void LeaseService::Impl::lose(Index mapping, TimePoint now) {
+  while (table_.mappings[mapping].first_lease != nothing) {
+    const Index lease = table_.mappings[mapping].first_lease;
+    const bool last = table_.leases[lease].next_on_mapping == nothing;
+    end_now(lease, LeaseEventReason::lost, nat::Ending::reset, now);
+    if (last) break;
+  }
+}
+
+void LeaseService::Impl::address_is_now(TimePoint now, bool at_start) {
+  const auto in_use = network_.pool();
+  const auto front = [](const auto& pool) {
+    return pool.empty() ? std::nullopt : std::optional{pool.front()};
+  };
+  const auto before = external_known_ ? front(pool_) : std::nullopt;
+  // whoever has another address now, it is a set of others that made it so
+  const bool others = !std::ranges::is_permutation(pool_, in_use);
+  const bool moved = others && !pool_.empty() && !in_use.empty();
+  if (!in_use.empty()) {
+    if (others) {
+      pool_.assign(in_use.begin(), in_use.end());
+      note(meta_external, pool_text());
+    } else {
+      pool_.assign(in_use.begin(), in_use.end());
+    }
+    pool_indexes_.clear();
+    for (const auto& address : pool_) pool_indexes_.push_back(table_.intern(address));
+    // mappings whose device has another address are there now; the plane has moved those whose port was free
+    std::vector<Index> lost;
     for (Index i = 0; i < table_.mappings.end(); ++i) {
       auto& mapping = table_.mappings[i];
       if (mapping.internal_port == 0 || mapping.is_pinhole()) continue;
-      if (!mapping.installed) {
-        install_again(i, now);
-        if (!mapping.installed) mapping.external_address = to;
-      } else if (const auto& old = table_.addresses[mapping.external_address];
-                 std::ranges::find(network_.external, old) == network_.external.end()) {
-        mapping.external_address = to;
-      }
+      const auto here = address_of(mapping.internal_address);
+      if (!mapping.installed) install_again(i, now);
+      mapping.moved |= moved && (at_start || mapping.external_address != here);
+      if (mapping.external_address == here) continue;
+      table_.set_external(i, here, mapping.external_port);
+      if (!mapping.installed || plane_.renew(mapping.plane, effective_deadline(mapping))) continue;
+      plane_.withdraw(mapping.plane, nat::Ending::vacate, now);
+      mapping.installed = false;
+      if (!install_again(i, now) && !install_elsewhere(i, now)) lost.push_back(i);
     }
+    for (const Index mapping : lost)
+      if (table_.mappings[mapping].internal_port != 0) lose(mapping, now);
     if (moved) {
       reset_epoch(now);
       announce_at_ = 0;
     }
-  } else if (external_ && at_start) {
-    const auto last = table_.intern(*external_);
+  } else if (!pool_.empty() && at_start) {
+    const auto last = table_.intern(pool_.front());
+    pool_indexes_ = {last};
     for (Index i = 0; i < table_.mappings.end(); ++i)
-      if (table_.mappings[i].internal_port != 0) table_.mappings[i].external_address = last;
+      if (const auto& mapping = table_.mappings[i]; mapping.internal_port != 0)
+        table_.set_external(i, last, mapping.external_port);
   }
-  external_known_ = address.has_value();
-  if (before != address || at_start) {
+  external_known_ = !in_use.empty();
+  if (before != front(in_use) || moved || at_start) {
+    const auto address = front(in_use);
     const auto listeners = listeners_;
     for (auto* listener : listeners) listener->on_external_address(address, now);
   }
@@ -2692,8 +2807,7 @@ void LeaseService::Impl::set_network(const nat::NetworkView& network, TimePoint 
     if (const auto& mapping = table_.mappings[i];
         mapping.internal_port != 0 && mapping.is_pinhole() && !mapping.installed)
       install_again(i, now);
-  address_is_now(network_.external.empty() ? std::nullopt : std::optional{network_.external.front()}, now,
-                 false);
+  address_is_now(now, false);
 }
 
 void LeaseService::Impl::install_statics(TimePoint now) {
@@ -2723,9 +2837,10 @@ void LeaseService::Impl::install_statics(TimePoint now) {
     entry->mapping = wanted;
     if (entry->installed) continue;
     // a lease that holds the port has to go
-    if (const Index held = !added                ? nothing
-                           : entry->is_pinhole() ? table_.find_mapping(wanted.transport, wanted.internal)
-                                                 : table_.find_external(wanted.transport, wanted.external);
+    if (const Index held = !added ? nothing
+                           : entry->is_pinhole()
+                               ? table_.find_mapping(wanted.transport, wanted.internal)
+                               : at_external(wanted.transport, wanted.internal.address, wanted.external);
         held != nothing)
       for (Index lease = table_.mappings[held].first_lease; lease != nothing;) {
         const Index next = table_.leases[lease].next_on_mapping;
@@ -3172,10 +3287,13 @@ std::optional<Entry> LeaseService::entry_after(std::uint64_t position, TimePoint
 std::vector<Entry> LeaseService::entries_on(Transport transport, Port external, TimePoint now) const {
   return impl_->entries_on(transport, external, now);
 }
-std::optional<Entry> LeaseService::find_entry(const EntryKey& key, TimePoint now) const {
-  return impl_->find_entry(key, now);
+std::optional<Entry> LeaseService::find_entry(const EntryKey& key, const Address& requester,
+                                              TimePoint now) const {
+  return impl_->find_entry(key, requester, now);
 }
-Result<Address> LeaseService::external_address() const { return impl_->external_address(); }
+Result<Address> LeaseService::external_address(const Address& device) const {
+  return impl_->external_address(device);
+}
 std::uint32_t LeaseService::epoch_s(TimePoint now) const { return impl_->epoch_s(now); }
 std::uint32_t LeaseService::ipv6_epoch_s(TimePoint now) const { return impl_->ipv6_epoch_s(now); }
 PinholeService::Status LeaseService::pinhole_status() const { return impl_->pinhole_status(); }

@@ -128,7 +128,7 @@ class LeaseService final : public MappingService, public EntryService, public Pi
   void grant(GrantRequest request, TimePoint now, GrantDone done) override;
   void release(ReleaseRequest request, TimePoint now, ReleaseDone done) override;
   void release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done) override;
-  Result<Address> external_address() const override;
+  Result<Address> external_address(const Address& device) const override;
   std::uint32_t epoch_s(TimePoint now) const override;
   std::uint32_t ipv6_epoch_s(TimePoint now) const override;
   void add_listener(ServiceListener& listener) override;
@@ -143,7 +143,8 @@ class LeaseService final : public MappingService, public EntryService, public Pi
   std::optional<Entry> entry_at(std::size_t index, TimePoint now) const override;
   std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const override;
   std::vector<Entry> entries_on(Transport transport, Port external, TimePoint now) const override;
-  std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const override;
+  std::optional<Entry> find_entry(const EntryKey& key, const Address& requester,
+                                  TimePoint now) const override;
 
   // PinholeService
   Status pinhole_status() const override;

@@ -61,10 +61,10 @@ bool LeaseTable::ByEndpoint::operator()(const MappingKey& key, Index mapping) co
 }
 std::size_t LeaseTable::ByExternal::operator()(Index mapping) const {
   const auto& m = table->mappings[mapping];
-  return table->hash_(m.external_port, static_cast<std::uint8_t>(m.transport), 0);
+  return table->hash_(m.external_port, static_cast<std::uint8_t>(m.transport), m.external_address);
 }
 std::size_t LeaseTable::ByExternal::operator()(const ExternalKey& key) const {
-  return table->hash_(key.external.number(), static_cast<std::uint8_t>(key.transport), 0);
+  return table->hash_(key.external.number(), static_cast<std::uint8_t>(key.transport), key.address);
 }
 std::size_t LeaseTable::ByNumber::operator()(Index lease) const {
   return (*this)(table->leases[lease].number);
@@ -92,8 +92,8 @@ Index LeaseTable::find_mapping(Transport transport, const InternalEndpoint& inte
   return it == by_endpoint_.end() ? nothing : *it;
 }
 
-Index LeaseTable::find_external(Transport transport, Port external) const {
-  const auto it = by_external_.find(ExternalKey{transport, external});
+Index LeaseTable::find_external(Transport transport, std::uint16_t address, Port external) const {
+  const auto it = by_external_.find(ExternalKey{transport, address, external});
   return it == by_external_.end() ? nothing : *it;
 }
 
@@ -189,6 +189,15 @@ void LeaseTable::remove_mapping(Index mapping) {
   else
     by_external_.erase(mapping);
   mappings.give_back(mapping);
+}
+
+void LeaseTable::set_external(Index index, std::uint16_t address, std::uint16_t port) {
+  auto& mapping = mappings[index];
+  if (mapping.external_address == address && mapping.external_port == port) return;
+  if (!mapping.is_pinhole()) by_external_.erase(index);
+  mapping.external_address = address;
+  mapping.external_port = port;
+  if (!mapping.is_pinhole()) by_external_.insert(index);
 }
 
 void LeaseTable::move_mapping(Index mapping, Port internal) {
@@ -345,10 +354,15 @@ void LeaseTable::remove_lease(Index index) {
   leases.give_back(index);
 }
 
-std::uint16_t LeaseTable::intern(const Address& address) {
+std::uint16_t LeaseTable::find_address(const Address& address) const {
   // newest first: the gateway's addresses are few, and the one asked for is nearly always among the last
   for (std::size_t i = addresses.size(); i-- > 1;)
     if (addresses[i] == address) return static_cast<std::uint16_t>(i);
+  return 0;
+}
+
+std::uint16_t LeaseTable::intern(const Address& address) {
+  if (const auto known = find_address(address); known != 0) return known;
   if (addresses.size() >= 4096) return 0;
   addresses.push_back(address);
   return static_cast<std::uint16_t>(addresses.size() - 1);

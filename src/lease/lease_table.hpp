@@ -119,6 +119,7 @@ struct Mapping {
   bool installed : 1 = false;
   bool filtered : 1 = false;  ///< remote filters are in force in the plane
   bool enabled : 1 = true;    ///< the plane forwards
+  bool moved : 1 = false;     ///< its external address is another one, and not all were told
   std::uint16_t endings = 0;  ///< deletions that wait for their commit
 
   InternalEndpoint internal() const { return {internal_address, *Port::from(internal_port)}; }
@@ -154,7 +155,8 @@ class LeaseTable {
 
   /// The first mapping of this endpoint; others follow by Mapping::next_on_endpoint, oldest first.
   Index find_mapping(Transport transport, const InternalEndpoint& internal) const;
-  Index find_external(Transport transport, Port external) const;  ///< IPv4 only
+  /// IPv4 only; `address` is an index of `addresses`.
+  Index find_external(Transport transport, std::uint16_t address, Port external) const;
   /// The lease that `via` made on this mapping or one that follows it on the endpoint.
   Index find_on(Index mapping, Via via) const;
   /// What PEER keeps for the endpoint and this remote peer.
@@ -181,6 +183,8 @@ class LeaseTable {
   Index add_mapping(Transport transport, const InternalEndpoint& internal, Port external,
                     std::uint16_t address);
   void remove_mapping(Index mapping);
+  /// Another external address (index of `addresses`) and port.
+  void set_external(Index mapping, std::uint16_t address, std::uint16_t port);
   /// The same external port for another internal port of the same device.
   void move_mapping(Index mapping, Port internal);
   /// The caller fills the rest; the number and the mapping are given. Not yet in the heap. `owner` names the
@@ -210,6 +214,7 @@ class LeaseTable {
 
   /// Index of an address in `addresses`, added when it is new. 0 when there are too many.
   std::uint16_t intern(const Address& address);
+  std::uint16_t find_address(const Address& address) const;  ///< 0: it is not among them
 
   // Deadlines: a heap that knows where each lease is, so it never holds more than the leases.
   void schedule(Index lease);  ///< by its deadline; moves it when it is already in; permanent ones stay out
@@ -237,6 +242,7 @@ class LeaseTable {
   };
   struct ExternalKey {
     Transport transport;
+    std::uint16_t address;
     Port external;
   };
   struct ByExternal {
@@ -247,7 +253,8 @@ class LeaseTable {
     bool operator()(Index a, Index b) const { return a == b; }
     bool operator()(const ExternalKey& key, Index mapping) const {
       const auto& m = table->mappings[mapping];
-      return m.external_port == key.external.number() && m.transport == key.transport;
+      return m.external_port == key.external.number() && m.transport == key.transport &&
+             m.external_address == key.address;
     }
     bool operator()(Index mapping, const ExternalKey& key) const { return (*this)(key, mapping); }
   };

@@ -199,6 +199,7 @@ nat::NetworkView build_view(const NetworkState& state, const NetworkWishes& wish
 
   view.external =
       wishes.external_addresses.empty() ? external_addresses(state, view.wan) : wishes.external_addresses;
+  view.external_pool = !wishes.external_addresses.empty();
 
   for (const auto* routes : {&state.routes, &state.routes6}) leave_out(*routes, view);
   for (const auto& prefix : wishes.no_translate) add_once(view.untranslated, canonical(prefix));

@@ -53,7 +53,8 @@ struct NetworkWishes {
   std::vector<Prefix>
       lan_prefixes;  ///< of each family, where none is listed: the LAN interfaces' subnets and the routes that lead
                      ///< out of them
-  std::vector<Address> external_addresses;  ///< pinned; empty: the WAN's own
+  std::vector<Address>
+      external_addresses;  ///< pinned, all of them in use; empty: the WAN's own, of which the first is
   std::vector<Prefix> no_translate;
   friend bool operator==(const NetworkWishes&, const NetworkWishes&) = default;
 };

@@ -8,6 +8,7 @@ import time
 import unittest
 
 import lab as lab_module
+import test_addresses
 import test_datapath
 import test_restart
 import test_wan
@@ -216,4 +217,8 @@ class RestartOnEbpf(Ebpf, test_restart.Restart):
 
 
 class DetachOnEbpf(Ebpf, test_restart.Detach):
+    pass
+
+
+class AddressesOnEbpf(Ebpf, test_addresses.Addresses):
     pass

@@ -76,7 +76,9 @@ class EbpfTestPlane final : public TestPlane {
   void withdraw(MappingId id, Ending how, TimePoint now) override;
   void end_flows(const Address& device, TimePoint now) override;
   Result<Counters> counters(MappingId id) const override;
-  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override;
+  std::optional<TimePoint> held_until(Transport transport, const Address& device, Port external,
+                                      TimePoint now) const override;
+  std::optional<Address> external_for(const Address& device) const override;
   Result<void> set_network(const NetworkView& network, TimePoint now) override;
   Result<void> set_policy(const PlanePolicy& policy, TimePoint now) override;
   std::vector<PlaneEvent> sweep(TimePoint now) override;
@@ -119,7 +121,9 @@ EbpfTestPlane::EbpfTestPlane(const EngineOptions& options) {
   unusable_ = enter_namespace();
   if (!unusable_.empty()) return;
   std::string why;
-  auto tables = Tables::load({.flows = 1U << 17}, options.secret, {}, why);
+  auto tables =
+      Tables::load({.flows = 1U << 17, .addresses = static_cast<std::uint32_t>(options.addresses)},
+                   options.secret, {}, why);
   if (!tables) {
     unusable_ = why;
     return;
@@ -302,8 +306,10 @@ std::vector<EbpfTestPlane::Emitted> EbpfTestPlane::pass(Octets octets, Side from
   } else if (from == Side::router) {
     through(SP_FROM_ROUTER, std::move(octets), 0, out);
   } else {
-    const bool to_external = !network_.external.empty() && octets.size() >= 20 &&
-                             address_at(octets, 16) == network_.external.front().v4_number();
+    const auto pool = network_.pool();
+    const bool to_external =
+        octets.size() >= 20 &&
+        std::find(pool.begin(), pool.end(), Address::v4(address_at(octets, 16))) != pool.end();
     packet::Ipv4 ip;
     const auto verdict = packet::parse(octets, false, ip);
     constexpr DropReason reasons[] = {DropReason::none,
@@ -373,8 +379,12 @@ void EbpfTestPlane::end_flows(const Address& device, TimePoint now) {
   core_->engine().end_flows(device, now);
 }
 Result<Counters> EbpfTestPlane::counters(MappingId id) const { return core_->engine().counters(id); }
-std::optional<TimePoint> EbpfTestPlane::held_until(Transport transport, Port external, TimePoint now) const {
-  return core_->engine().held_until(transport, external, now);
+std::optional<TimePoint> EbpfTestPlane::held_until(Transport transport, const Address& device, Port external,
+                                                   TimePoint now) const {
+  return core_->engine().held_until(transport, device, external, now);
+}
+std::optional<Address> EbpfTestPlane::external_for(const Address& device) const {
+  return core_ ? core_->engine().external_for(device) : std::nullopt;
 }
 Result<void> EbpfTestPlane::set_network(const NetworkView& network, TimePoint now) {
   network_ = network;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -21,6 +22,7 @@ class FakeMappingService final : public MappingService {
   std::function<Outcome<Granted>(const GrantRequest&)> on_grant = default_grant;
   std::optional<Refusal> refuse_release;  ///< of release and release_all
   std::optional<Address> external = Address::v4(0xcb007107);
+  std::map<Address, Address> own_external;  ///< of devices that have another one
   TimePoint epoch_start{};
   bool deferred = false;  ///< answers wait for complete()
   bool recording = true;  ///< false: the vectors above stay empty
@@ -80,7 +82,8 @@ class FakeMappingService final : public MappingService {
     finish(now,
            [outcome = release_outcome(), done = std::move(done)](TimePoint then) { done(outcome, then); });
   }
-  Result<Address> external_address() const override {
+  Result<Address> external_address(const Address& device) const override {
+    if (const auto own = own_external.find(device); own != own_external.end()) return own->second;
     if (!external) return MappingErrc::no_external_address;
     return *external;
   }

@@ -31,6 +31,7 @@ class FakePlane final : public nat::DataPlane {
   std::map<std::tuple<Transport, Address, std::uint16_t>, std::uint16_t>
       implicit;  ///< external ports by endpoint
   nat::NetworkView network;
+  std::map<Address, Address> paired;  ///< devices that have another than the first external address
   std::size_t installs = 0, finds = 0;
   Counters counted{1, 2, 100, 200, std::nullopt};  ///< of every mapping
 
@@ -87,7 +88,7 @@ class FakePlane final : public nat::DataPlane {
     if (const auto old = by_port.find({spec.transport, port}); old != by_port.end())
       mappings.erase(old->second);
     const std::uint64_t id = ++last_id_;
-    const Address external = network.external.empty() ? Address{} : network.external.front();
+    const Address external = external_for(spec.internal.address).value_or(Address{});
     mappings.insert_or_assign(id, Held{spec, {external, *Port::from(port)}});
     by_port[{spec.transport, port}] = id;
     return nat::Installed{nat::MappingId{id}, {external, *Port::from(port)}};
@@ -147,7 +148,12 @@ class FakePlane final : public nat::DataPlane {
     if (!mappings.contains(static_cast<std::uint64_t>(id))) return nat::PlaneErrc::not_found;
     return counted;
   }
-  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override {
+  std::optional<Address> external_for(const Address& device) const override {
+    if (const auto own = paired.find(device); own != paired.end()) return own->second;
+    return network.external.empty() ? std::nullopt : std::optional{network.external.front()};
+  }
+  std::optional<TimePoint> held_until(Transport transport, const Address&, Port external,
+                                      TimePoint now) const override {
     const auto held = at(transport, external.number(), now);
     if (!held) return std::nullopt;
     return held->spec.is_static ? TimePoint::max() : held->spec.deadline;

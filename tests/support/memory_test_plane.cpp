@@ -33,8 +33,12 @@ class MemoryTestPlane final : public TestPlane {
   void withdraw(MappingId id, Ending how, TimePoint now) override { plane_.withdraw(id, how, now); }
   void end_flows(const Address& device, TimePoint now) override { plane_.end_flows(device, now); }
   Result<Counters> counters(MappingId id) const override { return plane_.counters(id); }
-  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override {
-    return plane_.held_until(transport, external, now);
+  std::optional<TimePoint> held_until(Transport transport, const Address& device, Port external,
+                                      TimePoint now) const override {
+    return plane_.held_until(transport, device, external, now);
+  }
+  std::optional<Address> external_for(const Address& device) const override {
+    return plane_.external_for(device);
   }
   Result<void> set_network(const NetworkView& network, TimePoint now) override {
     return plane_.set_network(network, now);

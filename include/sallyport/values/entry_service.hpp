@@ -13,7 +13,8 @@
 /// src/lease implements it beside MappingService; threads and callbacks as there.
 namespace sallyport {
 
-/// What names an entry (WANIPConnection: RemoteHost, ExternalPort, PortMappingProtocol).
+/// What names an entry (WANIPConnection: RemoteHost, ExternalPort, PortMappingProtocol), on the external
+/// address of whoever says it.
 struct EntryKey {
   Transport transport = Transport::tcp;
   Port external;
@@ -74,9 +75,11 @@ class EntryService {
   virtual std::optional<Entry> entry_at(std::size_t index, TimePoint now) const = 0;
   /// The first entry behind this position; empty at the end. Position 0 is before all.
   virtual std::optional<Entry> entry_after(std::uint64_t position, TimePoint now) const = 0;
-  /// Every entry at one external port: several when they differ in remote host. Costs one look-up.
+  /// Every entry at one external port: several when they differ in remote host or external address. Costs a
+  /// look-up an address.
   virtual std::vector<Entry> entries_on(Transport transport, Port external, TimePoint now) const = 0;
-  virtual std::optional<Entry> find_entry(const EntryKey& key, TimePoint now) const = 0;
+  virtual std::optional<Entry> find_entry(const EntryKey& key, const Address& requester,
+                                          TimePoint now) const = 0;
 };
 
 }  // namespace sallyport

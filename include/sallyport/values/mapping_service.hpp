@@ -174,7 +174,8 @@ class ServiceListener {
   virtual void on_epoch_reset(TimePoint) {}
   /// The same for the epoch of IPv6: leases were lost.
   virtual void on_ipv6_epoch_reset(TimePoint) {}
-  /// The external address came, went or changed. Empty: there is none now.
+  /// The external address came, went or changed, for some device at least. Empty: there is none now; else the
+  /// preferred one: a device may have another.
   virtual void on_external_address(const std::optional<Address>&, TimePoint) {}
 };
 
@@ -199,8 +200,9 @@ class MappingService {
   /// turns the answer into not_owned_here; leases of other protocols are not meant (NPM-3.4-12).
   virtual void release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done) = 0;
 
-  /// The external address clients are told, or no_external_address.
-  virtual Result<Address> external_address() const = 0;
+  /// The external address this device is told, or no_external_address: all its mappings have the same one
+  /// (N4787-02). Of no device (unspecified): the preferred one.
+  virtual Result<Address> external_address(const Address& device) const = 0;
 
   /// Seconds since the mapping table was last lost; one counter for all protocols (PCP-8.5-05).
   virtual std::uint32_t epoch_s(TimePoint now) const = 0;

@@ -22,9 +22,11 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 3,
+  SP_ABI = 4,
   SP_PARTS = 3,
-  SP_SLOTS = SP_PARTS << 16,
+  SP_SLOTS = SP_PARTS << 16, /* of one external address; the table has those of all */
+  SP_MOST_ADDRESSES = 32,
+  SP_NOBODY = 0xff, /* the index of what is no external address */
   SP_LEASES = 1 << 17,
   SP_MOST_LANS = 16,
   SP_NO_LEASE = 0xffffff,
@@ -185,7 +187,7 @@ struct sp_config {
   sp_u64 now_ns; /* tests only: the time, instead of the kernel's */
   sp_u64 boot_offset_ns; /* the boot clock is ahead of the monotonic one by this: time spent suspended */
   sp_u32 test_iif; /* tests only: the interface a packet came in by, as no program can be told */
-  sp_u32 has_external, external;
+  sp_u32 has_external, external; /* external: that of index `only` */
   sp_u32 lan_count, lan[SP_MOST_LANS]; /* interface indexes */
   sp_u32 wan, tap;
   sp_u32 wan_header; /* octets of the link layer's header on the WAN: 14, or 0 */
@@ -202,6 +204,11 @@ struct sp_config {
   sp_u32 mss; /* 0: no clamping */
   sp_u32 ipv6;     /* the firewall stands before it */
   sp_u32 redirect; /* past the stack where that can be */
+  sp_u32 only;     /* of one external address its index, of several the lowest one */
+  sp_u32 externals_count;
+  sp_u32 elsewhere;                    /* a bit for each that no interface has: the stack does not know it */
+  sp_u32 externals[SP_MOST_ADDRESSES]; /* by index; 0: nobody has it */
+  sp_u8 pairs[SP_BUCKETS];             /* the index of the hosts of a bucket (sp_bucket) */
 };
 
 /* state: one entry, written by the programs. */
@@ -221,6 +228,7 @@ enum sp_slow {
   SP_SLOW_ENDED,  /* TCP of an ended flow: answer with RST */
   SP_SLOW_REFUSE, /* answer with ICMP unreachable, `code` */
   SP_SLOW_POOL,   /* no port at random: search, then try again */
+  SP_SLOW_PING,   /* of an external address that is nobody's */
   SP_SLOW_IPV6,   /* all of IPv6 that is forwarded: the engine is its firewall */
 };
 

@@ -62,7 +62,7 @@ Core::Core(std::unique_ptr<Tables> tables, const EngineOptions& options, const O
   config.id_secret = SipHash{options.secret}(0x69702d6964);
   ++config.epoch;
   if (tables_->reused())
-    engine_.adopt(config.has_external ? std::optional{Address::v4(config.external)} : std::nullopt, now);
+    engine_.adopt(config.externals, config.has_external != 0, now);
   else
     tables_->state().draws = options.seed;
 }
@@ -104,6 +104,7 @@ void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by
     for (const PlaneInterface& interface : *side)
       for (const Address& address : interface.addresses)
         if (address.is_v4()) gateway_.push_back(address.v4_number());
+  const auto on_interfaces = gateway_;
   for (const Address& address : network.external)
     if (address.is_v4()) gateway_.push_back(address.v4_number());
   for (const std::uint32_t address : gateway_) add(address, 32, SP_NET_GATEWAY);
@@ -142,19 +143,29 @@ void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by
   for (const PlaneInterface& wan : network.wan)
     if (wan.index && !config.wan) config.wan = wan.index;
   config.wan_header = wan_header;
-  std::uint32_t external = 0;
-  bool has_external = false;
-  for (const Address& address : network.external)
-    if (address.is_v4() && !has_external) {
-      external = address.v4_number();
-      has_external = true;
-    }
-  if (external != config.external || has_external != (config.has_external != 0)) {
-    config.has_external = 0;
-    config.external = external;
-    config.has_external = has_external;
-  }
+  const bool has_external = std::any_of(network.pool().begin(), network.pool().end(),
+                                        [](const Address& address) { return address.is_v4(); });
+  const bool others =
+      engine_.pairing_for(network) != engine_.pairing() || has_external != (config.has_external != 0);
+  // Meanwhile the programs make nothing new: what they know and what there is would not agree.
+  if (others) config.has_external = 0;
   engine_.set_network(network, now);
+  if (others) {
+    const Pairing& pairing = engine_.pairing();
+    config.externals_count = static_cast<std::uint32_t>(pairing.count());
+    config.only = pairing.only();
+    config.external = pairing.address(pairing.only());
+    for (std::uint8_t index = 0; index < SP_MOST_ADDRESSES; ++index)
+      config.externals[index] = pairing.address(index);
+    std::copy(pairing.pairs().begin(), pairing.pairs().end(), config.pairs);
+    tables_->look_again();
+  }
+  config.elsewhere = 0;
+  for (std::uint8_t index = 0; index < SP_MOST_ADDRESSES; ++index)
+    if (const std::uint32_t address = config.externals[index];
+        address != 0 && std::find(on_interfaces.begin(), on_interfaces.end(), address) == on_interfaces.end())
+      config.elsewhere |= 1U << index;
+  config.has_external = has_external;
   write_config();
 }
 
@@ -279,6 +290,7 @@ Core::Fate Core::take(const sp_tag& tag, std::span<std::byte> octets, bool parti
   Giver giver{give};
   switch (tag.what) {
     case SP_SLOW_IPV6:
+    case SP_SLOW_PING:
     case SP_SLOW_ICMP_ERROR: {
       Packet packet{.data = octets.data(),
                     .size = static_cast<std::uint32_t>(octets.size()),
@@ -290,7 +302,7 @@ Core::Fate Core::take(const sp_tag& tag, std::span<std::byte> octets, bool parti
       if (packet.action == Action::drop || packet.action == Action::held) return {};
       if (packet.action == Action::local && side != SP_FROM_WAN) return {};
       const sp_back how = back_for(octets.first(packet.size), packet.action);
-      if (tag.what == SP_SLOW_ICMP_ERROR && how == SP_BACK_LAN && !take_ttl(octets)) {
+      if (tag.what != SP_SLOW_IPV6 && how == SP_BACK_LAN && !take_ttl(octets)) {
         drop(DropReason::ttl_expired);
         return {};
       }

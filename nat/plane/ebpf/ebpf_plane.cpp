@@ -578,7 +578,9 @@ Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, 
         for (const auto& [map, fd] : maps_of(program))
           if (!found.emplace(map, fd).second) close(fd);
   }
-  auto tables = Tables::load({.flows = options.flows}, options.engine.secret, found, why);
+  auto tables = Tables::load(
+      {.flows = options.flows, .addresses = static_cast<std::uint32_t>(options.engine.addresses)},
+      options.engine.secret, found, why);
   for (const auto& [name, fd] : found) close(fd);
   if (!tables) return make_error_code(PlaneErrc::system_failure);
   auto impl =
@@ -632,8 +634,12 @@ void EbpfPlane::end_flows(const Address& device, TimePoint now) { impl_->end_flo
 Result<Counters> EbpfPlane::counters(MappingId id) const {
   return impl_->locked([&] { return impl_->core().engine().counters(id); });
 }
-std::optional<TimePoint> EbpfPlane::held_until(Transport transport, Port external, TimePoint now) const {
-  return impl_->locked([&] { return impl_->core().engine().held_until(transport, external, now); });
+std::optional<TimePoint> EbpfPlane::held_until(Transport transport, const Address& device, Port external,
+                                               TimePoint now) const {
+  return impl_->locked([&] { return impl_->core().engine().held_until(transport, device, external, now); });
+}
+std::optional<Address> EbpfPlane::external_for(const Address& device) const {
+  return impl_->locked([&] { return impl_->core().engine().external_for(device); });
 }
 Result<void> EbpfPlane::set_network(const NetworkView& network, TimePoint now) {
   return impl_->set_network(network, now);

@@ -51,7 +51,9 @@ class EbpfPlane final : public DataPlane {
   void withdraw(MappingId id, Ending how, TimePoint now) override;
   void end_flows(const Address& device, TimePoint now) override;
   Result<Counters> counters(MappingId id) const override;
-  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override;
+  std::optional<TimePoint> held_until(Transport transport, const Address& device, Port external,
+                                      TimePoint now) const override;
+  std::optional<Address> external_for(const Address& device) const override;
   Result<void> set_network(const NetworkView& network, TimePoint now) override;
   Result<void> set_policy(const PlanePolicy& policy, TimePoint now) override;
   std::vector<PlaneEvent> sweep(TimePoint now) override;

@@ -146,6 +146,7 @@ struct work {
   sp_u8 more_fragments, dont_fragment;
   sp_u8 protocol, part, ttl, icmp_type;
   sp_u8 header_length, transport_header_length;
+  sp_u8 address; /* index of the external address whose slots are looked at */
   struct sp_segment segment;
 };
 
@@ -482,8 +483,31 @@ PROGRAM int lower_ttl(struct __sk_buff *skb) {
 
 /* --- mappings --- */
 
-static __always_inline struct sp_slot *slot_of(sp_u8 part, sp_u16 external) {
-  const sp_u32 at = (sp_u32)part << 16 | external;
+PROGRAM sp_u32 find_among(sp_u32 address) {
+  const struct sp_config *cfg = configuration();
+  if (!cfg || !address) return SP_NOBODY;
+  for (sp_u32 i = 0; i < SP_MOST_ADDRESSES; ++i)
+    if (cfg->externals[i] == address) return i;
+  return SP_NOBODY;
+}
+/* The index of an external address, or SP_NOBODY. */
+static __always_inline sp_u32 find_external(const struct sp_config *cfg, sp_u32 address) {
+  if (address == cfg->external) return cfg->only;
+  return cfg->externals_count > 1 ? find_among(address) : SP_NOBODY;
+}
+/* That of the address which a host has (nat::Pairing). */
+static __always_inline sp_u8 address_of(const struct sp_config *cfg, sp_u32 host) {
+  return cfg->externals_count > 1 ? cfg->pairs[sp_bucket(host)] : (sp_u8)cfg->only;
+}
+static __always_inline sp_u32 external_of(const struct sp_config *cfg, const struct work *w) {
+  return cfg->externals[w->address & (SP_MOST_ADDRESSES - 1)];
+}
+static __always_inline bool is_elsewhere(const struct sp_config *cfg, sp_u32 address) {
+  return cfg->elsewhere >> (address & (SP_MOST_ADDRESSES - 1)) & 1;
+}
+
+static __always_inline struct sp_slot *slot_of(sp_u8 address, sp_u8 part, sp_u16 external) {
+  const sp_u32 at = ((sp_u32)address * SP_PARTS + part) << 16 | external;
   return bpf_map_lookup_elem(&slots, &at);
 }
 static __always_inline bool is_lease(const struct sp_slot *slot) {
@@ -569,7 +593,7 @@ PROGRAM int has_socket(struct __sk_buff *skb, sp_u8 protocol, sp_u32 source, sp_
 PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external) {
   const struct sp_config *cfg = configuration();
   if (!cfg || !w || external == 0 || w->part >= SP_PARTS) return 0;
-  struct sp_slot *slot = slot_of(w->part, external);
+  struct sp_slot *slot = slot_of(w->address, w->part, external);
   if (!slot) return 0;
   const sp_u64 seen = *(volatile sp_u64 *)slot;
   const sp_u8 kind = (sp_u8)(seen >> 48);
@@ -577,10 +601,10 @@ PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external) {
   if (kind != SP_FREE && !sp_is_over(slot->deadline_s, w->now_s)) return 0;
   if (w->part != SP_ICMP) {
     if (is_busy(w->part, external)) return 0;
-    const struct sp_slot *twin = slot_of(w->part == SP_TCP ? SP_UDP : SP_TCP, external);
+    const struct sp_slot *twin = slot_of(w->address, w->part == SP_TCP ? SP_UDP : SP_TCP, external);
     if (twin && is_lease(twin) && twin->host != w->source && in_force(twin, w)) return 0;
     /* 192.0.2.1: a caller from outside, whoever it is. */
-    if (has_socket(skb, w->protocol, 0xc0000201, cfg->external, 9u << 16 | external)) return 0;
+    if (has_socket(skb, w->protocol, 0xc0000201, external_of(cfg, w), 9u << 16 | external)) return 0;
   }
   /* Its deadline first: whoever sees the new owner sees that it is in force. */
   slot->deadline_s = sp_deadline(w->now_s, 1);
@@ -606,7 +630,7 @@ PROGRAM int mapping_of(struct work *w, sp_u32 *external) {
   *external = 0;
   if (!found) return 0;
   const sp_u16 port = (sp_u16)*found;
-  const struct sp_slot *slot = slot_of(w->part, port);
+  const struct sp_slot *slot = slot_of(w->address, w->part, port);
   if (!slot || !is_of(slot, w->source, w->sport)) return 0;
   if (in_force(slot, w)) {
     *external = port;
@@ -664,7 +688,7 @@ PROGRAM int make_implicit(struct __sk_buff *skb, struct work *w, sp_u32 *externa
     sp_u32 winner = 0;
     mapping_of(w, &winner);
     if (winner && winner != port) {
-      struct sp_slot *slot = slot_of(w->part, port);
+      struct sp_slot *slot = slot_of(w->address, w->part, port);
       if (slot) {
         const sp_u64 seen = *(volatile sp_u64 *)slot;
         __sync_val_compare_and_swap((sp_u64 *)slot, seen, word_of(0, 0, SP_FREE, (sp_u8)(seen >> 56)));
@@ -673,7 +697,7 @@ PROGRAM int make_implicit(struct __sk_buff *skb, struct work *w, sp_u32 *externa
       return 0;
     }
     if (bpf_map_update_elem(&endpoints, &endpoint, &value, BPF_ANY)) {
-      struct sp_slot *slot = slot_of(w->part, port);
+      struct sp_slot *slot = slot_of(w->address, w->part, port);
       if (slot) slot->deadline_s = 0;
       return SP_DROP_table_full;
     }
@@ -828,10 +852,10 @@ PROGRAM int filters_allow(sp_u32 lease, sp_u32 peer, sp_u16 port) {
 }
 
 /* A deadline moved: its slot, and the permission, live as long. Once a second at most. */
-PROGRAM int keep_alive(struct sp_flow_key *key, struct sp_flow *flow, sp_u8 part, sp_u32 now_s) {
+PROGRAM int keep_alive(struct sp_flow_key *key, struct sp_flow *flow, sp_u8 part, sp_u8 address, sp_u32 now_s) {
   const struct sp_config *cfg = configuration();
   if (!cfg || !key || !flow || part >= SP_PARTS) return 0;
-  struct sp_slot *slot = slot_of(part, flow->external);
+  struct sp_slot *slot = slot_of(address, part, flow->external);
   if (!slot || slot->generation != flow->generation) return 0;
   const sp_u32 deadline_s = flow->deadline_s;
   const bool implicit = slot->kind == SP_IMPLICIT || slot->kind == SP_DRAINING;
@@ -903,7 +927,7 @@ static __always_inline enum standing stands(const struct sp_config *cfg, const s
                                             struct sp_flow *flow, const struct work *w) {
   if (sp_is_over(flow->deadline_s, w->now_s)) return GONE;
   if (flow->tcp.spare == (sp_u16)cfg->epoch && !(flow->flags & SP_FLOW_OF_EXPLICIT)) return STANDS;
-  const struct sp_slot *slot = slot_of(w->part, flow->external);
+  const struct sp_slot *slot = slot_of(w->address, w->part, flow->external);
   if (!slot || !is_of(slot, key->host, key->host_port)) return GONE;
   if (slot->generation == flow->generation) {
     if (!in_force(slot, w)) return is_lease(slot) ? ENDED : GONE;
@@ -1013,9 +1037,9 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
       moved = true;
       if (embryo && w->part == SP_UDP) promote(&key, flow, w->now_s);
     }
-    if (moved) keep_alive(&key, flow, w->part, w->now_s);
+    if (moved) keep_alive(&key, flow, w->part, w->address, w->now_s);
     if (explicit) {
-      const struct sp_slot *slot = slot_of(w->part, external);
+      const struct sp_slot *slot = slot_of(w->address, w->part, external);
       if (slot && is_lease(slot)) lease = lease_of(slot);
       if (lease) count_lease(lease, w, false);
     }
@@ -1036,7 +1060,7 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
   if (verdict) return verdict;
   struct sp_slot *slot = NULL;
   if (*wears) {
-    slot = slot_of(w->part, (sp_u16)*wears);
+    slot = slot_of(w->address, w->part, (sp_u16)*wears);
     if (slot && is_lease(slot)) lease = lease_of(slot);
   }
   const bool untracked = w->part == SP_TCP && !syn;
@@ -1055,7 +1079,7 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
     if (verdict == SP_DROP_table_full) return SLOW(SP_SLOW_REFUSE, 1, verdict);
     if (verdict) return SLOW(SP_SLOW_REFUSE, 13, verdict);
   }
-  slot = slot_of(w->part, (sp_u16)*wears);
+  slot = slot_of(w->address, w->part, (sp_u16)*wears);
   if (!slot) return SP_DROP_table_full;
   if (!untracked) {
     struct sp_flow fresh = {.external = (sp_u16)*wears, .generation = slot->generation};
@@ -1064,7 +1088,7 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
     set_epoch(&fresh, cfg);
     verdict = new_flow(&key, &fresh, w->now_s);
     if (!verdict) {
-      keep_alive(&key, &fresh, w->part, w->now_s);
+      keep_alive(&key, &fresh, w->part, w->address, w->now_s);
     } else if (lease && (verdict == SP_DROP_table_full || w->part == SP_UDP)) {
       /* A lease without filters works even without a free entry (POL-NET-14), and what its host answered to a flood of
        * UDP leaves it its real peers, though it is at its own limit. */
@@ -1080,8 +1104,9 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
 /* --- inbound --- */
 
 /* To the gateway's own services where they listen, never to its control ports; else silence (POL-NET-04). */
-static __always_inline int unmapped(struct __sk_buff *skb, const struct work *w) {
+static __always_inline int unmapped(struct __sk_buff *skb, const struct sp_config *cfg, const struct work *w) {
   if (is_martian(w->source)) return SP_DROP_martian_source;
+  if (is_elsewhere(cfg, w->address)) return SP_DROP_no_mapping;
   const bool control = w->part == SP_UDP && (w->dport == 1900 || w->dport == 5350 || w->dport == 5351);
   if (!control && has_ports(w) &&
       has_socket(skb, w->protocol, w->source, w->destination, (sp_u32)w->sport << 16 | w->dport))
@@ -1100,7 +1125,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
   struct sp_config *cfg = configuration();
   if (!cfg || !w || !to || w->part >= SP_PARTS) return SP_DROP_no_mapping;
   const sp_u16 external = w->dport;
-  struct sp_slot *slot = slot_of(w->part, external);
+  struct sp_slot *slot = slot_of(w->address, w->part, external);
   if (!slot) return SP_DROP_no_mapping;
   const bool syn = w->part == SP_TCP && sp_plain_syn(w->segment.flags);
   struct sp_flow_key key = {.host = slot->host,
@@ -1119,7 +1144,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
         return SLOW(SP_SLOW_ENDED, 0, SP_DROP_ended);
       }
     }
-    return unmapped(skb, w);
+    return unmapped(skb, cfg, w);
   }
 
   struct sp_flow *flow = find_flow(cfg, &key, w->now_s, &embryo);
@@ -1164,7 +1189,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
     const int verdict = carry(cfg, flow, w, false, &confirms, &moved);
     if (verdict) return verdict;
     if (embryo) keep_embryos(cfg, flow);
-    if (moved && (!(flow->flags & SP_FLOW_INBOUND) || w->part == SP_TCP)) keep_alive(&key, flow, w->part, w->now_s);
+    if (moved && (!(flow->flags & SP_FLOW_INBOUND) || w->part == SP_TCP)) keep_alive(&key, flow, w->part, w->address, w->now_s);
     if (embryo && confirms) promote(&key, flow, w->now_s);
   } else {
     bool track = false;
@@ -1192,7 +1217,7 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
         if (!lease || (lease->flags & SP_LEASE_FILTERED)) return SP_DROP_table_full;
         if (w->part == SP_TCP) lease->untracked_until_s = sp_deadline(w->now_s, cfg->tcp_established);
       } else if (!lease) {
-        keep_alive(&key, &fresh, w->part, w->now_s);
+        keep_alive(&key, &fresh, w->part, w->address, w->now_s);
       }
     }
   }
@@ -1316,11 +1341,13 @@ static __always_inline int from_router(struct __sk_buff *skb, const struct sp_co
   if (w->protocol != IPPROTO_ICMP || !cfg->has_external || is_fragment(w)) return UNTRANSLATED;
   if (is_error(w->icmp_type)) return SLOW(SP_SLOW_ICMP_ERROR, 0, 0);
   /* Its own pings share the identifiers with the hosts'. */
-  if (w->source != cfg->external || w->icmp_type != 8) return UNTRANSLATED;
+  const sp_u32 own = find_external(cfg, w->source);
+  if (own == SP_NOBODY || w->icmp_type != 8) return UNTRANSLATED;
+  w->address = (sp_u8)own;
   sp_u32 wears;
   const int verdict = outbound(skb, w, &wears, KNOWN);
   if (verdict) return verdict;
-  return rewrite(skb, w, cfg, SOURCE, cfg->external, (sp_u16)wears, 0, 0);
+  return rewrite(skb, w, cfg, SOURCE, w->source, (sp_u16)wears, 0, 0);
 }
 
 static __always_inline int leave(struct __sk_buff *skb, const struct sp_config *cfg, struct work *w, sp_u32 side) {
@@ -1334,11 +1361,12 @@ static __always_inline int leave(struct __sk_buff *skb, const struct sp_config *
     if (!is_lan_host(w->source)) return SP_DROP_spoofed_source;
   }
   const sp_u32 host = w->source;
+  w->address = address_of(cfg, host);
   sp_u32 wears;
   if (has_ports(w)) {
     const int verdict = outbound(skb, w, &wears, TO_OUTSIDE);
     if (verdict) return verdict;
-    return rewrite(skb, w, cfg, SOURCE, cfg->external, (sp_u16)wears, host, 0);
+    return rewrite(skb, w, cfg, SOURCE, external_of(cfg, w), (sp_u16)wears, host, 0);
   }
   if (is_special(w->destination)) return SP_DROP_martian_destination;
   const sp_u32 there = networks_of(w->destination);
@@ -1350,7 +1378,7 @@ static __always_inline int leave(struct __sk_buff *skb, const struct sp_config *
   if (w->icmp_type != 8 && w->icmp_type != 13) return SP_DROP_unknown_icmp;
   const int verdict = outbound(skb, w, &wears, KNOWN);
   if (verdict) return verdict;
-  return rewrite(skb, w, cfg, SOURCE, cfg->external, (sp_u16)wears, host, 0);
+  return rewrite(skb, w, cfg, SOURCE, external_of(cfg, w), (sp_u16)wears, host, 0);
 }
 
 SEC("tc")
@@ -1392,7 +1420,8 @@ int wan_egress(struct __sk_buff *skb) {
 /* --- WAN ingress --- */
 
 static __always_inline int arrive(struct __sk_buff *skb, const struct sp_config *cfg, struct work *w) {
-  if (!cfg->has_external || w->destination != cfg->external) {
+  const sp_u32 own = find_external(cfg, w->destination);
+  if (!cfg->has_external || own == SP_NOBODY) {
     if (is_special(w->destination)) return w->destination >> 24 >= 224 ? LOCAL : SP_DROP_martian_destination;
     const sp_u32 there = networks_of(w->destination);
     if (there & SP_NET_LAN) {
@@ -1408,8 +1437,9 @@ static __always_inline int arrive(struct __sk_buff *skb, const struct sp_config 
     if (there & (SP_NET_GATEWAY | SP_NET_UNTRANSLATED)) return LOCAL;
     return cfg->has_external ? SP_DROP_not_ours : SP_DROP_no_external_address;
   }
-  /* LAND: a hairpin's flow has this address as its peer, and must not vouch for it here (NSEC-03). */
-  if (w->source == cfg->external) return SP_DROP_martian_source;
+  w->address = (sp_u8)own;
+  /* LAND: a hairpin's flow has such an address as its peer, and must not vouch for it here (NSEC-03). */
+  if (find_external(cfg, w->source) != SP_NOBODY) return SP_DROP_martian_source;
   if (is_fragment(w) && (has_ports(w) || w->protocol == IPPROTO_ICMP)) {
     if (is_martian(w->source)) return SP_DROP_martian_source;
     if (skb->mark != SP_MARK_RETRY) return SLOW(SP_SLOW_FRAGMENT, 0, 0);
@@ -1417,9 +1447,11 @@ static __always_inline int arrive(struct __sk_buff *skb, const struct sp_config 
   }
   if (!has_ports(w)) {
     if (is_martian(w->source)) return SP_DROP_martian_source;
-    if (w->protocol != IPPROTO_ICMP) return LOCAL; /* the router's own: tunnels, ESP */
+    if (w->protocol != IPPROTO_ICMP) /* the router's own: tunnels, ESP */
+      return is_elsewhere(cfg, own) ? SP_DROP_unknown_protocol : LOCAL;
     if (is_error(w->icmp_type)) return SLOW(SP_SLOW_ICMP_ERROR, 0, 0);
-    if (w->icmp_type == 8) return cfg->answer_ping ? LOCAL : SP_DROP_ping_refused;
+    if (w->icmp_type == 8 && !cfg->answer_ping) return SP_DROP_ping_refused;
+    if (w->icmp_type == 8) return is_elsewhere(cfg, own) ? SLOW(SP_SLOW_PING, 0, 0) : LOCAL;
     if (w->icmp_type != 0 && w->icmp_type != 14) return SP_DROP_unknown_icmp;
   }
   struct target to = {};
@@ -1474,6 +1506,7 @@ int wan_ingress(struct __sk_buff *skb) {
 /* --- LAN ingress: hairpins --- */
 
 static __always_inline int turn(struct __sk_buff *skb, const struct sp_config *cfg, struct work *w) {
+  const sp_u8 there = (sp_u8)find_external(cfg, w->destination);
   if (is_fragment(w)) {
     if (!has_ports(w)) return LOCAL;
     if (!is_lan_host(w->source)) return SP_DROP_spoofed_source;
@@ -1483,12 +1516,13 @@ static __always_inline int turn(struct __sk_buff *skb, const struct sp_config *c
   if (w->protocol == IPPROTO_ICMP) {
     if (!is_lan_host(w->source)) return SP_DROP_spoofed_source;
     if (is_error(w->icmp_type)) return SLOW(SP_SLOW_ICMP_ERROR, 0, 0);
+    if (w->icmp_type == 8 && is_elsewhere(cfg, there)) return SLOW(SP_SLOW_PING, 0, 0);
     return w->icmp_type == 8 ? LOCAL : SP_DROP_unknown_icmp;
   }
   if (!has_ports(w)) return LOCAL;
-  const struct sp_slot *slot = slot_of(w->part, w->dport);
+  const struct sp_slot *slot = slot_of(there, w->part, w->dport);
   if (!slot) return SP_DROP_no_mapping;
-  if (!in_force(slot, w) || slot->host == cfg->external) {
+  if (!in_force(slot, w) || find_external(cfg, slot->host) != SP_NOBODY) {
     if (!is_lan_host(w->source)) return SP_DROP_spoofed_source;
     return SP_DROP_no_mapping;
   }
@@ -1496,10 +1530,12 @@ static __always_inline int turn(struct __sk_buff *skb, const struct sp_config *c
   if (w->ttl <= 1) return SP_DROP_ttl_expired;
   const sp_u32 host = w->source;
   sp_u32 wears;
+  w->address = address_of(cfg, host);
   int verdict = outbound(skb, w, &wears, AROUND);
   if (verdict) return verdict;
-  verdict = rewrite(skb, w, cfg, SOURCE, cfg->external, (sp_u16)wears, host, 0);
+  verdict = rewrite(skb, w, cfg, SOURCE, external_of(cfg, w), (sp_u16)wears, host, 0);
   if (verdict) return verdict;
+  w->address = there;
   struct target to = {};
   verdict = inbound(skb, w, &to, true);
   if (verdict) return verdict;
@@ -1534,11 +1570,12 @@ static __always_inline int leave_at_once(struct __sk_buff *skb, const struct sp_
   const sp_u32 way = find_way(skb, w.source, w.destination, w.total);
   if (way != cfg->wan) return TC_ACT_UNSPEC;
   const sp_u32 host = w.source;
+  w.address = address_of(cfg, host);
   sp_u32 wears;
   const int verdict = outbound(skb, &w, &wears, TO_OUTSIDE);
   if (IS_SLOW(verdict)) return to_slow_path(skb, ETH_HLEN, SP_FROM_LAN, verdict);
   if (verdict) return dropped(verdict & 0xff);
-  if (rewrite(skb, &w, cfg, SOURCE, cfg->external, (sp_u16)wears, host, 1)) return TC_ACT_SHOT;
+  if (rewrite(skb, &w, cfg, SOURCE, external_of(cfg, &w), (sp_u16)wears, host, 1)) return TC_ACT_SHOT;
   skb->mark = SP_MARK_FINISHED;
   count(SP_COUNT_PACKETS);
   return bpf_redirect(way, 0);
@@ -1561,8 +1598,9 @@ int lan_ingress(struct __sk_buff *skb) {
     return TC_ACT_UNSPEC;
   void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
   if (data + ETH_HLEN + 20 > end) return TC_ACT_UNSPEC;
-  if (be32(data + ETH_HLEN + 16) != cfg->external) {
-    if (!cfg->redirect || !cfg->wan_header || networks_of(be32(data + ETH_HLEN + 16))) return TC_ACT_UNSPEC;
+  const sp_u32 destination = be32(data + ETH_HLEN + 16);
+  if (find_external(cfg, destination) == SP_NOBODY) {
+    if (!cfg->redirect || !cfg->wan_header || networks_of(destination)) return TC_ACT_UNSPEC;
     return leave_at_once(skb, cfg);
   }
   struct work w = {};

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "nat/engine/drop_reason.hpp"
+#include "nat/engine/pairing.hpp"
 #include "sallyport.skel.h"
 
 namespace sallyport::nat::ebpf {
@@ -34,6 +35,7 @@ static_assert(static_cast<int>(DropReason::count_) == SP_DROP_count &&
               static_cast<int>(DropReason::table_full) == SP_DROP_table_full &&
               static_cast<int>(DropReason::fragment_of_dropped) == SP_DROP_fragment_of_dropped);
 static_assert(static_cast<int>(Part::icmp) == SP_ICMP);
+static_assert(SP_MOST_ADDRESSES == Pairing::most);
 
 boost::system::error_code system_error(int number) { return {number, boost::system::generic_category()}; }
 
@@ -42,9 +44,6 @@ sp_endpoint endpoint_of(Part part, std::uint32_t host, std::uint16_t port) {
 }
 constexpr Part part_of(std::uint8_t protocol) noexcept {
   return protocol == 6 ? Part::tcp : protocol == 17 ? Part::udp : Part::icmp;
-}
-std::size_t index_of(Part part, std::uint16_t external) {
-  return static_cast<std::size_t>(part) << 16 | external;
 }
 
 sp_net_key key_of(const Tables::Network& network) {
@@ -84,6 +83,9 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
   const std::uint32_t flows = std::clamp<std::uint32_t>(sizes.flows, 1024, 1U << 24);
   const std::uint32_t flow_buckets = (flows + flows / 2 + SP_WAYS - 1) / SP_WAYS;
   bpf_map__set_max_entries(maps.flows, SP_NEAR + flow_buckets * SP_WAYS);
+  tables->addresses_ = std::clamp<std::uint32_t>(sizes.addresses, 1, SP_MOST_ADDRESSES);
+  const std::uint32_t slots = tables->addresses_ * SP_SLOTS;
+  bpf_map__set_max_entries(maps.slots, slots);
   // All or nothing: half of the old tables would contradict the other half.
   bpf_map* map = nullptr;
   bool all_fit = !found.empty();
@@ -129,14 +131,14 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
     to = *memory;
     return true;
   };
-  if (!mapped(tables->slots_, bpf_map__fd(maps.slots), SP_SLOTS) ||
+  if (!mapped(tables->slots_, bpf_map__fd(maps.slots), slots) ||
       !mapped(tables->busy_, bpf_map__fd(maps.busy), 2048) ||
       !mapped(tables->config_, bpf_map__fd(maps.config), 1) ||
       !mapped(tables->state_, bpf_map__fd(maps.state), 1)) {
     why = std::string{"cannot map the tables: "} + std::strerror(errno);
     return {boost::system::in_place_error, system_error(errno)};
   }
-  tables->latest_.resize(SP_SLOTS);
+  tables->latest_.resize(slots);
   sp_config& config = *tables->config_;
   config.flow_buckets = flow_buckets;
   if (!tables->reused_) {
@@ -220,7 +222,17 @@ void Tables::set_networks6(const std::vector<Prefix>& networks) {
 
 // --- SharedTables ---
 
-std::span<Slot> Tables::slots() noexcept { return {slots_, SP_SLOTS}; }
+std::span<Slot> Tables::slots() noexcept { return {slots_, std::size_t{addresses_} * SP_SLOTS}; }
+std::size_t Tables::index_of(std::uint32_t host, Part part, std::uint16_t external) const noexcept {
+  std::size_t address = config_->only;
+  if (config_->externals_count > 1) {
+    // The gateway itself sends from each as such.
+    const auto* const own = std::find(std::begin(config_->externals), std::end(config_->externals), host);
+    address = own != std::end(config_->externals) ? static_cast<std::size_t>(own - config_->externals)
+                                                  : config_->pairs[sp_bucket(host)];
+  }
+  return (address % addresses_ * SP_PARTS + static_cast<std::size_t>(part)) << 16 | external;
+}
 std::span<Lease> Tables::leases(std::size_t count) noexcept {
   // Whatever is mapped counts as resident memory of ours, used or not: only as much as there are leases.
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -340,16 +352,27 @@ void Tables::ended(Part part, std::uint32_t host, std::uint16_t port, std::uint1
   if (part == Part::tcp) ended_.emplace_back(std::uint64_t{port} << 32 | host, external);
 }
 
-void Tables::forget_flows() noexcept {
-  each_flow(0, flow_entries_, [](sp_flow_entry& entry) {
+void Tables::forget(const std::function<bool(std::uint32_t host)>& of) {
+  each_flow(0, flow_entries_, [&](sp_flow_entry& entry) {
     // Not to be overwritten while it is written.
-    std::uint32_t seen = __atomic_load_n(&entry.tag, __ATOMIC_RELAXED);
-    if (seen >= SP_TAG_FIRST)
+    std::uint32_t seen = __atomic_load_n(&entry.tag, __ATOMIC_ACQUIRE);
+    if (seen >= SP_TAG_FIRST && of(entry.key.host))
       __atomic_compare_exchange_n(&entry.tag, &seen, SP_TAG_GONE, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
   });
   std::vector<sp_flow_key> all;
-  each_embryo([&](const sp_flow_key& key, const sp_flow&) { all.push_back(key); });
+  each_embryo([&](const sp_flow_key& key, const sp_flow&) {
+    if (of(key.host)) all.push_back(key);
+  });
   for (const sp_flow_key& key : all) bpf_map_delete_elem(embryos_, &key);
+}
+
+void Tables::forget_flows(const std::function<bool(std::uint32_t host)>& of) noexcept {
+  forget(of);  // how many are left the next turn of the sweep counts
+  look_again();
+}
+
+void Tables::forget_flows() noexcept {
+  forget([](std::uint32_t) { return true; });
   state_->flows = 0;
   cursor_ = 0;
   turn_flows_ = 0;
@@ -456,7 +479,7 @@ void Tables::sweep_flow(sp_flow_entry& entry, std::uint32_t now_s) {
   const sp_flow& flow = entry.flow;
   bool over = now_s >= flow.deadline_s && now_s - flow.deadline_s >= SP_FLOW_GRACE;
   if (!over && !key.permission) {
-    const std::size_t at = index_of(part_of(key.protocol), flow.external);
+    const std::size_t at = index_of(key.host, part_of(key.protocol), flow.external);
     const Slot& slot = slots_[at];
     if (slot.host != key.host || slot.port != key.host_port || slot.kind == SlotKind::free) {
       over = true;  // nobody refreshes it any more: what it was is over
@@ -474,19 +497,17 @@ void Tables::finish_turn(std::uint32_t now_s) {
   state_->flows = turn_flows_;
   std::unordered_map<std::uint32_t, std::pair<std::uint32_t, std::uint32_t>>
       mappings;  // ports, ICMP identifiers
-  for (const Part part : {Part::tcp, Part::udp, Part::icmp})
-    for (std::uint32_t port = 1; port < 65536; ++port) {
-      const std::size_t at = index_of(part, static_cast<std::uint16_t>(port));
-      Slot& slot = slots_[at];
-      if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) continue;
-      if (sp_is_over(slot.deadline_s, now_s)) continue;
-      ++(part == Part::icmp ? mappings[slot.host].second : mappings[slot.host].first);
-      // An implicit mapping ends with its last flow; one that began during this turn may not have been met.
-      constexpr std::uint32_t met_next_turn_s = 60;
-      const std::uint32_t latest = std::max(latest_[at], now_s + met_next_turn_s);
-      if (slot.kind == SlotKind::implicit && slot.deadline_s > latest) slot.deadline_s = latest;
-      if (latest_[at] > slot.deadline_s) slot.deadline_s = latest_[at];
-    }
+  for (std::size_t at = 0; at < latest_.size(); ++at) {
+    Slot& slot = slots_[at];
+    if (slot.kind != SlotKind::implicit && slot.kind != SlotKind::draining) continue;
+    if (sp_is_over(slot.deadline_s, now_s)) continue;
+    ++((at >> 16) % SP_PARTS == SP_ICMP ? mappings[slot.host].second : mappings[slot.host].first);
+    // An implicit mapping ends with its last flow; one that began during this turn may not have been met.
+    constexpr std::uint32_t met_next_turn_s = 60;
+    const std::uint32_t latest = std::max(latest_[at], now_s + met_next_turn_s);
+    if (slot.kind == SlotKind::implicit && slot.deadline_s > latest) slot.deadline_s = latest;
+    if (latest_[at] > slot.deadline_s) slot.deadline_s = latest_[at];
+  }
   std::vector<std::uint32_t> known;
   std::uint32_t at = 0, next = 0;
   for (int more = bpf_map_get_next_key(hosts_, nullptr, &next); more == 0;
@@ -522,7 +543,7 @@ std::vector<Tables::Session> Tables::take_ended(std::uint32_t now_s) {
     if (key.permission || key.protocol != 6 || sp_is_over(flow.deadline_s, now_s)) return;
     const auto found = wanted.find(std::uint64_t{key.host_port} << 32 | key.host);
     if (found == wanted.end() || found->second != flow.external) return;
-    if (slots_[index_of(Part::tcp, flow.external)].generation == flow.generation) return;
+    if (slots_[index_of(key.host, Part::tcp, flow.external)].generation == flow.generation) return;
     sessions.push_back(
         {{key.protocol, key.host_port, key.host, key.peer, key.peer_port}, flow.tcp, flow.external});
   };

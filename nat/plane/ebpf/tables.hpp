@@ -20,6 +20,7 @@ struct TableSizes {
   /// Of flows and of addresses they permit, together; the table is half as large again, so that all find a
   /// place.
   std::uint32_t flows = 262144;
+  std::uint32_t addresses = 1;  ///< external ones, at most SP_MOST_ADDRESSES
 };
 
 /// The programs in the kernel and the tables they share with the engine. Needs CAP_BPF and CAP_NET_ADMIN to
@@ -83,6 +84,7 @@ class Tables final : public SharedTables {
   void look_again() noexcept override { ++config_->epoch; }
   void ended(Part part, std::uint32_t host, std::uint16_t port, std::uint16_t external) noexcept override;
   void forget_flows() noexcept override;
+  void forget_flows(const std::function<bool(std::uint32_t host)>& of) noexcept override;
 
  private:
   Tables() = default;
@@ -100,11 +102,15 @@ class Tables final : public SharedTables {
   bool is_in_first_bucket(const sp_flow_entry& entry, std::uint32_t at) const noexcept;
   void sweep_flow(sp_flow_entry& entry, std::uint32_t now_s);
   static void shorten(std::span<sp_flow_entry* const> bucket);
+  void forget(const std::function<bool(std::uint32_t host)>& of);
   void finish_turn(std::uint32_t now_s);
+  /// The place of a slot of this host's external address.
+  std::size_t index_of(std::uint32_t host, Part part, std::uint16_t external) const noexcept;
 
   std::array<int, 4> programs_{-1, -1, -1, -1};  // by Hook
   bool reused_ = false;
   std::uint32_t most_flows_ = 0, flow_entries_ = 0;
+  std::uint32_t addresses_ = 1;
   Slot* slots_ = nullptr;
   Lease* leases_ = nullptr;  // address space for all; `leases_mapped_` octets of it are the table
   std::size_t leases_mapped_ = 0;

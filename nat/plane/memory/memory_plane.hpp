@@ -50,8 +50,12 @@ class MemoryPlane final : public DataPlane {
   void withdraw(MappingId id, Ending how, TimePoint now) override { engine_.withdraw(id, how, now); }
   void end_flows(const Address& device, TimePoint now) override { engine_.end_flows(device, now); }
   Result<Counters> counters(MappingId id) const override { return engine_.counters(id); }
-  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override {
-    return engine_.held_until(transport, external, now);
+  std::optional<TimePoint> held_until(Transport transport, const Address& device, Port external,
+                                      TimePoint now) const override {
+    return engine_.held_until(transport, device, external, now);
+  }
+  std::optional<Address> external_for(const Address& device) const override {
+    return engine_.external_for(device);
   }
   Result<void> set_network(const NetworkView& network, TimePoint now) override {
     engine_.set_network(network, now);

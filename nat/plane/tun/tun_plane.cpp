@@ -208,10 +208,12 @@ class TunPlane::Impl {
     send_made();
     const auto lease = leased_by_.find(id);
     if (lease == leased_by_.end()) return;
-    // While the engine still answers for the ended mapping its port keeps its way into the TUN.
-    leased_[lease->second] =
-        how == Ending::vacate ? now : now + std::max(policy_.reuse_delay, policy_.tcp_transitory);
+    const auto key = lease->second;
     leased_by_.erase(lease);
+    // On another address another device may have it.
+    if (std::any_of(leased_by_.begin(), leased_by_.end(), [&](const auto& each) { return each.second == key; })) return;
+    // While the engine still answers for the ended mapping its port keeps its way into the TUN.
+    leased_[key] = how == Ending::vacate ? now : now + std::max(policy_.reuse_delay, policy_.tcp_transitory);
     if (how == Ending::vacate) free_leased_ports(now);
   }
 
@@ -794,8 +796,12 @@ void TunPlane::end_flows(const Address& device, TimePoint now) { impl_->end_flow
 Result<Counters> TunPlane::counters(MappingId id) const {
   return impl_->locked([&] { return impl_->engine().counters(id); });
 }
-std::optional<TimePoint> TunPlane::held_until(Transport transport, Port external, TimePoint now) const {
-  return impl_->locked([&] { return impl_->engine().held_until(transport, external, now); });
+std::optional<TimePoint> TunPlane::held_until(Transport transport, const Address& device, Port external,
+                                              TimePoint now) const {
+  return impl_->locked([&] { return impl_->engine().held_until(transport, device, external, now); });
+}
+std::optional<Address> TunPlane::external_for(const Address& device) const {
+  return impl_->locked([&] { return impl_->engine().external_for(device); });
 }
 Result<void> TunPlane::set_network(const NetworkView& network, TimePoint now) {
   return impl_->set_network(network, now);

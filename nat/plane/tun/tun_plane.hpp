@@ -46,7 +46,9 @@ class TunPlane final : public DataPlane {
   void withdraw(MappingId id, Ending how, TimePoint now) override;
   void end_flows(const Address& device, TimePoint now) override;
   Result<Counters> counters(MappingId id) const override;
-  std::optional<TimePoint> held_until(Transport transport, Port external, TimePoint now) const override;
+  std::optional<TimePoint> held_until(Transport transport, const Address& device, Port external,
+                                      TimePoint now) const override;
+  std::optional<Address> external_for(const Address& device) const override;
   /// Idempotent, and cheap when nothing changed. Interfaces are named in rules, so one that is away (index 0)
   /// is covered before its first packet. Sysctls of an interface that came back are set again by the call
   /// that tells its new index.

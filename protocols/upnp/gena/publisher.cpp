@@ -35,7 +35,7 @@ std::size_t Publisher::add_service(std::vector<Variable> variables) {
   for (auto& variable : variables)
     service.variables.push_back({std::move(variable.name),
                                  std::make_shared<const std::string>(std::move(variable.value)),
-                                 variable.min_interval, std::nullopt});
+                                 variable.min_interval, std::move(variable.own), std::nullopt});
   services_.push_back(std::move(service));
   return services_.size() - 1;
 }
@@ -252,15 +252,32 @@ void Publisher::add(Subscription& subscription, const EventPointer& event) {
   waiting.pop_front();
 }
 
+std::string Publisher::body_of(const Event& event, const Subscription& subscription) const {
+  if (!event.body.empty()) return event.body;
+  const auto& variables = services_[subscription.service].variables;
+  std::vector<Property> properties;
+  std::deque<std::string> own;  // what the properties look at
+  bool of_all = true;
+  for (const auto& [index, value] : event.values) {
+    const auto& variable = variables[index];
+    of_all &= !variable.own;
+    if (variable.own) own.push_back(variable.own(subscription.subscriber.address));
+    properties.emplace_back(variable.name, variable.own ? own.back() : *value);
+  }
+  auto body = encode_propertyset(properties);
+  if (of_all) event.body = body;
+  return body;
+}
+
 std::optional<http::Delivery> Publisher::poll_send(TimePoint now) {
   while (!ready_.empty()) {
     auto& subscription = *find(ready_.front());
     ready_.pop_front();
     subscription.ready = false;
     if (subscription.expires <= now) continue;
-    const auto& variables = services_[subscription.service].variables;
     if (!subscription.message) {
       if (subscription.initial_due) {
+        const auto& variables = services_[subscription.service].variables;
         auto event = std::make_shared<Event>();
         for (std::size_t i = 0; i < variables.size(); ++i) event->values.emplace_back(i, variables[i].value);
         subscription.message = std::move(event);
@@ -275,12 +292,6 @@ std::optional<http::Delivery> Publisher::poll_send(TimePoint now) {
       subscription.callback = 0;
       subscription.message_began = now;
     }
-    const auto& event = *subscription.message;
-    if (event.body.empty()) {
-      std::vector<Property> properties;
-      for (const auto& [index, value] : event.values) properties.emplace_back(variables[index].name, *value);
-      event.body = encode_propertyset(properties);
-    }
     const auto& callback = subscription.callbacks[subscription.callback];
     subscription.in_flight = true;
     return http::Delivery{subscription.handle,
@@ -289,7 +300,8 @@ std::optional<http::Delivery> Publisher::poll_send(TimePoint now) {
                           callback.path,
                           subscription.subscriber.interface,
                           subscription.subscriber.local,
-                          encode_notify(callback, subscription.sid, subscription.sequence, event.body)};
+                          encode_notify(callback, subscription.sid, subscription.sequence,
+                                        body_of(*subscription.message, subscription))};
   }
   return std::nullopt;
 }

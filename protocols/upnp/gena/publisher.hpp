@@ -31,6 +31,9 @@ struct Variable {
   /// The least time between two events about it (UDA 1.1, section 4.3.3); 0: each change is told at once. In
   /// the meantime changes are kept, and the last one is told when the time is over.
   std::chrono::milliseconds min_interval{0};
+  /// What it is to one subscriber, where that is not the same for all; `value` then only tells that it
+  /// changed.
+  std::function<std::string(const Address& subscriber)> own = {};
 };
 
 /// The subscriptions of all services of the device and the events they are owed (UDA 1.1, section 4).
@@ -113,6 +116,7 @@ class Publisher final : public http::DeliveryCore {
     std::string name;
     Text value;
     std::chrono::milliseconds min_interval;
+    std::function<std::string(const Address&)> own;
     std::optional<TimePoint> last_event;
     std::uint64_t changed = 0;  ///< serial number of the last change
     bool pending = false;       ///< changed and not told yet
@@ -155,6 +159,7 @@ class Publisher final : public http::DeliveryCore {
   void make_ready(Subscription& subscription);
   void tell(Service& service, TimePoint now);
   static void add(Subscription& subscription, const EventPointer& event);
+  std::string body_of(const Event& event, const Subscription& subscription) const;
   static EventPointer merge(const Event& older, const Event& newer);
 
   Random random_;

@@ -38,7 +38,7 @@ code{font-size:.95em;color:var(--ink)}
 </style></head>
 <body><main><h1>)";
 
-std::string to_event_text(const std::optional<Address>& address) {
+std::string to_event_text(const Result<Address>& address) {
   return address ? address->to_string() : std::string{};
 }
 
@@ -101,7 +101,8 @@ void Server::add_routes() {
       done(std::move(response));
     });
   }
-  router_.add("/", "GET", [this](const http::Request&, const http::Done& done) { done(welcome()); });
+  router_.add("/", "GET",
+              [this](const http::Request& request, const http::Done& done) { done(welcome(request.peer)); });
   for (const auto* device : description::all_devices(tree_))
     for (const auto& service : device->services) {
       const auto* table = service.table;
@@ -109,14 +110,20 @@ void Server::add_routes() {
         control(std::move(request), *table, now_, std::move(done));
       });
       std::vector<gena::Variable> variables;
-      const auto declare = [&](std::string name, std::string value, std::chrono::milliseconds interval = 0ms) {
-        if (table->find_variable(name) != nullptr) variables.push_back({std::move(name), std::move(value), interval});
+      const auto declare = [&](std::string name, std::string value,
+                               std::chrono::milliseconds interval = 0ms) {
+        if (table->find_variable(name) != nullptr)
+          variables.push_back({std::move(name), std::move(value), interval, {}});
       };
       if (table->type == wan_ip_connection_2.type) {
         declare("PossibleConnectionTypes", "IP_Routed");
         declare("ConnectionStatus", std::string{connection_status()});
-        const auto external = mappings_.external_address();
-        declare("ExternalIPAddress", external ? external->to_string() : std::string{});
+        if (const auto external = mappings_.external_address({})) external_ = *external;
+        declare("ExternalIPAddress", external_state());
+        if (!variables.empty() && variables.back().name == "ExternalIPAddress")
+          variables.back().own = [this](const Address& subscriber) {
+            return to_event_text(mappings_.external_address(subscriber));
+          };
         declare("PortMappingNumberOfEntries", std::to_string(std::min<std::size_t>(entries_.entry_count(), 65535)),
                 table_interval);
         declare("SystemUpdateID", "0", table_interval);
@@ -153,7 +160,15 @@ void Server::on_lease(const LeaseEvent& event, TimePoint) {
   table_changed_ = true;
 }
 
-void Server::on_external_address(const std::optional<Address>&, TimePoint now) { update_connection(now); }
+void Server::on_external_address(const std::optional<Address>& address, TimePoint now) {
+  // that of some devices, when the preferred one is as it was
+  if (address == std::exchange(external_, address)) ++external_changes_;
+  update_connection(now);
+}
+
+std::string Server::external_state() const {
+  return to_event_text(mappings_.external_address({})) + " " + std::to_string(external_changes_);
+}
 
 void Server::link_changed(TimePoint now) {
   link_up_ = wan_().up;
@@ -162,7 +177,7 @@ void Server::link_changed(TimePoint now) {
 }
 
 void Server::update_connection(TimePoint now) {
-  if (!link_up_ || !mappings_.external_address())
+  if (!link_up_ || !mappings_.external_address({}))
     connected_since_.reset();
   else if (!connected_since_)
     connected_since_ = now;
@@ -172,9 +187,8 @@ void Server::update_connection(TimePoint now) {
 void Server::settle(TimePoint now) {
   std::vector<gena::Publisher::Change> changes;
   if (std::exchange(address_changed_, false)) {
-    const auto external = mappings_.external_address();
     changes.emplace_back("ConnectionStatus", connection_status());
-    changes.emplace_back("ExternalIPAddress", to_event_text(external ? std::optional{*external} : std::nullopt));
+    changes.emplace_back("ExternalIPAddress", external_state());
   }
   if (std::exchange(table_changed_, false)) {
     changes.emplace_back("PortMappingNumberOfEntries",
@@ -305,8 +319,8 @@ void Server::set_default_connection(const soap::Call& call, Context& context) {
 
 // --- for people ---
 
-http::Response Server::welcome() const {
-  const auto external = mappings_.external_address();
+http::Response Server::welcome(const Address& visitor) const {
+  const auto external = mappings_.external_address(visitor);
   std::string page = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>";
   xml::append_escaped(page, tree_.root.friendly_name);
   page += welcome_style;

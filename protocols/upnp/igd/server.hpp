@@ -134,7 +134,9 @@ class Server final : public ServiceListener {
   void update_connection(TimePoint now);
   std::string_view connection_status() const;
   std::string_view link_status() const;
-  http::Response welcome() const;
+  http::Response welcome(const Address& visitor) const;
+  /// Another text whenever some device's external address is another one.
+  std::string external_state() const;
 
   MappingService& mappings_;
   EntryService& entries_;
@@ -159,6 +161,8 @@ class Server final : public ServiceListener {
   std::uint32_t update_id_ = 0;
   bool link_up_ = true;
   std::optional<TimePoint> connected_since_;  ///< with an external address and a link
+  std::optional<Address> external_;           ///< the preferred one
+  std::uint32_t external_changes_ = 0;        ///< of devices' addresses while that was the same
   std::map<Address, Walk> walks_;
 };
 

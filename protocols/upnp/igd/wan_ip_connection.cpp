@@ -111,7 +111,7 @@ void Server::get_nat_rsip_status(const soap::Call& call, Context& context) {
 }
 
 void Server::get_external_address(const soap::Call& call, Context& context) {
-  const auto external = mappings_.external_address();
+  const auto external = mappings_.external_address(context.contact.client);
   context.done(soap::SuccessWriter{call}.text(external ? external->to_string() : std::string{}).take());
 }
 
@@ -173,7 +173,7 @@ void Server::get_specific_entry(const soap::Call& call, Context& context) {
   std::optional<Entry> entry;
   if (port) {
     key.external = *port;
-    entry = entries_.find_entry(key, context.now);
+    entry = entries_.find_entry(key, context.contact.client, context.now);
   }
   if (!entry || (options_.list_own && entry->internal.address != context.contact.client))
     return context.done(soap::error(*call.service, 714));

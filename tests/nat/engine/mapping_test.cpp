@@ -296,7 +296,7 @@ TEST_F(MappingTest, ReuseStrictKeepsItFromAllOthers) {  // POL-TGT-10
   auto first = open(Transport::udp, alice, 3074, 3074);
   plane.withdraw(first.id, Ending::reset, now);
   EXPECT_EQ(install(wish(Transport::udp, bob, 3074, 3074)).error(), PlaneErrc::port_taken);
-  const auto until = plane.held_until(Transport::udp, port(3074), now);
+  const auto until = plane.held_until(Transport::udp, Address::v4(ip(alice)), port(3074), now);
   ASSERT_TRUE(until);
   EXPECT_GE(*until - now, 120s);
   EXPECT_LE(*until - now, 122s);
@@ -367,7 +367,7 @@ TEST_F(MappingTest, AStaticMappingDisplacesAFlow) {
   EXPECT_EQ(from_wan(udp(server, 53, external_address, 7000)),
             "lan: udp 198.51.100.7:53 > 192.168.1.10:6000 ttl=63");
   EXPECT_EQ(install(wish(Transport::udp, bob, 1, 7000)).error(), PlaneErrc::port_reserved);
-  EXPECT_EQ(plane.held_until(Transport::udp, port(7000), now), TimePoint::max());
+  EXPECT_EQ(plane.held_until(Transport::udp, Address::v4(ip(alice)), port(7000), now), TimePoint::max());
 }
 
 TEST_F(MappingTest, APortOutsideTheAllowedOnesIsNotTakenUnlessInsisted) {

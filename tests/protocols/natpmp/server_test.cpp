@@ -55,6 +55,15 @@ TEST_F(NatpmpServer, AnswersEveryGoldenVectorOctetByOctet) {
   }
 }
 
+// NPM-3.2-01, N4787-02
+TEST_F(NatpmpServer, TellsADeviceItsOwnExternalAddress) {
+  const auto own = *Address::parse("203.0.113.8");
+  service.own_external[alice] = own;
+  EXPECT_EQ(ask(hex("0000")), encode(AddressResponse{ResultCode::success, 1000, own}));
+  service.own_external.clear();
+  EXPECT_EQ(ask(hex("0000")), encode(AddressResponse{ResultCode::success, 1000, *service.external}));
+}
+
 // NPM-3.1-08
 TEST_F(NatpmpServer, AnswersFromTheAddressThatWasAskedToWhereTheRequestCameFrom) {
   server.handle_datagram(hex("0000"), {alice, 49999, gateway, 7}, now);

@@ -94,6 +94,8 @@ const Row rows[] = {
     {"[engine]\nexternal_addresses = [\"127.0.0.1\"]\n",
      "a.toml:2:23: engine.external_addresses: found \"127.0.0.1\", expected an IPv4 address that a host can "
      "have"},
+    {"[engine]\nexternal_addresses = [\"203.0.113.1\", \"203.0.113.1\"]\n",
+     "a.toml:2:38: engine.external_addresses: \"203.0.113.1\" stands twice in this list"},
     {"[engine]\npool = \"60999-1024\"\n",
      "a.toml:2:8: engine.pool: found \"60999-1024\", expected a port or a range of ports such as "
      "\"1024-65535\""},
@@ -222,6 +224,13 @@ TEST(Config, SaysWhereWhatIsWrongAndWhatWasExpected) {
 
 TEST(Config, ReportsEveryProblemAtOnce) {
   EXPECT_EQ(problems("[limits]\nhttp_body = \"x\"\nwrong = 1\n[log]\nlevel = 5\n").size(), 3u);
+}
+
+TEST(Config, MoreAddressesThanThereIsRoomForAreTooMany) {  // N6888-03
+  std::string list;
+  for (int i = 1; i <= 33; ++i) list += (list.empty() ? "\"203.0.113." : ", \"203.0.113.") + std::to_string(i) + '"';
+  EXPECT_THAT(problems("[engine]\nexternal_addresses = [" + list + "]\n"),
+              ElementsAre("a.toml:2:22: engine.external_addresses: found 33 addresses, expected at most 32"));
 }
 
 TEST(Config, NothingWrittenMeansTheDefaults) {

@@ -13,7 +13,7 @@ class Service final : public MappingService {
   void grant(GrantRequest, TimePoint, GrantDone) override {}
   void release(ReleaseRequest, TimePoint, ReleaseDone) override {}
   void release_all(ReleaseAllRequest, TimePoint, ReleaseDone) override {}
-  Result<Address> external_address() const override { return Address::v4(0xcb007107); }
+  Result<Address> external_address(const Address&) const override { return Address::v4(0xcb007107); }
   std::uint32_t epoch_s(TimePoint) const override { return 1; }
   void add_listener(ServiceListener&) override {}
   void remove_listener(ServiceListener&) override {}

@@ -130,7 +130,7 @@ TEST_F(EntryTest, AnEntryIsInForceAndListedWhenItIsAnswered) {  // WIC-ADD-01, P
   commit();
   ASSERT_TRUE(answer->ok());
   EXPECT_TRUE(is_open(5000));
-  const auto found = service->find_entry(key(5000), now());
+  const auto found = service->find_entry(key(5000), console, now());
   ASSERT_TRUE(found);
   EXPECT_EQ(found->internal, (InternalEndpoint{console, port(6000)}));
   EXPECT_EQ(found->description, "a game");
@@ -138,9 +138,9 @@ TEST_F(EntryTest, AnEntryIsInForceAndListedWhenItIsAnswered) {  // WIC-ADD-01, P
   EXPECT_TRUE(found->enabled);
   EXPECT_EQ(service->list({}, now())[0].via, Via::upnp);
   pass(3000s);
-  EXPECT_EQ(service->find_entry(key(5000), now())->remaining_s, 600u);  // WIC-SPEC-04
+  EXPECT_EQ(service->find_entry(key(5000), console, now())->remaining_s, 600u);  // WIC-SPEC-04
   pass(600s);
-  EXPECT_FALSE(service->find_entry(key(5000), now()));  // WIC-ADD-14
+  EXPECT_FALSE(service->find_entry(key(5000), console, now()));  // WIC-ADD-14
   EXPECT_FALSE(is_open(5000));
   EXPECT_EQ(service->entry_count(), 0u);
 }
@@ -153,14 +153,14 @@ TEST_F(EntryTest, TheSameClientOverwritesItsEntry) {  // WIC-ADD-02, UPNP-X-07
   other.description = "another game";
   ASSERT_TRUE(add(other)->ok());
   ASSERT_EQ(service->entry_count(), 1u);
-  const auto found = *service->find_entry(key(5000), now());
+  const auto found = *service->find_entry(key(5000), console, now());
   EXPECT_EQ(found.internal.port.number(), 6001);
   EXPECT_EQ(found.description, "another game");
   EXPECT_EQ(found.remaining_s, 60u);
   EXPECT_EQ(plane.at(Transport::tcp, 5000, now())->spec.internal.port.number(), 6001);
   EXPECT_EQ(service->list({}, now())[0].number, number) << "it is the same lease";
   restart();
-  EXPECT_EQ(service->find_entry(key(5000), now())->internal.port.number(), 6001);
+  EXPECT_EQ(service->find_entry(key(5000), console, now())->internal.port.number(), 6001);
   EXPECT_EQ(plane.at(Transport::tcp, 5000, now())->spec.internal.port.number(), 6001);
 }
 
@@ -173,7 +173,7 @@ TEST_F(EntryTest, AnOverwriteThatCannotBeWrittenLeavesTheOldEntry) {  // WIC-ADD
   store->fail("disk full");
   service->commit_results(now());
   EXPECT_EQ(answer->error(), MappingErrc::store_unavailable);
-  const auto found = *service->find_entry(key(5000), now());
+  const auto found = *service->find_entry(key(5000), console, now());
   EXPECT_EQ(found.internal.port.number(), 6000);
   EXPECT_TRUE(found.enabled);
   EXPECT_EQ(found.remaining_s, 3600u);
@@ -188,7 +188,7 @@ TEST_F(EntryTest, AnotherClientGets718AndAnyGetsAnotherPort) {  // WIC-ADD-03, W
   ASSERT_TRUE(add(entry(console, 5000, 6000))->ok());
   EXPECT_EQ(add(entry(camera, 5000, 6000))->error(), MappingErrc::insisted_port_taken);
   EXPECT_EQ(add(from(entry(camera, 5000, 6000), "198.51.100.7"))->error(), MappingErrc::insisted_port_taken);
-  EXPECT_EQ(service->find_entry(key(5000), now())->internal.address, console);
+  EXPECT_EQ(service->find_entry(key(5000), console, now())->internal.address, console);
   const auto answer = add(any(entry(camera, 5000, 6000)));
   ASSERT_TRUE(answer->ok());
   EXPECT_NE(external_of(answer), 5000);
@@ -276,7 +276,7 @@ TEST_F(EntryTest, EntriesThatDifferOnlyInRemoteHostCoexistForOneDevice) {  // WI
   auto first = key(5000);
   first.remote = address("198.51.100.7");
   ASSERT_TRUE(end(first, console)->ok());
-  EXPECT_FALSE(service->find_entry(first, now()));
+  EXPECT_FALSE(service->find_entry(first, console, now()));
   EXPECT_EQ(plane.at(Transport::tcp, 5000, now())->spec.remotes.size(), 1u);
   // another internal port at the same external one would have to choose by the sender
   EXPECT_EQ(add(entry(console, 5000, 6001))->error(), MappingErrc::insisted_port_taken);

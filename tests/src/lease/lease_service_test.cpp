@@ -101,12 +101,12 @@ TEST_F(LeaseServiceTest, WithoutAnExternalAddressNothingIsGranted) {  // PCP-11.
   network.external.clear();
   boot();
   EXPECT_EQ(granted(pcp(console, 8080))->error(), MappingErrc::no_external_address);
-  EXPECT_FALSE(service->external_address());
+  EXPECT_FALSE(service->external_address(console));
   network.external = {external};
   plane.set_network(network, now());
   service->set_network(network, now());
   EXPECT_TRUE(granted(pcp(console, 8080))->ok());
-  EXPECT_EQ(*service->external_address(), external);
+  EXPECT_EQ(*service->external_address(console), external);
 }
 
 TEST_F(LeaseServiceTest, TcpDoesNotOpenUdp) {  // PCP-11.3-14, NPM-3.3-08

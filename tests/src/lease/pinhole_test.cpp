@@ -371,7 +371,7 @@ TEST_F(PinholeTest, AStaticOneIsInForceAndNotInTheListsOfIpv4) {  // PCP-11.3-09
   EXPECT_TRUE(is_open(443));
   EXPECT_EQ(service->entry_count(), 1u);
   EXPECT_EQ(service->entry_at(0, now())->internal.address, console);
-  EXPECT_EQ(service->find_entry({Transport::tcp, port(443), {}}, now())->internal.address, console);
+  EXPECT_EQ(service->find_entry({Transport::tcp, port(443), {}}, console, now())->internal.address, console);
   EXPECT_EQ(listed(), 3u);
   const auto answer = granted(pcp(nas, 443));
   ASSERT_TRUE(answer->ok());

@@ -70,11 +70,12 @@ class ServiceTest : public ::testing::Test {
     network.external = {external};
   }
 
+  virtual nat::DataPlane& used_plane() { return plane; }
   void boot() {
-    plane.set_network(network, now());
+    used_plane().set_network(network, now());
     store = std::make_unique<MemoryStore>(disk);
     service = std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{
-        plane, *store, clock, 42, [this](const Address& address) -> std::optional<std::uint64_t> {
+        used_plane(), *store, clock, 42, [this](const Address& address) -> std::optional<std::uint64_t> {
           const auto known = macs.find(address);
           return known == macs.end() ? std::nullopt : std::optional{known->second};
         }});

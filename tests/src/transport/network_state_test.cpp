@@ -88,6 +88,7 @@ TEST_F(NetworkView, TheExternalAddressIsTheWansFirstGoodOne) {
   add_address(4, "203.0.113.10", 26).link_scope = true;
   add_address(4, "198.51.100.4", 24);
   EXPECT_THAT(view().external, ElementsAre(ip("203.0.113.7"), ip("198.51.100.4")));
+  EXPECT_THAT(view().pool(), ElementsAre(ip("203.0.113.7"))) << "the others are the router's";
   EXPECT_EQ(view().wan[0].addresses.size(), 6u);
   EXPECT_EQ(view().wan[0].mtu, 1492u);
 }
@@ -96,6 +97,8 @@ TEST_F(NetworkView, TheExternalAddressIsTheWansFirstGoodOne) {
 TEST_F(NetworkView, PinnedExternalAddressesNeedNotBeOnTheWan) {
   wishes.external_addresses = {ip("198.51.100.200")};
   EXPECT_THAT(view().external, ElementsAre(ip("198.51.100.200")));
+  wishes.external_addresses.push_back(ip("198.51.100.201"));
+  EXPECT_THAT(view().pool(), ElementsAre(ip("198.51.100.200"), ip("198.51.100.201"))) << "all of them are in use";
 }
 
 TEST_F(NetworkView, RoutesOutOfOtherInterfacesStayUntranslated) {

@@ -315,6 +315,20 @@ TEST_F(IgdTest, AnAddressBehindAnotherNatIsToldAsItIs) {  // IGD-11
   EXPECT_TRUE(is_open(5000));
 }
 
+TEST_F(IgdTest, EachDeviceIsToldItsOwnAddress) {  // WIC-02, N4787-02
+  network.external = {external, address("203.0.113.8")};
+  network.external_pool = true;
+  plane.paired[camera] = network.external[1];
+  boot_igd();
+  EXPECT_EQ(ask_wan("GetExternalIPAddress")["NewExternalIPAddress"], "203.0.113.7");
+  EXPECT_EQ(ask_wan("GetExternalIPAddress", {}, camera)["NewExternalIPAddress"], "203.0.113.8");
+  ASSERT_EQ(ask_wan("AddPortMapping", mapping()).code(), 0u);
+  EXPECT_EQ(ask_wan("GetSpecificPortMappingEntry", entry_key()).code(), 0u);
+  EXPECT_EQ(ask_wan("GetSpecificPortMappingEntry", entry_key(), camera).code(), 714u);
+  EXPECT_EQ(ask_wan("DeletePortMapping", entry_key(), camera).code(), 714u);
+  EXPECT_EQ(ask_wan("GetGenericPortMappingEntry", {{"NewPortMappingIndex", "0"}}, camera).code(), 0u);
+}
+
 TEST_F(IgdTest, WithoutALinkThereIsNoConnection) {  // WIC-03, WIC-V-04
   boot_igd();
   pass(10s);
@@ -852,6 +866,20 @@ TEST_F(EventTest, TheTableAndTheAddressAreTold) {  // UDA-4-13, UDA-4-16, WIC-V-
   const auto gone = heard();
   EXPECT_EQ(value(gone, "ExternalIPAddress"), "");
   EXPECT_EQ(value(gone, "ConnectionStatus"), "Disconnected");
+}
+
+TEST_F(EventTest, ASubscriberIsToldItsOwnAddress) {  // WIC-V-02, N4787-02
+  network.external = {external, address("203.0.113.8")};
+  network.external_pool = true;
+  plane.paired[console] = network.external[1];
+  boot_igd();
+  subscribe();
+  EXPECT_EQ(value(heard(), "ExternalIPAddress"), "203.0.113.8");
+  network.external = {external, address("203.0.113.9")};
+  plane.paired[console] = network.external[1];
+  plane.set_network(network, now());
+  service->set_network(network, now());
+  EXPECT_EQ(value(heard(), "ExternalIPAddress"), "203.0.113.9") << "though the preferred one is as it was";
 }
 
 TEST_F(EventTest, AnEntryThatIsWrittenAnewIsAChangeOfTheTable) {  // WIC-V-03
