@@ -699,10 +699,9 @@ void Engine::Impl::fill_status(PlaneStatus& status) const {
   status.flows = flows_.count() + firewall6_.flows();
   status.packets = packets_ + firewall6_.packets();
   if (unused_addresses_ != 0)
-    status.warnings.push_back(
-        std::to_string(unused_addresses_) + " of the external addresses " +
-        (unused_addresses_ == 1 ? "is" : "are") + " not in use: there is room for " +
-        std::to_string(mappings_.addresses()) + " until sallyportd is restarted");
+    status.warnings.push_back(std::to_string(unused_addresses_) + " of the external addresses " +
+                              (unused_addresses_ == 1 ? "is" : "are") + " not in use: there is room for " +
+                              std::to_string(mappings_.addresses()) + " until sallyportd is restarted");
   status.drops.clear();
   for (std::size_t i = 1; i < drop_reasons; ++i)
     if (drops_[i]) status.drops.emplace_back(to_string(static_cast<DropReason>(i)), drops_[i]);

@@ -2079,8 +2079,9 @@ void LeaseService::Impl::release_entries(Transport transport, PortRange external
              share_address(entry.mapping.internal.address, requester);
     });
     for (std::uint32_t port = std::max<std::uint16_t>(external.first, 1); !any && port <= external.last; ++port) {
-      const Index mapping = here ? table_.find_external(transport, table_.find_address(*here), *Port::from(port))
-                                 : at_external(transport, requester, *Port::from(port));
+      const Index mapping =
+          here ? table_.find_external(transport, table_.find_address(*here), *Port::from(port))
+               : at_external(transport, requester, *Port::from(port));
       for (Index i = mapping == nothing ? nothing : table_.mappings[mapping].first_lease; i != nothing && !any;
            i = table_.leases[i].next_on_mapping)
         any = table_.leases[i].entry != 0;

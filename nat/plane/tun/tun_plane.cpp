@@ -211,7 +211,9 @@ class TunPlane::Impl {
     const auto key = lease->second;
     leased_by_.erase(lease);
     // On another address another device may have it.
-    if (std::any_of(leased_by_.begin(), leased_by_.end(), [&](const auto& each) { return each.second == key; })) return;
+    if (std::any_of(leased_by_.begin(), leased_by_.end(),
+                    [&](const auto& each) { return each.second == key; }))
+      return;
     // While the engine still answers for the ended mapping its port keeps its way into the TUN.
     leased_[key] = how == Ending::vacate ? now : now + std::max(policy_.reuse_delay, policy_.tcp_transitory);
     if (how == Ending::vacate) free_leased_ports(now);

@@ -228,7 +228,8 @@ TEST(Config, ReportsEveryProblemAtOnce) {
 
 TEST(Config, MoreAddressesThanThereIsRoomForAreTooMany) {  // N6888-03
   std::string list;
-  for (int i = 1; i <= 33; ++i) list += (list.empty() ? "\"203.0.113." : ", \"203.0.113.") + std::to_string(i) + '"';
+  for (int i = 1; i <= 33; ++i)
+    list += (list.empty() ? "\"203.0.113." : ", \"203.0.113.") + std::to_string(i) + '"';
   EXPECT_THAT(problems("[engine]\nexternal_addresses = [" + list + "]\n"),
               ElementsAre("a.toml:2:22: engine.external_addresses: found 33 addresses, expected at most 32"));
 }

@@ -98,7 +98,8 @@ TEST_F(NetworkView, PinnedExternalAddressesNeedNotBeOnTheWan) {
   wishes.external_addresses = {ip("198.51.100.200")};
   EXPECT_THAT(view().external, ElementsAre(ip("198.51.100.200")));
   wishes.external_addresses.push_back(ip("198.51.100.201"));
-  EXPECT_THAT(view().pool(), ElementsAre(ip("198.51.100.200"), ip("198.51.100.201"))) << "all of them are in use";
+  EXPECT_THAT(view().pool(), ElementsAre(ip("198.51.100.200"), ip("198.51.100.201")))
+      << "all of them are in use";
 }
 
 TEST_F(NetworkView, RoutesOutOfOtherInterfacesStayUntranslated) {
