@@ -9,6 +9,8 @@ import unittest
 
 import lab as lab_module
 import test_datapath
+import test_firewall6
+import test_ipv6
 import test_restart
 import test_wan
 from lab import DEVICE1, FAR, UdpEcho, wait_until
@@ -216,4 +218,44 @@ class RestartOnEbpf(Ebpf, test_restart.Restart):
 
 
 class DetachOnEbpf(Ebpf, test_restart.Detach):
+    pass
+
+
+class FirewallOnEbpf(Ebpf, test_firewall6.Firewall):
+    pass
+
+
+class TrafficOnEbpf(Ebpf, test_firewall6.Traffic):
+    pass
+
+
+class DeadOnEbpf(Ebpf, test_firewall6.Dead):
+    pass
+
+
+class FailsClosedOnEbpf(Ebpf, test_firewall6.FailsClosed):
+    pass
+
+
+class SwitchedOffOnEbpf(Ebpf, test_firewall6.SwitchedOff):
+    pass
+
+
+class SwitchedOffByReloadOnEbpf(Ebpf, test_firewall6.SwitchedOffByReload):
+    pass
+
+
+class WithoutIpv6OnEbpf(Ebpf, test_firewall6.WithoutIpv6):
+    pass
+
+
+class PcpOverIpv6OnEbpf(Ebpf, test_ipv6.PcpOverIpv6):
+    pass
+
+
+class PinholesByUpnpOnEbpf(Ebpf, test_ipv6.PinholesByUpnp):
+    pass
+
+
+class Restart6OnEbpf(Ebpf, test_ipv6.Restart6):
     pass

@@ -22,7 +22,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 2,
+  SP_ABI = 3,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16,
   SP_LEASES = 1 << 17,
@@ -143,9 +143,10 @@ enum sp_net_flag {
   SP_NET_LAN = 1,
   SP_NET_END = 2, /* a LAN's own or broadcast address */
   SP_NET_GATEWAY = 4,
-  SP_NET_UNTRANSLATED = 8,
+  SP_NET_UNTRANSLATED = 8, /* reached through the WAN as it is */
+  SP_NET_ELSEWHERE = 16,   /* networks6: behind an interface that is neither LAN nor WAN */
 };
-/* networks6: the LAN's. */
+/* networks6: as networks; the longest match has its own flags alone. */
 struct sp_net6_key {
   sp_u32 length;
   sp_u8 address[16];

@@ -58,6 +58,7 @@ class Core {
   sp_back back_for(std::span<const std::byte> packet, Action where) const;
   Fate take_fragment(sp_side side, std::span<std::byte> packet, TimePoint now, const Give& give);
   void drop(DropReason reason) noexcept;
+  void set_networks6(const NetworkView& network, const std::vector<Prefix>& by_wan);
   void write_config();
 
   std::unique_ptr<Tables> tables_;

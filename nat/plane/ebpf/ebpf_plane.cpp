@@ -59,6 +59,13 @@ std::string conf6(const std::string& interface, std::string_view what) {
   return "ipv6/conf/" + interface + '/' + std::string{what};
 }
 
+bool has_ipv6(const NetworkView& network) {
+  return std::any_of(network.lan.begin(), network.lan.end(), [](const PlaneInterface& lan) {
+    return std::any_of(lan.prefixes.begin(), lan.prefixes.end(),
+                       [](const Prefix& prefix) { return !prefix.address.is_v4(); });
+  });
+}
+
 struct Link {
   bool ethernet = true;
   Mac mac{};
@@ -238,13 +245,24 @@ class EbpfPlane::Impl {
   }
 
   Result<void> set_policy(const PlanePolicy& policy, TimePoint now) {
+    const bool takes_ipv6_up = policy.ipv6 && !policy_.ipv6 && standing_;
     policy_ = policy;
+    if (!policy.ipv6) give_back_ipv6_forwarding();  // first: what we switched on is not for the unfiltered
     locked([&] { core_.set_policy(policy, now); });
     tell_busy_ports();
+    if (takes_ipv6_up)
+      if (const auto result = stand(); !result) return result;
     const PortRange ports = router_ports_beside(policy.pool);
     if (ports == router_ports_) return {};
     router_ports_ = ports;
     return take_router_ports() ? Result<void>{} : make_error_code(PlaneErrc::system_failure);
+  }
+
+  void give_back_ipv6_forwarding() {
+    std::vector<std::string> keys;
+    for (const auto& [key, value] : sysctls_.changed())
+      if (key.ends_with("/force_forwarding")) keys.push_back(key);
+    for (const std::string& key : keys) sysctls_.restore(key);
   }
 
   /// The programs read a clock that stands still while the machine is suspended.
@@ -278,11 +296,13 @@ class EbpfPlane::Impl {
     status.name = "ebpf";
     status.ipv6 = !read_sysctl(conf6("all", "disable_ipv6")) ? "this system has no IPv6"
                   : !policy_.ipv6                            ? "IPv6 is left to the system (engine.ipv6)"
-                                                             : "";
+                                                             : "IPv6 is filtered";
     status.running = thread_.joinable() && !dead_.load(std::memory_order_relaxed) && standing_;
     const auto warn = [&](std::string text) { status.warnings.push_back(std::move(text)); };
     if (!problem_.empty()) warn(problem_);
     if (!own_ports_problem_.empty()) warn(own_ports_problem_);
+    if (policy_.ipv6 && has_ipv6(network_))
+      for (std::string& problem : host::ipv6_forwarding_problems(network_.wan)) warn(std::move(problem));
     if (const int error = dead_.load(std::memory_order_relaxed))
       warn("the interface " + options_.device + " is gone (" + std::strerror(error) +
            "): fragments and ICMP errors do not pass; restart sallyportd");
@@ -326,7 +346,7 @@ class EbpfPlane::Impl {
     std::vector<Prefix> by_wan;
     devices_untranslated_.clear();
     for (const Prefix& prefix : network_.untranslated) {
-      if (!prefix.address.is_v4() || prefix.length <= 96) continue;
+      if (prefix.length <= (prefix.address.is_v4() ? 96 : 0)) continue;
       const auto device = rtnl_.way_into(prefix);
       if (!device) continue;
       if (std::any_of(network_.wan.begin(), network_.wan.end(),
@@ -381,7 +401,7 @@ class EbpfPlane::Impl {
       if (!result && result.error().value() != ENOENT)  // ENOENT: gone again; its return will be told
         return failed("cannot switch forwarding on for " + name, result.error());
       // An old kernel has no such key, and then forwarding is the administrator's.
-      if (policy_.ipv6 && read_sysctl(conf6(name, "force_forwarding")) == "0" &&
+      if (policy_.ipv6 && has_ipv6(network_) && read_sysctl(conf6(name, "force_forwarding")) == "0" &&
           read_sysctl(conf6("all", "forwarding")) != "1")
         (void)set(conf6(name, "force_forwarding"), "1");
     }

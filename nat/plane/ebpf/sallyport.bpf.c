@@ -197,6 +197,12 @@ static __always_inline sp_u32 networks_of(sp_u32 address) {
   const sp_u32 *flags = bpf_map_lookup_elem(&networks, &key);
   return flags ? *flags : 0;
 }
+static __always_inline sp_u32 networks6_of(const sp_u8 *address) {
+  struct sp_net6_key key = {.length = 128};
+  __builtin_memcpy(key.address, address, sizeof key.address);
+  const sp_u32 *flags = bpf_map_lookup_elem(&networks6, &key);
+  return flags ? *flags : 0;
+}
 static __always_inline bool is_lan_host(sp_u32 address) {
   return (networks_of(address) & (SP_NET_LAN | SP_NET_END | SP_NET_GATEWAY)) == SP_NET_LAN && !is_special(address);
 }
@@ -1331,12 +1337,19 @@ static __always_inline int arrive(struct __sk_buff *skb, const struct sp_config 
   return rewrite(skb, w, cfg, DESTINATION, to.host, to.port, 0, 0);
 }
 
-/* What is for the LAN is the engine's to judge; what is for the router, or its link, is the stack's. */
+/* What is for the LAN is the engine's to judge; what is for the router, its link or a VPN is the stack's. All else is
+ * dropped: a prefix that came a moment ago, or while the plane is dead, is not open until it is known. */
 static __always_inline int arrive6(struct __sk_buff *skb, const struct sp_config *cfg) {
-  struct sp_net6_key key = {.length = 128};
-  if (bpf_skb_load_bytes(skb, wan_header(cfg) + 24, key.address, sizeof key.address)) return TC_ACT_SHOT;
-  if (!bpf_map_lookup_elem(&networks6, &key)) return TC_ACT_UNSPEC;
-  return to_slow_path(skb, wan_header(cfg), SP_FROM_WAN, SLOW(SP_SLOW_IPV6, 0, 0));
+  struct {
+    sp_u8 source[16], destination[16];
+  } ip;
+  if (bpf_skb_load_bytes(skb, wan_header(cfg) + 8, &ip, sizeof ip)) return TC_ACT_SHOT;
+  if (ip.destination[0] == 0xff || (ip.destination[0] == 0xfe && (ip.destination[1] & 0xc0) == 0x80))
+    return TC_ACT_UNSPEC;
+  const sp_u32 there = networks6_of(ip.destination), origin = networks6_of(ip.source);
+  if (origin & (SP_NET_LAN | SP_NET_GATEWAY | SP_NET_ELSEWHERE)) return dropped(SP_DROP_martian_source);
+  if (there & SP_NET_LAN) return to_slow_path(skb, wan_header(cfg), SP_FROM_WAN, SLOW(SP_SLOW_IPV6, 0, 0));
+  return there ? TC_ACT_UNSPEC : dropped(SP_DROP_not_ours);
 }
 
 SEC("tc")
@@ -1447,16 +1460,6 @@ static __always_inline int leave_at_once(struct __sk_buff *skb, const struct sp_
   return bpf_redirect(way, 0);
 }
 
-PROGRAM int to_lan6(struct __sk_buff *skb, sp_u32 iif) {
-  struct bpf_fib_lookup fib = {};
-  fib.family = 10; /* AF_INET6 */
-  fib.ifindex = iif;
-  if (bpf_skb_load_bytes(skb, ETH_HLEN + 24, fib.ipv6_dst, sizeof fib.ipv6_dst)) return TC_ACT_SHOT;
-  const long found = bpf_fib_lookup(skb, &fib, sizeof fib, BPF_FIB_LOOKUP_DIRECT);
-  if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) return TC_ACT_SHOT;
-  return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
-}
-
 SEC("tc")
 int lan_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
@@ -1503,7 +1506,7 @@ int tap_ingress(struct __sk_buff *skb) {
   skb->mark = tag.what == SP_BACK_RETRY ? SP_MARK_RETRY : SP_MARK_FINISHED;
   switch (tag.what) {
     case SP_BACK_LAN:
-      if (ipv6) return to_lan6(skb, cfg->lan[0]);
+      if (ipv6) return TC_ACT_SHOT;
       return to_lan(skb, cfg->lan[0], bpf_ntohl(destination));
     case SP_BACK_RETRY:
       if (tag.side == SP_FROM_WAN) break;

@@ -205,12 +205,11 @@ void Tables::set_networks(const std::vector<Network>& networks) {
   for (const auto& key : gone) bpf_map_delete_elem(networks_, &key);
 }
 
-void Tables::set_networks6(const std::vector<Prefix>& networks) {
+void Tables::set_networks6(const std::vector<std::pair<Prefix, std::uint32_t>>& networks) {
   std::vector<sp_net6_key> wanted;
-  for (const Prefix& network : networks) {
+  for (const auto& [network, value] : networks) {
     sp_net6_key key{.length = network.length, .address = {}};
     std::memcpy(key.address, network.address.bytes().data(), sizeof key.address);
-    const std::uint32_t value = SP_NET_LAN;
     bpf_map_update_elem(networks6_, &key, &value, BPF_ANY);
     wanted.push_back(key);
   }

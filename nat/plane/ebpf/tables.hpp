@@ -55,7 +55,8 @@ class Tables final : public SharedTables {
     std::uint32_t flags = 0;  ///< sp_net_flag
   };
   void set_networks(const std::vector<Network>& networks);
-  void set_networks6(const std::vector<Prefix>& networks);
+  /// The longest match answers alone; of the same prefix the last one counts.
+  void set_networks6(const std::vector<std::pair<Prefix, std::uint32_t>>& networks);
 
   /// Takes a part of the flow table: deletes what is over, and after each turn puts right what the programs
   /// only estimate: numbers by device, deadlines of implicit mappings.
