@@ -41,12 +41,6 @@ nat::TunOptions tun_options(const std::string& directory) {
   return options;
 }
 
-std::unique_ptr<nat::DataPlane> start_tun(const std::string& directory, const Clock& clock,
-                                          std::string& why) {
-  auto plane = nat::TunPlane::start(tun_options(directory), clock, why);
-  return plane ? std::unique_ptr<nat::DataPlane>{std::move(*plane)} : nullptr;
-}
-
 #ifdef SALLYPORT_EBPF
 nat::EbpfOptions ebpf_options(const Config& config, const std::string& directory) {
   nat::EbpfOptions options;
@@ -63,28 +57,41 @@ nat::EbpfOptions ebpf_options(const Config& config, const std::string& directory
 
 }  // namespace
 
-StartedPlane start_plane(const Config& config, const std::string& directory, const Clock& clock) {
+StartedPlane load_plane(const Config& config, const std::string& directory, const Clock& clock) {
   const auto choice = config.engine.data_plane;
+  if (choice == PlaneChoice::tun) return {};
+#ifdef SALLYPORT_EBPF
+  auto options = ebpf_options(config, directory);
+  options.take_over = [&](std::string& why) {
+    // What tun left would take packets away before the programs see them.
+    auto left = tun_options(directory);
+    left.device.clear();  // the interface of this name is the new plane's
+    return static_cast<bool>(nat::TunPlane::detach(left, why));
+  };
+  std::string why;
+  auto plane = nat::EbpfPlane::start(options, clock, why);
+  if (!plane) return {nullptr, why};
+  return {std::move(*plane), choice == PlaneChoice::ebpf ? "ebpf was asked for" : "auto"};
+#else
+  static_cast<void>(directory);
+  static_cast<void>(clock);
+  return {nullptr, choice == PlaneChoice::ebpf
+                       ? "this sallyportd was built without the ebpf plane (clang, bpftool and libbpf were "
+                         "missing); use --data-plane tun"
+                       : "this sallyportd was built without it"};
+#endif
+}
+
+StartedPlane start_plane(const Config& config, const std::string& directory, const Clock& clock,
+                         const std::string& why_not_ebpf) {
   std::string why;
 #ifdef SALLYPORT_EBPF
-  if (choice == PlaneChoice::ebpf) {
-    // What the other plane left would take packets away before the programs see them.
-    if (!nat::TunPlane::detach(tun_options(directory), why)) return {nullptr, why};
-    auto plane = nat::EbpfPlane::start(ebpf_options(config, directory), clock, why);
-    if (!plane) return {nullptr, why};
-    return {std::move(*plane), "ebpf was asked for"};
-  }
   if (!nat::EbpfPlane::detach(ebpf_options(config, directory), why)) return {nullptr, why};
-#else
-  if (choice == PlaneChoice::ebpf)
-    return {nullptr,
-            "this sallyportd was built without the ebpf plane (clang, bpftool and libbpf were missing); use "
-            "--data-plane tun"};
 #endif
-  auto plane = start_tun(directory, clock, why);
+  auto plane = nat::TunPlane::start(tun_options(directory), clock, why);
   if (!plane) return {nullptr, why};
-  return {std::move(plane),
-          choice == PlaneChoice::tun ? "tun was asked for" : "auto: tun runs on any kernel"};
+  return {std::move(*plane),
+          config.engine.data_plane == PlaneChoice::tun ? "tun was asked for" : "ebpf: " + why_not_ebpf};
 }
 
 bool detach_planes(const std::string& directory, std::string& why) {

@@ -15,9 +15,15 @@ struct StartedPlane {
   std::string reason;                     ///< why this one, in words; without a plane: what is wrong
 };
 
-/// Starts the plane that the configuration names, or the best that runs here; what another plane left is cleared away.
-/// `directory` is where planes keep what they changed.
-StartedPlane start_plane(const Config& config, const std::string& directory, const Clock& clock);
+/// The ebpf plane, unless the configuration names another: loading programs needs rights that nothing else of
+/// the daemon does, and these are given up before any thread is there. With `auto` a null plane is no error:
+/// its reason is start_plane()'s `why_not_ebpf`. What another plane left is cleared away once this one is
+/// sure to run. `directory` is where planes keep what they changed.
+StartedPlane load_plane(const Config& config, const std::string& directory, const Clock& clock);
+
+/// Starts the plane that needs no programs, tun; what another plane left is cleared away.
+StartedPlane start_plane(const Config& config, const std::string& directory, const Clock& clock,
+                         const std::string& why_not_ebpf);
 
 /// Takes back what any plane left. False: `why` says what is in the way.
 bool detach_planes(const std::string& directory, std::string& why);

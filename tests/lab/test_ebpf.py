@@ -14,7 +14,7 @@ import test_ipv6
 import test_restart
 import test_wan
 from lab import DEVICE1, FAR, UdpEcho, wait_until
-from labcase import LabCase
+from labcase import Chatter, LabCase, leaks
 
 
 class Ebpf(LabCase):
@@ -173,6 +173,62 @@ class Traces(Ebpf):
                 answer, sender = self.answer_of(self.lab.device1, (FAR, 7702), source=(DEVICE1, 0))
                 self.assertEqual(answer, b"u")
         self.assertEqual(self.programs()["wan0", "egress"], 1)
+
+
+class Auto(Ebpf):
+    """`auto` takes ebpf where it runs, and else tun; both say why."""
+
+    config = {"engine": {"data_plane": "auto"}}
+    NO_BPF = ("setpriv", "--bounding-set=-bpf,-sys_admin")
+
+    def restart(self, plane, *wrapper):
+        """Stops, and starts behind another program, perhaps."""
+        if self.daemon.running():
+            self.assertEqual(self.daemon.stop(), 0)
+        command = lab_module.Daemon.command
+        self.daemon.command = lambda *more: [*wrapper, *command(self.daemon, *more)]
+        self.daemon.configure({"engine": {"data_plane": plane}})
+
+    def works(self, port):
+        with UdpEcho(self.lab.internet, port, b"u") as service:
+            self.assertEqual(self.answer_of(self.lab.device1, (FAR, port), source=(DEVICE1, 0))[0], b"u")
+            self.assertEqual(service.got[0][1][0], lab_module.EXTERNAL)
+
+    def test_it_takes_what_runs_and_says_why(self):
+        self.assertEqual((self.status()["data_plane"], self.status()["data_plane_reason"].split(";")[0]), ("ebpf", "auto"))
+        self.assertIn("data plane ebpf (auto)", self.daemon.log())
+        self.works(7710)
+        # an ebpf plane of before makes room for tun, and nothing leaves untranslated meanwhile
+        outside = self.sniff(self.lab.internet, "eth0")
+        time.sleep(0.5)
+        with Chatter(self.lab.device1, DEVICE1):
+            self.restart("auto", *self.NO_BPF)
+            self.daemon.start()
+            status = self.status()
+            self.assertEqual(status["data_plane"], "tun")
+            self.assertIn("ebpf: the kernel does not let us load programs", status["data_plane_reason"])
+            self.assertIn("CAP_BPF and CAP_NET_ADMIN are needed", status["data_plane_reason"])
+            self.assertRegex(self.cli("status").stdout, r"data plane +tun \(ebpf: the kernel does not let us")
+            self.assertIn("data plane tun (ebpf: the kernel does not let us", self.daemon.log())
+            self.assertEqual(set(self.programs().values()), {0})
+            self.works(7711)
+            # and back, once it may
+            self.restart("auto")
+            self.daemon.start()
+            self.assertEqual(self.status()["data_plane"], "ebpf")
+            self.works(7712)
+        self.assertEqual(leaks(outside), [])
+        self.assertEqual(self.lab.gateway.ip("-d", "rule", "show").count("proto 83"), 0)
+
+    def test_asked_for_by_name_it_is_an_error(self):
+        self.restart("ebpf", *self.NO_BPF)
+        self.daemon.start(wait=False)
+        self.assertEqual(self.daemon.process.wait(20), 1)
+        self.assertIn("error: the kernel does not let us load programs", self.daemon.log())
+        self.assertEqual(self.daemon.out(), "")
+        self.restart("auto")
+        self.daemon.start()
+        self.works(7713)
 
 
 # What every plane does, once more on this one.

@@ -43,8 +43,8 @@ class Giver final : public PacketSink {
  public:
   explicit Giver(const Core::Give& give) : give_{give} {}
   void emit(std::span<const std::byte> packet, Action where) override {
-    // What the engine makes needs no forwarding by the stack, which would take IPv4's for its own; IPv6 has no
-    // such rule, and the stack knows every LAN.
+    // What the engine makes needs no forwarding by the stack, which would take IPv4's for its own; IPv6 has
+    // no such rule, and the stack knows every LAN.
     if (where == Action::forward_wan) give_(packet, SP_BACK_WAN, SP_FROM_LAN);
     if (where == Action::forward_lan) give_(packet, is_v4(packet) ? SP_BACK_LAN : SP_BACK_STACK, SP_FROM_LAN);
     if (where == Action::local) give_(packet, SP_BACK_STACK, SP_FROM_WAN);

@@ -118,17 +118,6 @@ class EbpfPlane::Impl {
   ~Impl() { stop(); }
 
   Result<void> prepare(std::string& why) {
-    bool closed = take_router_ports();
-    // Nothing passes untranslated before the programs stand; those of an earlier run stand already.
-    if (!core_.tables().reused())
-      for (const std::string& name : options_.interfaces) {
-        if (if_nametoindex(name.c_str())) closed = set(conf(name, "forwarding"), "0") && closed;
-        sysctls_.restore(conf6(name, "force_forwarding"));
-      }
-    if (!closed) {
-      why = problem_;
-      return make_error_code(PlaneErrc::system_failure);
-    }
     const std::string& name = options_.device;
     write_sysctl("ipv6/conf/" + name + "/disable_ipv6", "1");
     write_sysctl(conf(name, "rp_filter"), "0");
@@ -145,6 +134,19 @@ class EbpfPlane::Impl {
       return make_error_code(PlaneErrc::system_failure);
     }
     tap_mac_ = link_of(name).mac;
+    // From here on it runs, and others give way.
+    if (options_.take_over && !options_.take_over(why)) return make_error_code(PlaneErrc::system_failure);
+    bool closed = true;
+    // Nothing passes untranslated before the programs stand; those of an earlier run stand already.
+    if (!core_.tables().reused())
+      for (const std::string& interface : options_.interfaces) {
+        if (if_nametoindex(interface.c_str())) closed = set(conf(interface, "forwarding"), "0") && closed;
+        sysctls_.restore(conf6(interface, "force_forwarding"));
+      }
+    if (!take_router_ports() || !closed) {
+      why = problem_;
+      return make_error_code(PlaneErrc::system_failure);
+    }
     tell_time();
     core_.tables().config().tap = device_.index();
     return {};

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,6 +16,9 @@ struct EbpfOptions {
   std::string undo_file = "/run/sallyport/ebpf-undo";
   /// LAN and WAN interfaces: programs of an earlier run are looked for there, and their tables taken up.
   std::vector<std::string> interfaces;
+  /// Called once when it is sure that the plane runs here, before anything of the system is changed: takes
+  /// away what another plane left. False: `why` says what is in the way.
+  std::function<bool(std::string& why)> take_over;
   std::uint32_t flows = 262144;  ///< the flow table's size, when none is taken up
   EngineOptions engine;          ///< `ttl` and `shared` play no part
 };

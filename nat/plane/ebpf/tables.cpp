@@ -5,11 +5,14 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "nat/engine/drop_reason.hpp"
 #include "sallyport.skel.h"
@@ -65,6 +68,18 @@ bool fits(int fd, const bpf_map* wanted) {
 
 }  // namespace
 
+std::string why_refused(int error, const std::string& release) {
+  unsigned major = 0, minor = 0;
+  if (std::sscanf(release.c_str(), "%u.%u", &major, &minor) == 2 &&
+      std::pair{major, minor} < std::pair{5U, 17U})
+    return "needs Linux 5.17, this is " + std::to_string(major) + '.' + std::to_string(minor);
+  if (error == EPERM || error == EACCES)
+    return "the kernel does not let us load programs (" + std::string{std::strerror(error)} +
+           "): CAP_BPF and CAP_NET_ADMIN are needed";
+  return "the kernel does not take the programs (" + std::string{std::strerror(error)} +
+         "): it needs BPF_SYSCALL, BPF_JIT, NET_CLS_BPF and Linux 5.17 or later";
+}
+
 Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std::map<std::string, int>& found,
                                              std::string& why) {
   libbpf_set_print(nullptr);
@@ -97,9 +112,9 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
     }
   tables->reused_ = all_fit;
   if (const int error = sallyport_bpf__load(object.get()); error != 0) {
-    why = std::string{"the kernel does not take the programs: "} + std::strerror(-error) +
-          (error == -EPERM ? "; CAP_BPF and CAP_NET_ADMIN are needed"
-                           : "; it needs BPF_SYSCALL, BPF_JIT, NET_CLS_BPF and Linux 5.17 or later");
+    utsname system{};
+    uname(&system);
+    why = why_refused(-error, system.release);
     return {boost::system::in_place_error, system_error(-error)};
   }
   const auto keep = [&](int fd) {

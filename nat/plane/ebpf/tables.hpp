@@ -16,6 +16,9 @@ namespace sallyport::nat::ebpf {
 
 enum class Hook : std::uint8_t { wan_egress, wan_ingress, lan_ingress, tap_ingress };
 
+/// What a kernel lacks that refused the programs with an errno, in words. `release`: uname's.
+std::string why_refused(int error, const std::string& release);
+
 struct TableSizes {
   std::uint32_t flows = 262144;  ///< of flows and of addresses they permit, together
 };
