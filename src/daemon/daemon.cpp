@@ -140,6 +140,7 @@ class Daemon {
   std::vector<transport::NetworkState::Ipv6Address> ipv6_;
   std::unique_ptr<nat::DataPlane> plane_;
   std::string plane_reason_;
+  StartedPlane not_loaded_;
   std::atomic<bool> store_news_{false};
   std::unique_ptr<lease::Store> store_;
   std::unique_ptr<lease::LeaseService> service_;
@@ -170,13 +171,14 @@ class Daemon {
 bool Daemon::load_plane() {
   make_run_directory();
   auto loaded = daemon::load_plane(config_, std::string{run_directory}, clock_);
-  plane_reason_ = loaded.reason;
   if (loaded.plane || config_.engine.data_plane == PlaneChoice::ebpf) return take(std::move(loaded));
+  not_loaded_ = std::move(loaded);
   return true;
 }
 
 bool Daemon::start_plane() {
-  return take(daemon::start_plane(config_, std::string{run_directory}, clock_, plane_reason_));
+  return take(daemon::start_plane(config_, std::string{run_directory}, clock_,
+                                  std::exchange(not_loaded_, StartedPlane{})));
 }
 
 bool Daemon::take(StartedPlane started) {
@@ -186,6 +188,7 @@ bool Daemon::take(StartedPlane started) {
     return false;
   }
   plane_ = std::move(started.plane);
+  if (!started.note.empty()) log::warn(started.note);
   log::info("data plane " + plane_->status().name + " (" + log::escaped(plane_reason_) + ")");
   if (const auto set = plane_->set_policy(config_.plane_policy(), clock_.now()); !set) {
     log::error("the data plane refused the configuration: " + set.error().message());

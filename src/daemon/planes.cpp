@@ -59,8 +59,12 @@ nat::EbpfOptions ebpf_options(const Config& config, const std::string& directory
 
 StartedPlane load_plane(const Config& config, const std::string& directory, const Clock& clock) {
   const auto choice = config.engine.data_plane;
-  if (choice == PlaneChoice::tun) return {};
+  StartedPlane started;
 #ifdef SALLYPORT_EBPF
+  if (choice == PlaneChoice::tun) {
+    started.left = nat::EbpfPlane::look();
+    return started;
+  }
   auto options = ebpf_options(config, directory);
   options.take_over = [&](std::string& why) {
     // What tun left would take packets away before the programs see them.
@@ -70,28 +74,45 @@ StartedPlane load_plane(const Config& config, const std::string& directory, cons
   };
   std::string why;
   auto plane = nat::EbpfPlane::start(options, clock, why);
-  if (!plane) return {nullptr, why};
-  return {std::move(*plane), choice == PlaneChoice::ebpf ? "ebpf was asked for" : "auto"};
+  if (plane) {
+    started.plane = std::move(*plane);
+    started.reason = choice == PlaneChoice::ebpf ? "ebpf was asked for" : "auto";
+    started.note = why;
+  } else {
+    started.reason = why;
+    started.left = nat::EbpfPlane::look();
+  }
 #else
   static_cast<void>(directory);
   static_cast<void>(clock);
-  return {nullptr, choice == PlaneChoice::ebpf
-                       ? "this sallyportd was built without the ebpf plane (clang, bpftool and libbpf were "
-                         "missing); use --data-plane tun"
-                       : "this sallyportd was built without it"};
+  if (choice == PlaneChoice::ebpf)
+    started.reason =
+        "this sallyportd was built without the ebpf plane (clang, bpftool and libbpf were missing); use "
+        "--data-plane tun";
+  else
+    started.reason = "this sallyportd was built without it";
 #endif
+  return started;
 }
 
 StartedPlane start_plane(const Config& config, const std::string& directory, const Clock& clock,
-                         const std::string& why_not_ebpf) {
+                         const StartedPlane& not_loaded) {
+  StartedPlane started;
   std::string why;
 #ifdef SALLYPORT_EBPF
-  if (!nat::EbpfPlane::detach(ebpf_options(config, directory), why)) return {nullptr, why};
+  auto options = ebpf_options(config, directory);
+  options.left = not_loaded.left;
+  if (!nat::EbpfPlane::detach(options, why)) {
+    started.reason = why;
+    return started;
+  }
 #endif
   auto plane = nat::TunPlane::start(tun_options(directory), clock, why);
-  if (!plane) return {nullptr, why};
-  return {std::move(*plane),
-          config.engine.data_plane == PlaneChoice::tun ? "tun was asked for" : "ebpf: " + why_not_ebpf};
+  if (plane) started.plane = std::move(*plane);
+  started.reason = !started.plane                                 ? why
+                   : config.engine.data_plane == PlaneChoice::tun ? "tun was asked for"
+                                                                  : "ebpf: " + not_loaded.reason;
+  return started;
 }
 
 bool detach_planes(const std::string& directory, std::string& why) {

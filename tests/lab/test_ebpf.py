@@ -7,6 +7,7 @@ import threading
 import time
 import unittest
 
+import bpf
 import lab as lab_module
 import test_datapath
 import test_firewall6
@@ -29,14 +30,9 @@ class Ebpf(LabCase):
             raise
 
     def programs(self):
-        """Our filters, by interface and direction."""
-        found = {}
-        for device in ("wan0", "br0"):
-            for direction in ("ingress", "egress"):
-                text = self.lab.gateway.run("tc", "filter", "show", "dev", device, direction)
-                found[device, direction] = text.count("handle 0x5350")
-        return found
-
+        """How many of ours there are, by interface and direction."""
+        return {(device, direction): len(bpf.programs(self.lab.gateway, device, direction))
+                for device in ("wan0", "br0") for direction in ("ingress", "egress")}
 
     def status(self):
         return self.lab.cli_json(self.daemon, "status")
@@ -133,14 +129,14 @@ class Restart(Ebpf):
 
 
 class Traces(Ebpf):
-    def test_filters_that_another_program_removed_are_put_back(self):
+    def test_programs_that_another_one_removed_are_put_back(self):
         self.assertEqual(self.programs(), {("wan0", "ingress"): 1, ("wan0", "egress"): 1, ("br0", "ingress"): 1, ("br0", "egress"): 0})
-        self.lab.gateway.run("tc", "qdisc", "del", "dev", "wan0", "clsact")
-        wait_until("they are back", lambda: self.programs()[("wan0", "egress")] == 1)
+        bpf.detach(self.lab.gateway, "wan0", "egress", bpf.programs(self.lab.gateway, "wan0", "egress")[0])
+        wait_until("it is back", lambda: self.programs()[("wan0", "egress")] == 1)
         with UdpEcho(self.lab.internet, 7701, b"u"):
             answer, _ = self.answer_of(self.lab.device1, (FAR, 7701), source=(DEVICE1, 0))
             self.assertEqual(answer, b"u")
-        wait_until("it says so", lambda: any("removed the filters" in w for w in self.status()["warnings"]))
+        wait_until("it says so", lambda: any("removed the programs" in w for w in self.status()["warnings"]))
 
     def test_it_keeps_only_the_rights_it_needs(self):
         for thread in os.listdir(f"/proc/{self.daemon.pid}/task"):
@@ -150,6 +146,7 @@ class Traces(Ebpf):
             self.assertEqual(status["NoNewPrivs"].strip(), "1")
 
     def test_filters_of_others_stay_and_detach_leaves_nothing_of_ours(self):
+        self.lab.gateway.run("tc", "qdisc", "add", "dev", "wan0", "clsact")
         others = self.lab.gateway.call("tc", "filter", "add", "dev", "wan0", "ingress", "prio", "7", "protocol", "ip", "matchall",
                                        "action", "pass").returncode == 0  # not every kernel has the classifier
         before = self.lab.gateway.run("sysctl", "-n", "net.ipv4.ip_local_port_range")
@@ -175,19 +172,31 @@ class Traces(Ebpf):
         self.assertEqual(self.programs()["wan0", "egress"], 1)
 
 
+BPF = os.path.join(os.path.dirname(os.path.realpath(__file__)), "bpf.py")
+WITHOUT_TCX = ("python3", BPF, "--without-tcx")
+WITHOUT_PROGRAMS = ("python3", BPF, "--without-programs")
+NO_RIGHTS = ("setpriv", "--bounding-set=-bpf,-sys_admin")
+
+
 class Auto(Ebpf):
     """`auto` takes ebpf where it runs, and else tun; both say why."""
 
-    config = {"engine": {"data_plane": "auto"}}
-    NO_BPF = ("setpriv", "--bounding-set=-bpf,-sys_admin")
+    starts = False
 
     def restart(self, plane, *wrapper):
-        """Stops, and starts behind another program, perhaps."""
-        if self.daemon.running():
+        """Stops, and is to start behind another program, perhaps."""
+        if self.daemon and self.daemon.running():
             self.assertEqual(self.daemon.stop(), 0)
+        config = {"engine": {"data_plane": plane}}
+        if self.daemon is None:
+            type(self).daemon = self.lab.daemon(config, start=False)
         command = lab_module.Daemon.command
         self.daemon.command = lambda *more: [*wrapper, *command(self.daemon, *more)]
-        self.daemon.configure({"engine": {"data_plane": plane}})
+        self.daemon.configure(config)
+
+    def tearDown(self):
+        self.restart("auto")
+        self.assertEqual(self.daemon.detach().returncode, 0)
 
     def works(self, port):
         with UdpEcho(self.lab.internet, port, b"u") as service:
@@ -195,24 +204,21 @@ class Auto(Ebpf):
             self.assertEqual(service.got[0][1][0], lab_module.EXTERNAL)
 
     def test_it_takes_what_runs_and_says_why(self):
-        self.assertEqual((self.status()["data_plane"], self.status()["data_plane_reason"].split(";")[0]), ("ebpf", "auto"))
-        self.assertIn("data plane ebpf (auto)", self.daemon.log())
-        self.works(7710)
-        # an ebpf plane of before makes room for tun, and nothing leaves untranslated meanwhile
         outside = self.sniff(self.lab.internet, "eth0")
         time.sleep(0.5)
         with Chatter(self.lab.device1, DEVICE1):
-            self.restart("auto", *self.NO_BPF)
+            self.restart("auto")
             self.daemon.start()
             status = self.status()
-            self.assertEqual(status["data_plane"], "tun")
-            self.assertIn("ebpf: the kernel does not let us load programs", status["data_plane_reason"])
-            self.assertIn("CAP_BPF and CAP_NET_ADMIN are needed", status["data_plane_reason"])
-            self.assertRegex(self.cli("status").stdout, r"data plane +tun \(ebpf: the kernel does not let us")
-            self.assertIn("data plane tun (ebpf: the kernel does not let us", self.daemon.log())
+            self.assertEqual((status["data_plane"], status["data_plane_reason"].split(";")[0]), ("ebpf", "auto"))
+            self.assertIn("data plane ebpf (auto)", self.daemon.log())
+            self.works(7710)
+            # its programs make room for tun, and tun's rules for them
+            self.restart("auto", *WITHOUT_PROGRAMS)
+            self.daemon.start()
+            self.assertEqual(self.status()["data_plane"], "tun")
             self.assertEqual(set(self.programs().values()), {0})
             self.works(7711)
-            # and back, once it may
             self.restart("auto")
             self.daemon.start()
             self.assertEqual(self.status()["data_plane"], "ebpf")
@@ -220,15 +226,77 @@ class Auto(Ebpf):
         self.assertEqual(leaks(outside), [])
         self.assertEqual(self.lab.gateway.ip("-d", "rule", "show").count("proto 83"), 0)
 
+    def test_without_the_rights_it_is_tun(self):
+        self.restart("auto", *NO_RIGHTS)
+        self.daemon.start()
+        status = self.status()
+        self.assertEqual(status["data_plane"], "tun")
+        self.assertIn("ebpf: the kernel does not let us load programs", status["data_plane_reason"])
+        self.assertIn("CAP_BPF and CAP_NET_ADMIN are needed", status["data_plane_reason"])
+        self.assertRegex(self.cli("status").stdout, r"data plane +tun \(ebpf: the kernel does not let us")
+        self.assertIn("data plane tun (ebpf: the kernel does not let us", self.daemon.log())
+        self.works(7713)
+
+    def test_programs_that_it_may_not_take_away_keep_tun_from_the_start(self):
+        self.restart("ebpf")
+        self.daemon.start()
+        self.restart("auto", *NO_RIGHTS)
+        self.daemon.start(wait=False)
+        self.assertEqual(self.daemon.process.wait(20), 1)
+        self.assertIn("to tell whose it is needs CAP_SYS_ADMIN; run sallyportd --detach as root", self.daemon.log())
+
     def test_asked_for_by_name_it_is_an_error(self):
-        self.restart("ebpf", *self.NO_BPF)
+        self.restart("ebpf", *NO_RIGHTS)
         self.daemon.start(wait=False)
         self.assertEqual(self.daemon.process.wait(20), 1)
         self.assertIn("error: the kernel does not let us load programs", self.daemon.log())
         self.assertEqual(self.daemon.out(), "")
-        self.restart("auto")
+
+    def test_without_tcx_it_takes_filters_and_then_tcx_again(self):
+        for wrapper in (WITHOUT_TCX, ()):
+            self.restart("auto", *wrapper)
+            self.daemon.start()
+            self.assertEqual(self.status()["data_plane"], "ebpf")
+            self.assertEqual(len(bpf.filters(self.lab.gateway, "wan0", "egress")), 1 if wrapper else 0)
+            self.assertEqual(self.programs()["wan0", "egress"], 1)
+            self.works(7714)
+
+
+class AnotherLayout(Ebpf):
+    def test_tables_of_another_layout_begin_anew_and_leases_come_back(self):
+        lab = self.lab
+        service, client = self.udp_service(self.port()), self.client()
+        made = client.map("udp", service.port, service.port, 3600)
+        self.assertEqual(made.result, 0)
+        self.arrives(service, made.external)
+        outside = self.sniff(lab.internet, "eth0")
+        time.sleep(0.5)
+        with Chatter(lab.device1, DEVICE1):
+            for layout, told in ((2, "(2, ours is "), (0xdeadbeef, "(an unknown one, ours is ")):
+                self.daemon.kill()
+                program = bpf.programs(lab.gateway, "wan0", "egress")[0]
+                with bpf.Table(program, "config") as config:
+                    self.assertEqual(int.from_bytes(config.read()[:4], "little"), 3)
+                    before = config.number
+                    config.write(layout.to_bytes(4, "little") + config.read()[4:])
+                self.daemon.start()
+                self.assertIn("the tables of an earlier run have another layout " + told, self.daemon.log())
+                program = bpf.programs(lab.gateway, "wan0", "egress")[0]
+                with bpf.Table(program, "config") as config:
+                    self.assertNotEqual(config.number, before)
+                self.assertEqual(self.programs(), {("wan0", "ingress"): 1, ("wan0", "egress"): 1,
+                                                   ("br0", "ingress"): 1, ("br0", "egress"): 0})
+                self.arrives(service, made.external)
+                self.assertEqual(self.lease("udp", made.external)["via"], "pcp")
+        self.assertEqual(leaks(outside), [])
+        # the same layout is taken up, and says nothing
+        self.daemon.kill()
+        with open(self.daemon.log_file, "w"):
+            pass
         self.daemon.start()
-        self.works(7713)
+        self.assertNotIn("layout", self.daemon.log())
+        with bpf.Table(bpf.programs(lab.gateway, "wan0", "egress")[0], "config") as config:
+            self.assertEqual(int.from_bytes(config.read()[:4], "little"), 3)
 
 
 # What every plane does, once more on this one.

@@ -378,7 +378,7 @@ std::optional<TimePoint> EbpfTestPlane::held_until(Transport transport, Port ext
 }
 Result<void> EbpfTestPlane::set_network(const NetworkView& network, TimePoint now) {
   network_ = network;
-  if (core_) core_->set_network(network, network.untranslated, header, now);
+  if (core_) core_->set_network(network, network.untranslated, {}, header, now);
   return {};
 }
 Result<void> EbpfTestPlane::set_policy(const PlanePolicy& policy, TimePoint now) {

@@ -1,6 +1,6 @@
 /* What the programs in the kernel and the plane share: tables, their entries, the words passed along with a packet.
  * Plain C for the programs, C++20 for the plane; sizes are asserted on both sides. A change of anything here needs
- * another SP_ABI: maps of another layout are never reused. All numbers are in host order. */
+ * another SP_ABI: tables that do not say the same number are never reused. All numbers are in host order. */
 #ifndef SALLYPORT_NAT_PLANE_EBPF_ABI_H
 #define SALLYPORT_NAT_PLANE_EBPF_ABI_H
 
@@ -27,6 +27,8 @@ enum {
   SP_SLOTS = SP_PARTS << 16,
   SP_LEASES = 1 << 17,
   SP_MOST_LANS = 16,
+  SP_MOST_WANS = 16,
+  SP_MOST_OTHERS = 32,
   SP_NO_LEASE = 0xffffff,
 };
 
@@ -163,6 +165,8 @@ enum sp_filtering { SP_FILTER_ENDPOINT, SP_FILTER_ADDRESS, SP_FILTER_ADDRESS_AND
 
 /* config: one entry. */
 struct sp_config {
+  sp_u32 abi; /* SP_ABI; stays the first of every layout to come */
+  sp_u32 wan_count; /* entries of `wans`; 0: none has its programs, and what the LAN sends stays inside */
   sp_u64 secret[2];
   sp_u64 id_secret;
   sp_u64 now_ns; /* tests only: the time, instead of the kernel's */
@@ -170,6 +174,7 @@ struct sp_config {
   sp_u32 test_iif; /* tests only: the interface a packet came in by, as no program can be told */
   sp_u32 has_external, external;
   sp_u32 lan_count, lan[SP_MOST_LANS]; /* interface indexes */
+  sp_u32 other_count, other[SP_MOST_OTHERS]; /* indexes of interfaces that are neither: VPNs */
   sp_u32 wan, tap;
   sp_u32 wan_header; /* octets of the link layer's header on the WAN: 14, or 0 */
   sp_u32 epoch;      /* another one: flows look at their slots again */

@@ -83,7 +83,7 @@ Result<Installed> Core::install(const MappingSpec& spec, TimePoint now) {
 }
 
 void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by_wan,
-                       std::uint32_t wan_header, TimePoint now) {
+                       const std::set<std::uint32_t>& others, std::uint32_t wan_header, TimePoint now) {
   network_ = network;
   std::vector<Tables::Network> networks;
   const auto add = [&](std::uint32_t address, unsigned bits, std::uint32_t flags) {
@@ -139,6 +139,9 @@ void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by
   config.lan_count = 0;
   for (const PlaneInterface& lan : network.lan)
     if (lan.index && config.lan_count < SP_MOST_LANS) config.lan[config.lan_count++] = lan.index;
+  config.other_count = 0;
+  for (const std::uint32_t other : others)
+    if (config.other_count < SP_MOST_OTHERS) config.other[config.other_count++] = other;
   config.wan = 0;
   for (const PlaneInterface& wan : network.wan)
     if (wan.index && !config.wan) config.wan = wan.index;

@@ -66,6 +66,22 @@ bool fits(int fd, const bpf_map* wanted) {
          (info.type != BPF_MAP_TYPE_ARRAY || info.max_entries == bpf_map__max_entries(wanted));
 }
 
+/// What the tables of an earlier run say of their layout; 0: nothing that one of ours would.
+std::uint32_t abi_of(const std::map<std::string, int>& found) {
+  const auto config = found.find("config");
+  bpf_map_info info{};
+  std::uint32_t size = sizeof info;
+  if (config == found.end() || bpf_obj_get_info_by_fd(config->second, &info, &size) != 0 ||
+      info.key_size != 4 || info.value_size < sizeof(std::uint32_t))
+    return 0;
+  std::vector<std::byte> value(info.value_size);
+  const std::uint32_t first = 0;
+  std::uint32_t abi = 0;
+  if (bpf_map_lookup_elem(config->second, &first, value.data()) != 0) return 0;
+  std::memcpy(&abi, value.data(), sizeof abi);
+  return abi < 0x10000 ? abi : 0;  // layouts before the third began with a secret
+}
+
 }  // namespace
 
 std::string why_refused(int error, const std::string& release) {
@@ -100,15 +116,25 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
   // All or nothing: half of the old tables would contradict the other half.
   bpf_map* map = nullptr;
   bool all_fit = !found.empty();
-  const auto counted = [](const bpf_map* of) { return bpf_map__name(of)[0] != '.'; };
+  const auto is_ours = [](const bpf_map* of) { return std::strchr(bpf_map__name(of), '.') == nullptr; };
   bpf_object__for_each_map(map, object->obj) {
     const auto old = found.find(bpf_map__name(map));
-    if (std::strchr(bpf_map__name(map), '.')) continue;
-    if (counted(map) && (old == found.end() || !fits(old->second, map))) all_fit = false;
+    if (is_ours(map) && (old == found.end() || !fits(old->second, map))) all_fit = false;
+  }
+  if (!found.empty()) {
+    const std::uint32_t abi = abi_of(found);
+    if (abi != SP_ABI) all_fit = false;
+    if (!all_fit)
+      tables->why_anew_ = "the tables of an earlier run have another layout (" +
+                          (abi == 0 ? std::string{"an unknown one"} : std::to_string(abi)) + ", ours is " +
+                          std::to_string(SP_ABI) +
+                          ") and begin anew: leases come back from the store, flows do not";
   }
   if (all_fit) bpf_object__for_each_map(map, object->obj) {
       const auto old = found.find(bpf_map__name(map));
-      if (old != found.end() && bpf_map__reuse_fd(map, old->second) != 0) all_fit = false;
+      if (old == found.end() || bpf_map__reuse_fd(map, old->second) == 0) continue;
+      why = std::string{"cannot take up the table "} + bpf_map__name(map) + ": " + std::strerror(errno);
+      return {boost::system::in_place_error, system_error(errno)};
     }
   tables->reused_ = all_fit;
   if (const int error = sallyport_bpf__load(object.get()); error != 0) {
@@ -131,6 +157,7 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
   tables->networks_ = keep(bpf_map__fd(maps.networks));
   tables->networks6_ = keep(bpf_map__fd(maps.networks6));
   tables->counters_ = keep(bpf_map__fd(maps.counters));
+  tables->wans_ = keep(bpf_map__fd(maps.wans));
   tables->programs_ = {
       keep(bpf_program__fd(object->progs.wan_egress)), keep(bpf_program__fd(object->progs.wan_ingress)),
       keep(bpf_program__fd(object->progs.lan_ingress)), keep(bpf_program__fd(object->progs.tap_ingress))};
@@ -149,6 +176,7 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
     why = std::string{"cannot map the tables: "} + std::strerror(errno);
     return {boost::system::in_place_error, system_error(errno)};
   }
+  tables->config_->abi = SP_ABI;
   tables->latest_.resize(SP_SLOTS);
   return tables;
 }
@@ -196,6 +224,16 @@ std::array<std::uint64_t, SP_COUNTERS> Tables::counters() const {
     for (const std::uint64_t value : values) sums[at] += value;
   }
   return sums;
+}
+
+void Tables::set_guarded(std::span<const std::uint32_t> wans) noexcept {
+  config_->wan_count = 0;
+  std::uint32_t count = 0;
+  for (const std::uint32_t wan : wans) {
+    if (count == SP_MOST_WANS || bpf_map_update_elem(wans_, &count, &wan, BPF_ANY) != 0) return;
+    ++count;
+  }
+  config_->wan_count = count;
 }
 
 void Tables::set_networks(const std::vector<Network>& networks) {

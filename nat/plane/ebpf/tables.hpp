@@ -28,8 +28,8 @@ struct TableSizes {
 class Tables final : public SharedTables {
  public:
   /// Loads the programs. `found` has maps of an earlier run by name (descriptors, which stay the caller's):
-  /// those of the same layout are used again. On failure (generic category) `why` says in words what the
-  /// kernel lacks.
+  /// those of the same layout, whose `config` says SP_ABI, are used again. On failure (generic category)
+  /// `why` says in words what the kernel lacks.
   static Result<std::unique_ptr<Tables>> load(const TableSizes& sizes,
                                               const std::map<std::string, int>& found, std::string& why);
   ~Tables() override;
@@ -37,6 +37,8 @@ class Tables final : public SharedTables {
   int program(Hook hook) const noexcept;
   /// Whether the tables have been used by an earlier run.
   bool reused() const noexcept { return reused_; }
+  /// Why tables that were found are not used again, in words; empty: they are, or there were none.
+  const std::string& why_anew() const noexcept { return why_anew_; }
   std::uint32_t most_flows() const noexcept { return most_flows_; }
   /// Kernel memory of the flow table for each entry it can have, in octets.
   std::uint64_t octets_per_flow() const;
@@ -51,6 +53,9 @@ class Tables final : public SharedTables {
   }
   /// Sums over all processors.
   std::array<std::uint64_t, SP_COUNTERS> counters() const;
+
+  /// The WAN's interfaces, all of which have our programs; none: what the LAN sends stays inside.
+  void set_guarded(std::span<const std::uint32_t> wans) noexcept;
 
   struct Network {
     std::uint32_t address = 0;
@@ -99,6 +104,7 @@ class Tables final : public SharedTables {
 
   std::array<int, 4> programs_{-1, -1, -1, -1};  // by Hook
   bool reused_ = false;
+  std::string why_anew_;
   std::uint32_t most_flows_ = 0;
   Slot* slots_ = nullptr;
   Lease* leases_ = nullptr;  // address space for all; `leases_mapped_` octets of it are the table
@@ -109,7 +115,8 @@ class Tables final : public SharedTables {
   sp_state* state_ = nullptr;
   std::vector<std::pair<void*, std::size_t>> mapped_;
   std::vector<int> descriptors_;
-  int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1, networks6_ = -1, counters_ = -1;
+  int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1,
+      networks6_ = -1, counters_ = -1, wans_ = -1;
 
   std::unordered_map<std::uint32_t, std::uint32_t> filter_entries_;  // by lease
   std::vector<std::pair<std::uint64_t, std::uint16_t>> ended_;       // part, host and port; external port
