@@ -14,7 +14,7 @@ import test_firewall6
 import test_ipv6
 import test_restart
 import test_wan
-from lab import DEVICE1, FAR, UdpEcho, wait_until
+from lab import DEVICE1, EXTERNAL, FAR, UdpEcho, wait_until
 from labcase import Chatter, LabCase, leaks
 
 
@@ -297,6 +297,142 @@ class AnotherLayout(Ebpf):
         self.assertNotIn("layout", self.daemon.log())
         with bpf.Table(bpf.programs(lab.gateway, "wan0", "egress")[0], "config") as config:
             self.assertEqual(int.from_bytes(config.read()[:4], "little"), 3)
+
+
+class Guarded(Ebpf):
+    """POL-NET-01 where others take our programs or the WAN away: what the LAN sends does not leave as it is."""
+
+    lab_args = {"vpn": True}
+    starts = False
+
+    def setUp(self):
+        super().setUp()
+        self.lab.gateway.sysctl("net.ipv4.ip_forward", 1)  # the worst case: new interfaces forward
+
+    def begin(self, *wrapper):
+        if self.daemon is None:
+            type(self).daemon = self.lab.daemon(start=False)
+        command = lab_module.Daemon.command
+        self.daemon.command = lambda *more: [*wrapper, *command(self.daemon, *more)]
+        self.daemon.start()
+        self.addCleanup(self.end)
+
+    def end(self):
+        self.daemon.stop()
+        self.daemon.command = lambda *more: lab_module.Daemon.command(self.daemon, *more)
+        self.assertEqual(self.daemon.detach().returncode, 0)
+
+    def watched(self):
+        outside = self.sniff(self.lab.internet, "eth0")
+        time.sleep(0.5)
+        return outside
+
+    def translated(self, outside):
+        outside.clear()
+        wait_until("translated packets leave", lambda: outside.find(lambda p: p.source == EXTERNAL and p.dport == 7720), 20)
+
+    def wan_anew(self):
+        """The WAN's interface again, without an address yet; a sniffer stands behind it."""
+        lab = self.lab
+        lab.wire(lab.gateway, "wan0", lab.internet, "eth0")
+        lab.internet.ip("addr", "add", f"{lab_module.PEER}/24", "dev", "eth0")
+        lab.internet.ip("route", "replace", "192.168.0.0/16", "via", EXTERNAL)
+        return self.watched()
+
+    def stream(self):
+        stream = Restart.Stream(self.lab.device1, 7720)
+        self.addCleanup(stream.close)
+        return stream
+
+    def test_a_qdisc_that_somebody_deletes_takes_nothing_of_ours_along(self):
+        self.begin()
+        self.stream()
+        outside = self.watched()
+        self.translated(outside)
+        for _ in range(3):
+            self.lab.gateway.run("tc", "qdisc", "add", "dev", "wan0", "clsact")
+            self.lab.gateway.run("tc", "qdisc", "del", "dev", "wan0", "clsact")
+        time.sleep(0.2)
+        self.translated(outside)
+        self.assertEqual(leaks(outside), [])
+
+    def test_without_tcx_they_are_back_at_once(self):
+        self.begin(*WITHOUT_TCX)
+        stream = self.stream()
+        outside = self.watched()
+        self.translated(outside)
+        gone = 0
+        for _ in range(10):
+            self.lab.gateway.run("tc", "qdisc", "del", "dev", "wan0", "clsact")
+            wait_until("they are back", lambda: len(bpf.filters(self.lab.gateway, "wan0", "egress")) == 1)
+            time.sleep(0.1)
+            gone += len(leaks(outside))
+            self.translated(outside)
+        print(f"        {gone} of {stream.sent} packets left untranslated while 10 qdiscs were deleted", flush=True)
+        # what left between the removal and its news, and not what a sweep a second later would let out
+        self.assertLess(gone, 100)
+        self.assertTrue(any("removed the programs" in w for w in self.status()["warnings"]))
+
+    def test_a_wan_made_anew_under_the_daemon(self):
+        lab = self.lab
+        self.begin()
+        self.stream()
+        outside = self.watched()
+        self.translated(outside)
+        for _ in range(3):
+            lab.gateway.ip("link", "del", "wan0")
+            self.assertEqual(leaks(outside), [])
+            outside = self.wan_anew()
+            lab.wan_address()
+            self.translated(outside)
+            self.assertEqual(leaks(outside), [])
+        self.assertEqual(self.programs()["wan0", "egress"], 1)
+
+    def test_a_wan_made_anew_while_the_daemon_is_dead(self):
+        lab = self.lab
+        self.begin()
+        stream = self.stream()
+        self.translated(self.watched())
+        self.daemon.kill()
+        lab.gateway.ip("link", "del", "wan0")
+        outside = self.wan_anew()
+        lab.wan_address()
+        before = stream.sent
+        wait_until("the device talks", lambda: stream.sent > before + 500)
+        lab.gateway.run("ping", "-c1", "-W5", FAR)  # the router's own goes on, and the sniffer hears
+        self.assertIsNotNone(outside.find(lambda p: p.source == EXTERNAL))
+        self.assertEqual(leaks(outside), [])
+        # what stays inside goes on
+        self.assertEqual(lab.device1.call("ping", "-c1", "-W5", lab_module.LAN).returncode, 0)
+        with UdpEcho(lab.vpn, 7721, b"v") as service:
+            self.answer_of(lab.device1, ("10.200.0.5", 7721), source=(DEVICE1, 0))
+            self.assertEqual(service.got[0][1][0], DEVICE1)
+        self.daemon.start()
+        self.translated(outside)
+        self.assertEqual(leaks(outside), [])
+
+    def test_a_lan_made_anew_while_the_daemon_is_dead(self):
+        lab = self.lab
+        self.begin()
+        stream = self.stream()
+        outside = self.watched()
+        self.translated(outside)
+        self.daemon.kill()
+        lab.gateway.ip("link", "del", "br0")
+        lab.gateway.ip("link", "add", "br0", "type", "bridge", "forward_delay", "0")
+        lab.gateway.ip("addr", "add", f"{lab_module.LAN}/24", "dev", "br0")
+        lab.gateway.ip("link", "set", "br0", "up")
+        for number in lab.devices:
+            lab.gateway.ip("link", "set", f"lan{number}", "master", "br0")
+        lab.device1.run("ping", "-c1", "-W5", lab_module.LAN)
+        outside.clear()
+        before = stream.sent
+        wait_until("the device talks", lambda: stream.sent > before + 500)
+        self.assertEqual(leaks(outside), [])
+        self.assertEqual(outside.all(lambda p: p.dport == 7720), [])
+        self.daemon.start()
+        self.translated(outside)
+        self.assertEqual(leaks(outside), [])
 
 
 # What every plane does, once more on this one.

@@ -118,17 +118,20 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes, const std:
   bool all_fit = !found.empty();
   const auto is_ours = [](const bpf_map* of) { return std::strchr(bpf_map__name(of), '.') == nullptr; };
   bpf_object__for_each_map(map, object->obj) {
+    if (!is_ours(map)) continue;
     const auto old = found.find(bpf_map__name(map));
-    if (is_ours(map) && (old == found.end() || !fits(old->second, map))) all_fit = false;
+    // Only a LAN's program knows `wans`, and it is written anew each time.
+    if (old == found.end() ? map != maps.wans : !fits(old->second, map)) all_fit = false;
   }
   if (!found.empty()) {
     const std::uint32_t abi = abi_of(found);
     if (abi != SP_ABI) all_fit = false;
     if (!all_fit)
-      tables->why_anew_ = "the tables of an earlier run have another layout (" +
-                          (abi == 0 ? std::string{"an unknown one"} : std::to_string(abi)) + ", ours is " +
-                          std::to_string(SP_ABI) +
-                          ") and begin anew: leases come back from the store, flows do not";
+      tables->why_anew_ = (abi == SP_ABI ? "the tables of an earlier run are not complete"
+                                         : "the tables of an earlier run have another layout (" +
+                                               (abi == 0 ? std::string{"an unknown one"} : std::to_string(abi)) +
+                                               ", ours is " + std::to_string(SP_ABI) + ")") +
+                          std::string{" and begin anew: leases come back from the store, flows do not"};
   }
   if (all_fit) bpf_object__for_each_map(map, object->obj) {
       const auto old = found.find(bpf_map__name(map));
