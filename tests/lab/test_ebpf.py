@@ -12,6 +12,7 @@ import lab as lab_module
 import test_datapath
 import test_firewall6
 import test_ipv6
+import test_links
 import test_restart
 import test_wan
 from lab import DEVICE1, EXTERNAL, FAR, UdpEcho, wait_until
@@ -469,6 +470,10 @@ class AddressChangeOnEbpf(Ebpf, test_wan.AddressChange):
     pass
 
 
+class DhcpClientOnEbpf(Ebpf, test_wan.DhcpClient):
+    pass
+
+
 class LinksThatComeLateOnEbpf(Ebpf, test_wan.LinksThatComeLate):
     pass
 
@@ -518,4 +523,20 @@ class PinholesByUpnpOnEbpf(Ebpf, test_ipv6.PinholesByUpnp):
 
 
 class Restart6OnEbpf(Ebpf, test_ipv6.Restart6):
+    pass
+
+
+class TwoLansOnEbpf(Ebpf, test_links.TwoLans):
+    pass
+
+
+class TwoLansTheOtherWayRoundOnEbpf(Ebpf, test_links.TwoLansTheOtherWayRound):
+    pass
+
+
+class WithoutALinkLayerOnEbpf(Ebpf, test_links.WithoutALinkLayer):
+    pass
+
+
+class VlansOnEbpf(Ebpf, test_links.Vlans):
     pass

@@ -245,7 +245,10 @@ class EbpfPlane::Impl {
     const Link link = link_of(wan);
     locked([&] {
       stack_mac_ = link.ethernet ? link.mac : tap_mac_;
-      turn_mac_ = network.lan.empty() ? tap_mac_ : link_of(network.lan.front().name).mac;
+      // Where the programs put hairpins in again: at the first LAN that is there.
+      const auto first = std::find_if(network.lan.begin(), network.lan.end(),
+                                      [](const PlaneInterface& lan) { return lan.index != 0; });
+      turn_mac_ = first == network.lan.end() ? tap_mac_ : link_of(first->name).mac;
       by_wan_ = untranslated_by_wan();
       core_.set_network(network, by_wan_, devices_untranslated_, link.ethernet ? link_header : 0, now);
     });
