@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -238,13 +239,17 @@ class Auto(Ebpf):
         self.assertIn("data plane tun (ebpf: the kernel does not let us", self.daemon.log())
         self.works(7713)
 
-    def test_programs_that_it_may_not_take_away_keep_tun_from_the_start(self):
-        self.restart("ebpf")
-        self.daemon.start()
-        self.restart("auto", *NO_RIGHTS)
-        self.daemon.start(wait=False)
-        self.assertEqual(self.daemon.process.wait(20), 1)
-        self.assertIn("to tell whose it is needs CAP_SYS_ADMIN; run sallyportd --detach as root", self.daemon.log())
+    def test_programs_that_it_may_not_look_at_are_an_error(self):
+        self.restart("ebpf", "setpriv", "--bounding-set=-sys_admin")
+        self.daemon.start()  # the first time there is nothing to look at
+        for plane, wrapper in (("ebpf", ("setpriv", "--bounding-set=-sys_admin")), ("auto", NO_RIGHTS), ("tun", NO_RIGHTS)):
+            with self.subTest(plane):
+                self.restart(plane, *wrapper)
+                with open(self.daemon.log_file, "w"):
+                    pass
+                self.daemon.start(wait=False)
+                self.assertEqual(self.daemon.process.wait(20), 1)
+                self.assertIn("needs CAP_SYS_ADMIN: run sallyportd --detach as root", self.daemon.log())
 
     def test_asked_for_by_name_it_is_an_error(self):
         self.restart("ebpf", *NO_RIGHTS)
@@ -263,6 +268,12 @@ class Auto(Ebpf):
             self.works(7714)
 
 
+def layout():
+    """SP_ABI."""
+    with open(os.path.join(lab_module.ROOT, "nat/plane/ebpf/abi.h")) as file:
+        return int(re.search(r"SP_ABI = (\d+)", file.read()).group(1))
+
+
 class AnotherLayout(Ebpf):
     def test_tables_of_another_layout_begin_anew_and_leases_come_back(self):
         lab = self.lab
@@ -273,13 +284,13 @@ class AnotherLayout(Ebpf):
         outside = self.sniff(lab.internet, "eth0")
         time.sleep(0.5)
         with Chatter(lab.device1, DEVICE1):
-            for layout, told in ((2, "(2, ours is "), (0xdeadbeef, "(an unknown one, ours is ")):
+            for other, told in ((2, "(2, ours is "), (0xdeadbeef, "(an unknown one, ours is ")):
                 self.daemon.kill()
                 program = bpf.programs(lab.gateway, "wan0", "egress")[0]
                 with bpf.Table(program, "config") as config:
-                    self.assertEqual(int.from_bytes(config.read()[:4], "little"), 3)
+                    self.assertEqual(int.from_bytes(config.read()[:4], "little"), layout())
                     before = config.number
-                    config.write(layout.to_bytes(4, "little") + config.read()[4:])
+                    config.write(other.to_bytes(4, "little") + config.read()[4:])
                 self.daemon.start()
                 self.assertIn("the tables of an earlier run have another layout " + told, self.daemon.log())
                 program = bpf.programs(lab.gateway, "wan0", "egress")[0]
@@ -297,7 +308,7 @@ class AnotherLayout(Ebpf):
         self.daemon.start()
         self.assertNotIn("layout", self.daemon.log())
         with bpf.Table(bpf.programs(lab.gateway, "wan0", "egress")[0], "config") as config:
-            self.assertEqual(int.from_bytes(config.read()[:4], "little"), 3)
+            self.assertEqual(int.from_bytes(config.read()[:4], "little"), layout())
 
 
 class Guarded(Ebpf):

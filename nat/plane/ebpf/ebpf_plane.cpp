@@ -663,6 +663,19 @@ class EbpfPlane::Impl {
   friend class EbpfPlane;
 };
 
+namespace {
+
+/// True where an earlier run changed the system and programs stand whose tables cannot be looked at: they may
+/// be its own, and would work on beside new ones.
+bool hides_what_is_ours(const Hooks& hooks, const SysctlKeeper& sysctls, std::string& why) {
+  if (hooks.hidden().empty() || sysctls.changed().empty()) return false;
+  why = "there is a program at " + hooks.hidden() +
+        "; to tell whether it is of an earlier run needs CAP_SYS_ADMIN: run sallyportd --detach as root";
+  return true;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, const Clock& clock,
                                                     std::string& why) {
   // Ours alone, before anything of an earlier run is touched.
@@ -680,6 +693,8 @@ Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, 
     return make_error_code(PlaneErrc::system_failure);
   }
   Hooks hooks = Hooks::find();
+  if (hides_what_is_ours(hooks, SysctlKeeper{options.undo_file}, why))
+    return make_error_code(PlaneErrc::system_failure);
   auto found = hooks.maps();
   auto tables = Tables::load({.flows = options.flows}, found, why);
   for (const auto& [name, fd] : found) close(fd);
@@ -705,23 +720,20 @@ Result<void> EbpfPlane::detach(const EbpfOptions& options, std::string& why) {
     return make_error_code(PlaneErrc::system_failure);
   }
   SysctlKeeper sysctls{options.undo_file};
-  const auto is_forwarding = [](const std::string& key) { return key.ends_with("/forwarding"); };
-  sysctls.put_back(is_forwarding);  // where it was off, nothing leaks while the programs go
   Hooks found;
   if (!options.left) found = Hooks::find();
   Hooks& hooks = options.left ? options.left->hooks : found;
-  const bool ran = !sysctls.changed().empty();
+  if (hides_what_is_ours(hooks, sysctls, why)) return make_error_code(PlaneErrc::system_failure);
+  const auto is_forwarding = [](const std::string& key) { return key.ends_with("/forwarding"); };
+  sysctls.put_back(is_forwarding);  // where it was off, nothing leaks while the programs go
   struct if_nameindex* const interfaces = if_nameindex();
   for (auto* at = interfaces; at && at->if_index; ++at)
-    for (const Direction direction : {Direction::ingress, Direction::egress}) {
-      const auto gone = hooks.detach(at->if_index, direction);
-      if (gone && !(ran && !hooks.found() && hooks.has_strangers(at->if_index, direction))) continue;
-      why = std::string{"cannot take the program off "} + at->if_name + ": " +
-            (gone ? "to tell whose it is needs CAP_SYS_ADMIN; run sallyportd --detach as root"
-                  : gone.error().message());
-      if_freenameindex(interfaces);
-      return make_error_code(PlaneErrc::system_failure);
-    }
+    for (const Direction direction : {Direction::ingress, Direction::egress})
+      if (const auto gone = hooks.detach(at->if_index, direction); !gone) {
+        why = std::string{"cannot take the program off "} + at->if_name + ": " + gone.error().message();
+        if_freenameindex(interfaces);
+        return make_error_code(PlaneErrc::system_failure);
+      }
   if (interfaces) if_freenameindex(interfaces);
   sysctls.put_back([&](const std::string& key) { return !is_forwarding(key); });
   sysctls.forget();

@@ -143,9 +143,11 @@ Program look_at(int fd) {
 
 }  // namespace
 
-Hooks::Hooks(Hooks&& other) noexcept : found_{std::exchange(other.found_, {})} {}
+Hooks::Hooks(Hooks&& other) noexcept
+    : found_{std::exchange(other.found_, {})}, hidden_{std::move(other.hidden_)} {}
 Hooks& Hooks::operator=(Hooks&& other) noexcept {
   std::swap(found_, other.found_);
+  std::swap(hidden_, other.hidden_);
   return *this;
 }
 Hooks::~Hooks() {
@@ -164,7 +166,10 @@ Hooks Hooks::find() {
       for (const std::uint32_t number : numbers) {
         if (hooks.found_.contains(number)) continue;
         const int fd = bpf_prog_get_fd_by_id(number);
-        if (fd < 0) continue;
+        if (fd < 0) {
+          if (errno == EPERM) hooks.hidden_ = at->if_name;
+          continue;
+        }
         Program program = look_at(fd);
         // The handle tells our filters, and what tcx has must look like one of our programs.
         const bool is_ours = number == filter || (std::find(our_names.begin(), our_names.end(),
@@ -239,12 +244,6 @@ bool Hooks::attached(std::uint32_t interface, Direction direction, int program) 
   const auto there = tcx_programs(interface, direction);
   return there ? std::find(there->begin(), there->end(), number) != there->end()
                : filter_at(interface, direction) == number;
-}
-
-bool Hooks::has_strangers(std::uint32_t interface, Direction direction) const {
-  const auto there = tcx_programs(interface, direction).value_or(std::vector<std::uint32_t>{});
-  return std::any_of(there.begin(), there.end(),
-                     [&](std::uint32_t number) { return !found_.contains(number); });
 }
 
 bool Hooks::removable() {

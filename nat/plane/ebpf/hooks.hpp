@@ -24,7 +24,6 @@ class Hooks {
   /// Finds what an earlier run left on any interface. With tcx that needs CAP_SYS_ADMIN, once: what is found
   /// is remembered.
   static Hooks find();
-  bool found() const noexcept { return !found_.empty(); }
   /// Descriptors of the maps that the found programs use, by name. The caller closes them.
   std::map<std::string, int> maps() const;
 
@@ -34,8 +33,8 @@ class Hooks {
   Result<void> detach(std::uint32_t interface, Direction direction);
   /// Whether this program is there.
   bool attached(std::uint32_t interface, Direction direction, int program) const;
-  /// Whether programs are there that are not known to be ours.
-  bool has_strangers(std::uint32_t interface, Direction direction) const;
+  /// Where a program stands that may not be looked at, by the interface's name; empty: nowhere.
+  const std::string& hidden() const noexcept { return hidden_; }
   /// Whether the kernel has no tcx: then others may remove our filters with the qdisc, and are found out by
   /// news.
   static bool removable();
@@ -47,6 +46,7 @@ class Hooks {
     std::string name;
   };
   std::map<std::uint32_t, Found> found_;  // by the kernel's number
+  std::string hidden_;
 };
 
 }  // namespace sallyport::nat::ebpf
