@@ -117,6 +117,9 @@ class EbpfPlane::Impl {
         core_{std::move(tables), options.engine, own_ports_, clock.now()},
         buffer_{std::make_unique<Buffer>()} {
     router_ports_ = router_ports_beside(policy_.pool);
+    // The programs of an earlier run stand there until ours take their places: nothing is shut meanwhile.
+    const sp_config& config = core_.tables().config();
+    if (core_.tables().reused() && config.wan_count == 1) guarded_.push_back(config.wan);
   }
   ~Impl() { stop(); }
 
