@@ -103,7 +103,9 @@ class Daemon {
 
  private:
   bool start();
+  bool load_plane();
   bool start_plane();
+  bool take(StartedPlane started);
   bool start_store();
   void reload();
   void stop();
@@ -138,6 +140,7 @@ class Daemon {
   std::vector<transport::NetworkState::Ipv6Address> ipv6_;
   std::unique_ptr<nat::DataPlane> plane_;
   std::string plane_reason_;
+  StartedPlane not_loaded_;
   std::atomic<bool> store_news_{false};
   std::unique_ptr<lease::Store> store_;
   std::unique_ptr<lease::LeaseService> service_;
@@ -164,15 +167,29 @@ class Daemon {
   std::uint64_t events_left_out_ = 0;
 };
 
-bool Daemon::start_plane() {
+/// The plane that must be loaded while all rights are there, if it is wanted and can be had.
+bool Daemon::load_plane() {
   make_run_directory();
-  auto started = daemon::start_plane(config_, std::string{run_directory}, clock_);
+  auto loaded = daemon::load_plane(config_, std::string{run_directory}, clock_);
+  if (loaded.plane || config_.engine.data_plane == PlaneChoice::ebpf) return take(std::move(loaded));
+  not_loaded_ = std::move(loaded);
+  return true;
+}
+
+bool Daemon::start_plane() {
+  return take(daemon::start_plane(config_, std::string{run_directory}, clock_,
+                                  std::exchange(not_loaded_, StartedPlane{})));
+}
+
+bool Daemon::take(StartedPlane started) {
   plane_reason_ = std::move(started.reason);
   if (!started.plane) {
     log::error(plane_reason_);
     return false;
   }
   plane_ = std::move(started.plane);
+  if (!started.note.empty()) log::warn(started.note);
+  log::info("data plane " + plane_->status().name + " (" + log::escaped(plane_reason_) + ")");
   if (const auto set = plane_->set_policy(config_.plane_policy(), clock_.now()); !set) {
     log::error("the data plane refused the configuration: " + set.error().message());
     return false;
@@ -208,12 +225,11 @@ bool Daemon::start() {
 
   // The store first: its lock tells a second instance apart from other trouble.
   // Only loading programs into the kernel needs more rights than the rest, and no thread may be there yet.
-  const bool loads = config_.engine.data_plane == PlaneChoice::ebpf;
-  if (loads && !start_plane()) return false;
+  if (!load_plane()) return false;
   for (const auto& problem :
        drop_privileges(std::string{admin_group}, {config_.store.dir, config_.admin.socket}))
     log::warn(problem);
-  if (!start_store() || (!loads && !start_plane())) return false;
+  if (!start_store() || (!plane_ && !start_plane())) return false;
 
   if (const auto set = plane_->set_network(view_, clock_.now()); !set) {
     log::error("the data plane cannot be set up: " + set.error().message());

@@ -49,14 +49,6 @@ nat::TunOptions tun_options(const std::string& directory) {
   return options;
 }
 
-std::unique_ptr<nat::DataPlane> start_tun(const Config& config, const std::string& directory,
-                                          const Clock& clock, std::string& why) {
-  auto options = tun_options(directory);
-  options.engine = engine_options(config);
-  auto plane = nat::TunPlane::start(options, clock, why);
-  return plane ? std::unique_ptr<nat::DataPlane>{std::move(*plane)} : nullptr;
-}
-
 #ifdef SALLYPORT_EBPF
 nat::EbpfOptions ebpf_options(const Config& config, const std::string& directory) {
   nat::EbpfOptions options;
@@ -73,28 +65,64 @@ nat::EbpfOptions ebpf_options(const Config& config, const std::string& directory
 
 }  // namespace
 
-StartedPlane start_plane(const Config& config, const std::string& directory, const Clock& clock) {
+StartedPlane load_plane(const Config& config, const std::string& directory, const Clock& clock) {
   const auto choice = config.engine.data_plane;
+  StartedPlane started;
+#ifdef SALLYPORT_EBPF
+  if (choice == PlaneChoice::tun) {
+    started.left = nat::EbpfPlane::look();
+    return started;
+  }
+  auto options = ebpf_options(config, directory);
+  options.take_over = [&](std::string& why) {
+    // What tun left would take packets away before the programs see them.
+    auto left = tun_options(directory);
+    left.device.clear();  // the interface of this name is the new plane's
+    return static_cast<bool>(nat::TunPlane::detach(left, why));
+  };
+  std::string why;
+  auto plane = nat::EbpfPlane::start(options, clock, why);
+  if (plane) {
+    started.plane = std::move(*plane);
+    started.reason = choice == PlaneChoice::ebpf ? "ebpf was asked for" : "auto";
+    started.note = why;
+  } else {
+    started.reason = why;
+    started.left = nat::EbpfPlane::look();
+  }
+#else
+  static_cast<void>(directory);
+  static_cast<void>(clock);
+  if (choice == PlaneChoice::ebpf)
+    started.reason =
+        "this sallyportd was built without the ebpf plane (clang, bpftool and libbpf were missing); use "
+        "--data-plane tun";
+  else
+    started.reason = "this sallyportd was built without it";
+#endif
+  return started;
+}
+
+StartedPlane start_plane(const Config& config, const std::string& directory, const Clock& clock,
+                         const StartedPlane& not_loaded) {
+  StartedPlane started;
   std::string why;
 #ifdef SALLYPORT_EBPF
-  if (choice == PlaneChoice::ebpf) {
-    // What the other plane left would take packets away before the programs see them.
-    if (!nat::TunPlane::detach(tun_options(directory), why)) return {nullptr, why};
-    auto plane = nat::EbpfPlane::start(ebpf_options(config, directory), clock, why);
-    if (!plane) return {nullptr, why};
-    return {std::move(*plane), "ebpf was asked for"};
+  auto options = ebpf_options(config, directory);
+  options.left = not_loaded.left;
+  if (!nat::EbpfPlane::detach(options, why)) {
+    started.reason = why;
+    return started;
   }
-  if (!nat::EbpfPlane::detach(ebpf_options(config, directory), why)) return {nullptr, why};
-#else
-  if (choice == PlaneChoice::ebpf)
-    return {nullptr,
-            "this sallyportd was built without the ebpf plane (clang, bpftool and libbpf were missing); use "
-            "--data-plane tun"};
 #endif
-  auto plane = start_tun(config, directory, clock, why);
-  if (!plane) return {nullptr, why};
-  return {std::move(plane),
-          choice == PlaneChoice::tun ? "tun was asked for" : "auto: tun runs on any kernel"};
+  auto tun = tun_options(directory);
+  tun.engine = engine_options(config);
+  auto plane = nat::TunPlane::start(tun, clock, why);
+  if (plane) started.plane = std::move(*plane);
+  started.reason = !started.plane                                 ? why
+                   : config.engine.data_plane == PlaneChoice::tun ? "tun was asked for"
+                                                                  : "ebpf: " + not_loaded.reason;
+  return started;
 }
 
 bool detach_planes(const std::string& directory, std::string& why) {

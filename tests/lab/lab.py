@@ -13,6 +13,7 @@ what a kill -9 of ourselves leaves is removed by the next run. Nothing outside t
 import atexit
 import contextlib
 import ctypes
+import errno
 import glob
 import itertools
 import json
@@ -259,6 +260,10 @@ class Sniffer:
                 frame, where = self.sock.recvfrom(70000)
             except BlockingIOError:
                 return self.seen
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:  # told once when the device goes; what it heard is still to be read
+                    raise
+                continue
             incoming = where[2] != 4  # PACKET_OUTGOING
             if len(frame) >= 34 and frame[12:14] == b"\x08\x00" and (incoming or self.outgoing):
                 total = struct.unpack_from("!H", frame, 16)[0]

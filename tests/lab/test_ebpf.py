@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
 import unittest
 
+import bpf
 import lab as lab_module
 import test_addresses
 import test_datapath
+import test_firewall6
+import test_ipv6
+import test_links
 import test_restart
 import test_wan
-from lab import DEVICE1, FAR, UdpEcho, wait_until
-from labcase import LabCase
+from lab import DEVICE1, EXTERNAL, FAR, UdpEcho, wait_until
+from labcase import Chatter, LabCase, leaks
 
 
 class Ebpf(LabCase):
@@ -28,14 +33,9 @@ class Ebpf(LabCase):
             raise
 
     def programs(self):
-        """Our filters, by interface and direction."""
-        found = {}
-        for device in ("wan0", "br0"):
-            for direction in ("ingress", "egress"):
-                text = self.lab.gateway.run("tc", "filter", "show", "dev", device, direction)
-                found[device, direction] = text.count("handle 0x5350")
-        return found
-
+        """How many of ours there are, by interface and direction."""
+        return {(device, direction): len(bpf.programs(self.lab.gateway, device, direction))
+                for device in ("wan0", "br0") for direction in ("ingress", "egress")}
 
     def status(self):
         return self.lab.cli_json(self.daemon, "status")
@@ -132,14 +132,14 @@ class Restart(Ebpf):
 
 
 class Traces(Ebpf):
-    def test_filters_that_another_program_removed_are_put_back(self):
+    def test_programs_that_another_one_removed_are_put_back(self):
         self.assertEqual(self.programs(), {("wan0", "ingress"): 1, ("wan0", "egress"): 1, ("br0", "ingress"): 1, ("br0", "egress"): 0})
-        self.lab.gateway.run("tc", "qdisc", "del", "dev", "wan0", "clsact")
-        wait_until("they are back", lambda: self.programs()[("wan0", "egress")] == 1)
+        bpf.detach(self.lab.gateway, "wan0", "egress", bpf.programs(self.lab.gateway, "wan0", "egress")[0])
+        wait_until("it is back", lambda: self.programs()[("wan0", "egress")] == 1)
         with UdpEcho(self.lab.internet, 7701, b"u"):
             answer, _ = self.answer_of(self.lab.device1, (FAR, 7701), source=(DEVICE1, 0))
             self.assertEqual(answer, b"u")
-        wait_until("it says so", lambda: any("removed the filters" in w for w in self.status()["warnings"]))
+        wait_until("it says so", lambda: any("removed the programs" in w for w in self.status()["warnings"]))
 
     def test_it_keeps_only_the_rights_it_needs(self):
         for thread in os.listdir(f"/proc/{self.daemon.pid}/task"):
@@ -149,6 +149,7 @@ class Traces(Ebpf):
             self.assertEqual(status["NoNewPrivs"].strip(), "1")
 
     def test_filters_of_others_stay_and_detach_leaves_nothing_of_ours(self):
+        self.lab.gateway.run("tc", "qdisc", "add", "dev", "wan0", "clsact")
         others = self.lab.gateway.call("tc", "filter", "add", "dev", "wan0", "ingress", "prio", "7", "protocol", "ip", "matchall",
                                        "action", "pass").returncode == 0  # not every kernel has the classifier
         before = self.lab.gateway.run("sysctl", "-n", "net.ipv4.ip_local_port_range")
@@ -172,6 +173,279 @@ class Traces(Ebpf):
                 answer, sender = self.answer_of(self.lab.device1, (FAR, 7702), source=(DEVICE1, 0))
                 self.assertEqual(answer, b"u")
         self.assertEqual(self.programs()["wan0", "egress"], 1)
+
+
+BPF = os.path.join(os.path.dirname(os.path.realpath(__file__)), "bpf.py")
+WITHOUT_TCX = ("python3", BPF, "--without-tcx")
+WITHOUT_PROGRAMS = ("python3", BPF, "--without-programs")
+NO_RIGHTS = ("setpriv", "--bounding-set=-bpf,-sys_admin")
+
+
+class Auto(Ebpf):
+    """`auto` takes ebpf where it runs, and else tun; both say why."""
+
+    starts = False
+
+    def restart(self, plane, *wrapper):
+        """Stops, and is to start behind another program, perhaps."""
+        if self.daemon and self.daemon.running():
+            self.assertEqual(self.daemon.stop(), 0)
+        config = {"engine": {"data_plane": plane}}
+        if self.daemon is None:
+            type(self).daemon = self.lab.daemon(config, start=False)
+        command = lab_module.Daemon.command
+        self.daemon.command = lambda *more: [*wrapper, *command(self.daemon, *more)]
+        self.daemon.configure(config)
+
+    def tearDown(self):
+        self.restart("auto")
+        self.assertEqual(self.daemon.detach().returncode, 0)
+
+    def works(self, port):
+        with UdpEcho(self.lab.internet, port, b"u") as service:
+            self.assertEqual(self.answer_of(self.lab.device1, (FAR, port), source=(DEVICE1, 0))[0], b"u")
+            self.assertEqual(service.got[0][1][0], lab_module.EXTERNAL)
+
+    def test_it_takes_what_runs_and_says_why(self):
+        outside = self.sniff(self.lab.internet, "eth0")
+        time.sleep(0.5)
+        with Chatter(self.lab.device1, DEVICE1):
+            self.restart("auto")
+            self.daemon.start()
+            status = self.status()
+            self.assertEqual((status["data_plane"], status["data_plane_reason"].split(";")[0]), ("ebpf", "auto"))
+            self.assertIn("data plane ebpf (auto)", self.daemon.log())
+            self.works(7710)
+            # its programs make room for tun, and tun's rules for them
+            self.restart("auto", *WITHOUT_PROGRAMS)
+            self.daemon.start()
+            self.assertEqual(self.status()["data_plane"], "tun")
+            self.assertEqual(set(self.programs().values()), {0})
+            self.works(7711)
+            self.restart("auto")
+            self.daemon.start()
+            self.assertEqual(self.status()["data_plane"], "ebpf")
+            self.works(7712)
+        self.assertEqual(leaks(outside), [])
+        self.assertEqual(self.lab.gateway.ip("-d", "rule", "show").count("proto 83"), 0)
+
+    def test_without_the_rights_it_is_tun(self):
+        self.restart("auto", *NO_RIGHTS)
+        self.daemon.start()
+        status = self.status()
+        self.assertEqual(status["data_plane"], "tun")
+        self.assertIn("ebpf: the kernel does not let us load programs", status["data_plane_reason"])
+        self.assertIn("CAP_BPF and CAP_NET_ADMIN are needed", status["data_plane_reason"])
+        self.assertRegex(self.cli("status").stdout, r"data plane +tun \(ebpf: the kernel does not let us")
+        self.assertIn("data plane tun (ebpf: the kernel does not let us", self.daemon.log())
+        self.works(7713)
+
+    def test_programs_that_it_may_not_look_at_are_an_error(self):
+        self.restart("ebpf", "setpriv", "--bounding-set=-sys_admin")
+        self.daemon.start()  # the first time there is nothing to look at
+        for plane, wrapper in (("ebpf", ("setpriv", "--bounding-set=-sys_admin")), ("auto", NO_RIGHTS), ("tun", NO_RIGHTS)):
+            with self.subTest(plane):
+                self.restart(plane, *wrapper)
+                with open(self.daemon.log_file, "w"):
+                    pass
+                self.daemon.start(wait=False)
+                self.assertEqual(self.daemon.process.wait(20), 1)
+                self.assertIn("needs CAP_SYS_ADMIN: run sallyportd --detach as root", self.daemon.log())
+
+    def test_asked_for_by_name_it_is_an_error(self):
+        self.restart("ebpf", *NO_RIGHTS)
+        self.daemon.start(wait=False)
+        self.assertEqual(self.daemon.process.wait(20), 1)
+        self.assertIn("error: the kernel does not let us load programs", self.daemon.log())
+        self.assertEqual(self.daemon.out(), "")
+
+    def test_without_tcx_it_takes_filters_and_then_tcx_again(self):
+        for wrapper in (WITHOUT_TCX, ()):
+            self.restart("auto", *wrapper)
+            self.daemon.start()
+            self.assertEqual(self.status()["data_plane"], "ebpf")
+            self.assertEqual(len(bpf.filters(self.lab.gateway, "wan0", "egress")), 1 if wrapper else 0)
+            self.assertEqual(self.programs()["wan0", "egress"], 1)
+            self.works(7714)
+
+
+def layout():
+    """SP_ABI."""
+    with open(os.path.join(lab_module.ROOT, "nat/plane/ebpf/abi.h")) as file:
+        return int(re.search(r"SP_ABI = (\d+)", file.read()).group(1))
+
+
+class AnotherLayout(Ebpf):
+    def test_tables_of_another_layout_begin_anew_and_leases_come_back(self):
+        lab = self.lab
+        service, client = self.udp_service(self.port()), self.client()
+        made = client.map("udp", service.port, service.port, 3600)
+        self.assertEqual(made.result, 0)
+        self.arrives(service, made.external)
+        outside = self.sniff(lab.internet, "eth0")
+        time.sleep(0.5)
+        with Chatter(lab.device1, DEVICE1):
+            for other, told in ((2, "(2, ours is "), (0xdeadbeef, "(an unknown one, ours is ")):
+                self.daemon.kill()
+                program = bpf.programs(lab.gateway, "wan0", "egress")[0]
+                with bpf.Table(program, "config") as config:
+                    self.assertEqual(int.from_bytes(config.read()[:4], "little"), layout())
+                    before = config.number
+                    config.write(other.to_bytes(4, "little") + config.read()[4:])
+                self.daemon.start()
+                self.assertIn("the tables of an earlier run have another layout " + told, self.daemon.log())
+                program = bpf.programs(lab.gateway, "wan0", "egress")[0]
+                with bpf.Table(program, "config") as config:
+                    self.assertNotEqual(config.number, before)
+                self.assertEqual(self.programs(), {("wan0", "ingress"): 1, ("wan0", "egress"): 1,
+                                                   ("br0", "ingress"): 1, ("br0", "egress"): 0})
+                self.arrives(service, made.external)
+                self.assertEqual(self.lease("udp", made.external)["via"], "pcp")
+        self.assertEqual(leaks(outside), [])
+        # the same layout is taken up, and says nothing
+        self.daemon.kill()
+        with open(self.daemon.log_file, "w"):
+            pass
+        self.daemon.start()
+        self.assertNotIn("layout", self.daemon.log())
+        with bpf.Table(bpf.programs(lab.gateway, "wan0", "egress")[0], "config") as config:
+            self.assertEqual(int.from_bytes(config.read()[:4], "little"), layout())
+
+
+class Guarded(Ebpf):
+    """POL-NET-01 where others take our programs or the WAN away: what the LAN sends does not leave as it is."""
+
+    lab_args = {"vpn": True}
+    starts = False
+
+    def setUp(self):
+        super().setUp()
+        self.lab.gateway.sysctl("net.ipv4.ip_forward", 1)  # the worst case: new interfaces forward
+
+    def begin(self, *wrapper):
+        if self.daemon is None:
+            type(self).daemon = self.lab.daemon(start=False)
+        command = lab_module.Daemon.command
+        self.daemon.command = lambda *more: [*wrapper, *command(self.daemon, *more)]
+        self.daemon.start()
+        self.addCleanup(self.end)
+
+    def end(self):
+        self.daemon.stop()
+        self.daemon.command = lambda *more: lab_module.Daemon.command(self.daemon, *more)
+        self.assertEqual(self.daemon.detach().returncode, 0)
+
+    def watched(self):
+        outside = self.sniff(self.lab.internet, "eth0")
+        time.sleep(0.5)
+        return outside
+
+    def translated(self, outside):
+        outside.clear()
+        wait_until("translated packets leave", lambda: outside.find(lambda p: p.source == EXTERNAL and p.dport == 7720), 20)
+
+    def wan_anew(self):
+        """The WAN's interface again, without an address yet; a sniffer stands behind it."""
+        lab = self.lab
+        lab.wire(lab.gateway, "wan0", lab.internet, "eth0")
+        lab.internet.ip("addr", "add", f"{lab_module.PEER}/24", "dev", "eth0")
+        lab.internet.ip("route", "replace", "192.168.0.0/16", "via", EXTERNAL)
+        return self.watched()
+
+    def stream(self):
+        stream = Restart.Stream(self.lab.device1, 7720)
+        self.addCleanup(stream.close)
+        return stream
+
+    def test_a_qdisc_that_somebody_deletes_takes_nothing_of_ours_along(self):
+        self.begin()
+        self.stream()
+        outside = self.watched()
+        self.translated(outside)
+        for _ in range(3):
+            self.lab.gateway.run("tc", "qdisc", "add", "dev", "wan0", "clsact")
+            self.lab.gateway.run("tc", "qdisc", "del", "dev", "wan0", "clsact")
+        time.sleep(0.2)
+        self.translated(outside)
+        self.assertEqual(leaks(outside), [])
+
+    def test_without_tcx_they_are_back_at_once(self):
+        self.begin(*WITHOUT_TCX)
+        stream = self.stream()
+        outside = self.watched()
+        self.translated(outside)
+        gone = 0
+        for _ in range(10):
+            self.lab.gateway.run("tc", "qdisc", "del", "dev", "wan0", "clsact")
+            wait_until("they are back", lambda: len(bpf.filters(self.lab.gateway, "wan0", "egress")) == 1)
+            time.sleep(0.1)
+            gone += len(leaks(outside))
+            self.translated(outside)
+        print(f"        {gone} of {stream.sent} packets left untranslated while 10 qdiscs were deleted", flush=True)
+        # what left between the removal and its news, and not what a sweep a second later would let out
+        self.assertLess(gone, 100)
+        self.assertTrue(any("removed the programs" in w for w in self.status()["warnings"]))
+
+    def test_a_wan_made_anew_under_the_daemon(self):
+        lab = self.lab
+        self.begin()
+        self.stream()
+        outside = self.watched()
+        self.translated(outside)
+        for _ in range(3):
+            lab.gateway.ip("link", "del", "wan0")
+            self.assertEqual(leaks(outside), [])
+            outside = self.wan_anew()
+            lab.wan_address()
+            self.translated(outside)
+            self.assertEqual(leaks(outside), [])
+        self.assertEqual(self.programs()["wan0", "egress"], 1)
+
+    def test_a_wan_made_anew_while_the_daemon_is_dead(self):
+        lab = self.lab
+        self.begin()
+        stream = self.stream()
+        self.translated(self.watched())
+        self.daemon.kill()
+        lab.gateway.ip("link", "del", "wan0")
+        outside = self.wan_anew()
+        lab.wan_address()
+        before = stream.sent
+        wait_until("the device talks", lambda: stream.sent > before + 500)
+        lab.gateway.run("ping", "-c1", "-W5", FAR)  # the router's own goes on, and the sniffer hears
+        self.assertIsNotNone(outside.find(lambda p: p.source == EXTERNAL))
+        self.assertEqual(leaks(outside), [])
+        # what stays inside goes on
+        self.assertEqual(lab.device1.call("ping", "-c1", "-W5", lab_module.LAN).returncode, 0)
+        with UdpEcho(lab.vpn, 7721, b"v") as service:
+            self.answer_of(lab.device1, ("10.200.0.5", 7721), source=(DEVICE1, 0))
+            self.assertEqual(service.got[0][1][0], DEVICE1)
+        self.daemon.start()
+        self.translated(outside)
+        self.assertEqual(leaks(outside), [])
+
+    def test_a_lan_made_anew_while_the_daemon_is_dead(self):
+        lab = self.lab
+        self.begin()
+        stream = self.stream()
+        outside = self.watched()
+        self.translated(outside)
+        self.daemon.kill()
+        lab.gateway.ip("link", "del", "br0")
+        lab.gateway.ip("link", "add", "br0", "type", "bridge", "forward_delay", "0")
+        lab.gateway.ip("addr", "add", f"{lab_module.LAN}/24", "dev", "br0")
+        lab.gateway.ip("link", "set", "br0", "up")
+        for number in lab.devices:
+            lab.gateway.ip("link", "set", f"lan{number}", "master", "br0")
+        lab.device1.run("ping", "-c1", "-W5", lab_module.LAN)
+        outside.clear()
+        before = stream.sent
+        wait_until("the device talks", lambda: stream.sent > before + 500)
+        self.assertEqual(leaks(outside), [])
+        self.assertEqual(outside.all(lambda p: p.dport == 7720), [])
+        self.daemon.start()
+        self.translated(outside)
+        self.assertEqual(leaks(outside), [])
 
 
 # What every plane does, once more on this one.
@@ -208,6 +482,10 @@ class AddressChangeOnEbpf(Ebpf, test_wan.AddressChange):
     pass
 
 
+class DhcpClientOnEbpf(Ebpf, test_wan.DhcpClient):
+    pass
+
+
 class LinksThatComeLateOnEbpf(Ebpf, test_wan.LinksThatComeLate):
     pass
 
@@ -221,4 +499,60 @@ class DetachOnEbpf(Ebpf, test_restart.Detach):
 
 
 class AddressesOnEbpf(Ebpf, test_addresses.Addresses):
+    pass
+
+
+class FirewallOnEbpf(Ebpf, test_firewall6.Firewall):
+    pass
+
+
+class TrafficOnEbpf(Ebpf, test_firewall6.Traffic):
+    pass
+
+
+class DeadOnEbpf(Ebpf, test_firewall6.Dead):
+    pass
+
+
+class FailsClosedOnEbpf(Ebpf, test_firewall6.FailsClosed):
+    pass
+
+
+class SwitchedOffOnEbpf(Ebpf, test_firewall6.SwitchedOff):
+    pass
+
+
+class SwitchedOffByReloadOnEbpf(Ebpf, test_firewall6.SwitchedOffByReload):
+    pass
+
+
+class WithoutIpv6OnEbpf(Ebpf, test_firewall6.WithoutIpv6):
+    pass
+
+
+class PcpOverIpv6OnEbpf(Ebpf, test_ipv6.PcpOverIpv6):
+    pass
+
+
+class PinholesByUpnpOnEbpf(Ebpf, test_ipv6.PinholesByUpnp):
+    pass
+
+
+class Restart6OnEbpf(Ebpf, test_ipv6.Restart6):
+    pass
+
+
+class TwoLansOnEbpf(Ebpf, test_links.TwoLans):
+    pass
+
+
+class TwoLansTheOtherWayRoundOnEbpf(Ebpf, test_links.TwoLansTheOtherWayRound):
+    pass
+
+
+class WithoutALinkLayerOnEbpf(Ebpf, test_links.WithoutALinkLayer):
+    pass
+
+
+class VlansOnEbpf(Ebpf, test_links.Vlans):
     pass

@@ -249,6 +249,80 @@ class AddressChange(LabCase):
         self.assertTrue(self.daemon.running())
 
 
+class DhcpClient(LabCase):
+    """What DHCP clients do to the WAN's interface when the provider gives another address (POL-RUN-01, POL-RUN-02)."""
+
+    NET, ROUTER = "203.0.115.7", "203.0.115.1"  # another subnet, with another router
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.lab.internet.ip("addr", "add", f"{cls.ROUTER}/24", "dev", "eth0")
+
+    def setUp(self):
+        self.address = self.client().natpmp_address().address
+
+    def follows(self, address, change):
+        """Leases and outbound traffic are on the new address within seconds; nothing leaves by another one meanwhile."""
+        lab, client, port = self.lab, self.client(), self.port()
+        service, nonce = self.udp_service(port), os.urandom(12)
+        self.assertEqual(client.map("udp", port, port, 3600, nonce).external_address, self.address)
+        self.arrives(service, port, to=self.address)
+        outside = self.sniff(lab.internet, "eth0")
+        time.sleep(0.5)
+        with Chatter(lab.device2, "192.168.50.12"):
+            change(self.address)
+            wait_until("the new address is answered", lambda: client.natpmp_address().address == address, 5)
+            self.arrives(service, port, to=address)
+            outside.await_packet("outbound traffic wears it", lambda p: p.source == address and b"leak?" in p.payload)
+        self.assertEqual(leaks(outside, (address, self.address)), [])
+        again = client.map("udp", port, port, 3600, nonce)
+        self.assertEqual((again.result, again.external, again.external_address), (0, port, address))
+        self.arrives(self.control, 1999, to=address)
+        self.address = address
+
+    def give(self, address, router):
+        self.lab.gateway.ip("addr", "add", f"{address}/24", "dev", "wan0")
+        self.lab.gateway.ip("route", "replace", "default", "via", router)
+
+    def test_the_old_address_goes_after_the_new_one_came(self):
+        def change(old):
+            self.give(self.NET, self.ROUTER)
+            time.sleep(0.3)
+            self.lab.gateway.ip("addr", "del", f"{old}/24", "dev", "wan0")
+
+        self.follows(self.NET, change)
+        self.follows(EXTERNAL, lambda old: (self.give(EXTERNAL, PEER), self.lab.gateway.ip("addr", "del", f"{old}/24", "dev", "wan0")))
+
+    def test_all_addresses_are_flushed_before_the_new_one_comes(self):
+        def change(old):
+            self.lab.gateway.ip("addr", "flush", "dev", "wan0")
+            time.sleep(0.3)
+            self.give(NEW, PEER)
+
+        self.follows(NEW, change)
+        self.follows(EXTERNAL, lambda old: (self.lab.gateway.ip("addr", "flush", "dev", "wan0"), self.give(EXTERNAL, PEER)))
+
+    def test_the_link_goes_down_and_up(self):
+        def change(old):
+            gateway = self.lab.gateway
+            gateway.ip("link", "set", "wan0", "down")
+            gateway.ip("addr", "flush", "dev", "wan0")
+            time.sleep(0.3)
+            gateway.ip("link", "set", "wan0", "up")
+            self.give(NEW, PEER)
+
+        self.follows(NEW, change)
+        # the same address again, as after a cable was out
+        def again(old):
+            self.lab.gateway.ip("link", "set", "wan0", "down")
+            self.lab.gateway.ip("link", "set", "wan0", "up")
+            self.lab.gateway.ip("route", "replace", "default", "via", PEER)
+
+        self.follows(NEW, again)
+        self.follows(EXTERNAL, lambda old: (self.lab.gateway.ip("addr", "flush", "dev", "wan0"), self.give(EXTERNAL, PEER)))
+
+
 class PrivateAddress(LabCase):
     """A gateway behind another NAT."""
     flags = ("--external-address", "100.64.3.4")

@@ -388,7 +388,7 @@ std::optional<Address> EbpfTestPlane::external_for(const Address& device) const 
 }
 Result<void> EbpfTestPlane::set_network(const NetworkView& network, TimePoint now) {
   network_ = network;
-  if (core_) core_->set_network(network, network.untranslated, header, now);
+  if (core_) core_->set_network(network, network.untranslated, {}, header, now);
   return {};
 }
 Result<void> EbpfTestPlane::set_policy(const PlanePolicy& policy, TimePoint now) {

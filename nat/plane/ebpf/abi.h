@@ -1,6 +1,6 @@
 /* What the programs in the kernel and the plane share: tables, their entries, the words passed along with a packet.
  * Plain C for the programs, C++20 for the plane; sizes are asserted on both sides. A change of anything here needs
- * another SP_ABI: maps of another layout are never reused. All numbers are in host order. */
+ * another SP_ABI: tables that do not say the same number are never reused. All numbers are in host order. */
 #ifndef SALLYPORT_NAT_PLANE_EBPF_ABI_H
 #define SALLYPORT_NAT_PLANE_EBPF_ABI_H
 
@@ -22,13 +22,15 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 4,
+  SP_ABI = 5,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16, /* of one external address; the table has those of all */
   SP_MOST_ADDRESSES = 32,
   SP_NOBODY = 0xff, /* the index of what is no external address */
   SP_LEASES = 1 << 17,
   SP_MOST_LANS = 16,
+  SP_MOST_WANS = 16,
+  SP_MOST_OTHERS = 32,
   SP_NO_LEASE = 0xffffff,
 };
 
@@ -161,9 +163,10 @@ enum sp_net_flag {
   SP_NET_LAN = 1,
   SP_NET_END = 2, /* a LAN's own or broadcast address */
   SP_NET_GATEWAY = 4,
-  SP_NET_UNTRANSLATED = 8,
+  SP_NET_UNTRANSLATED = 8, /* reached through the WAN as it is */
+  SP_NET_ELSEWHERE = 16,   /* networks6: behind an interface that is neither LAN nor WAN */
 };
-/* networks6: the LAN's. */
+/* networks6: as networks; the longest match has its own flags alone. */
 struct sp_net6_key {
   sp_u32 length;
   sp_u8 address[16];
@@ -181,6 +184,8 @@ enum sp_filtering { SP_FILTER_ENDPOINT, SP_FILTER_ADDRESS, SP_FILTER_ADDRESS_AND
 
 /* config: one entry. */
 struct sp_config {
+  sp_u32 abi; /* SP_ABI; stays the first of every layout to come */
+  sp_u32 wan_count; /* entries of `wans`; 0: none has its programs, and what the LAN sends stays inside */
   sp_u64 secret[2];
   sp_u64 flow_secret[2]; /* as long as the flow table is there */
   sp_u64 id_secret;
@@ -189,6 +194,7 @@ struct sp_config {
   sp_u32 test_iif; /* tests only: the interface a packet came in by, as no program can be told */
   sp_u32 has_external, external; /* external: that of index `only` */
   sp_u32 lan_count, lan[SP_MOST_LANS]; /* interface indexes */
+  sp_u32 other_count, other[SP_MOST_OTHERS]; /* indexes of interfaces that are neither: VPNs */
   sp_u32 wan, tap;
   sp_u32 wan_header; /* octets of the link layer's header on the WAN: 14, or 0 */
   sp_u32 epoch;      /* another one: flows look at their slots again */

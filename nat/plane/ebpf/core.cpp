@@ -35,13 +35,18 @@ Side side_of(sp_side side) noexcept {
   }
 }
 
+bool is_v4(std::span<const std::byte> packet) noexcept {
+  return !packet.empty() && std::to_integer<unsigned>(packet[0]) >> 4 == 4;
+}
+
 class Giver final : public PacketSink {
  public:
   explicit Giver(const Core::Give& give) : give_{give} {}
   void emit(std::span<const std::byte> packet, Action where) override {
-    // What the engine makes needs no forwarding by the stack.
+    // What the engine makes needs no forwarding by the stack, which would take IPv4's for its own; IPv6 has
+    // no such rule, and the stack knows every LAN.
     if (where == Action::forward_wan) give_(packet, SP_BACK_WAN, SP_FROM_LAN);
-    if (where == Action::forward_lan) give_(packet, SP_BACK_LAN, SP_FROM_LAN);
+    if (where == Action::forward_lan) give_(packet, is_v4(packet) ? SP_BACK_LAN : SP_BACK_STACK, SP_FROM_LAN);
     if (where == Action::local) give_(packet, SP_BACK_STACK, SP_FROM_WAN);
   }
 
@@ -78,7 +83,7 @@ Result<Installed> Core::install(const MappingSpec& spec, TimePoint now) {
 }
 
 void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by_wan,
-                       std::uint32_t wan_header, TimePoint now) {
+                       const std::set<std::uint32_t>& others, std::uint32_t wan_header, TimePoint now) {
   network_ = network;
   std::vector<Tables::Network> networks;
   const auto add = [&](std::uint32_t address, unsigned bits, std::uint32_t flags) {
@@ -129,28 +134,27 @@ void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by
       same->flags |= whole.flags;
   }
   tables_->set_networks(flat);
-  std::vector<Prefix> lan6;
-  for (const PlaneInterface& lan : network.lan)
-    for (const Prefix& prefix : lan.prefixes)
-      if (!prefix.address.is_v4()) lan6.push_back(prefix);
-  tables_->set_networks6(lan6);
+  set_networks6(network, by_wan);
 
   sp_config& config = tables_->config();
   config.lan_count = 0;
   for (const PlaneInterface& lan : network.lan)
     if (lan.index && config.lan_count < SP_MOST_LANS) config.lan[config.lan_count++] = lan.index;
+  config.other_count = 0;
+  for (const std::uint32_t other : others)
+    if (config.other_count < SP_MOST_OTHERS) config.other[config.other_count++] = other;
   config.wan = 0;
   for (const PlaneInterface& wan : network.wan)
     if (wan.index && !config.wan) config.wan = wan.index;
   config.wan_header = wan_header;
   const bool has_external = std::any_of(network.pool().begin(), network.pool().end(),
                                         [](const Address& address) { return address.is_v4(); });
-  const bool others =
+  const bool new_pairs =
       engine_.pairing_for(network) != engine_.pairing() || has_external != (config.has_external != 0);
   // Meanwhile the programs make nothing new: what they know and what there is would not agree.
-  if (others) config.has_external = 0;
+  if (new_pairs) config.has_external = 0;
   engine_.set_network(network, now);
-  if (others) {
+  if (new_pairs) {
     const Pairing& pairing = engine_.pairing();
     config.externals_count = static_cast<std::uint32_t>(pairing.count());
     config.only = pairing.only();
@@ -167,6 +171,23 @@ void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by
       config.elsewhere |= 1U << index;
   config.has_external = has_external;
   write_config();
+}
+
+void Core::set_networks6(const NetworkView& network, const std::vector<Prefix>& by_wan) {
+  std::vector<std::pair<Prefix, std::uint32_t>> networks;
+  for (const Prefix& prefix : network.untranslated) {
+    if (prefix.address.is_v4() || prefix.length == 0) continue;
+    const bool through_wan = std::find(by_wan.begin(), by_wan.end(), prefix) != by_wan.end();
+    networks.emplace_back(prefix, through_wan ? SP_NET_UNTRANSLATED : SP_NET_ELSEWHERE);
+  }
+  for (const PlaneInterface& lan : network.lan)
+    for (const Prefix& prefix : lan.prefixes)
+      if (!prefix.address.is_v4()) networks.emplace_back(prefix, SP_NET_LAN);
+  for (const auto* side : {&network.lan, &network.wan})
+    for (const PlaneInterface& interface : *side)
+      for (const Address& address : interface.addresses)
+        if (!address.is_v4()) networks.emplace_back(Prefix{address, 128}, SP_NET_GATEWAY);
+  tables_->set_networks6(networks);
 }
 
 void Core::set_policy(const PlanePolicy& policy, TimePoint now) {
@@ -276,7 +297,7 @@ bool take_ttl(std::span<std::byte> octets) {
 sp_back Core::back_for(std::span<const std::byte> packet, Action where) const {
   if (where == Action::forward_wan) return SP_BACK_WAN;
   if (where == Action::local || packet.size() < 20) return SP_BACK_STACK;
-  if (std::to_integer<unsigned>(packet[0]) >> 4 == 6) return SP_BACK_STACK;
+  if (!is_v4(packet)) return SP_BACK_STACK;
   const std::uint32_t source = packet::load32(reinterpret_cast<const std::uint8_t*>(packet.data()) + 12);
   return std::find(gateway_.begin(), gateway_.end(), source) != gateway_.end() ? SP_BACK_LAN : SP_BACK_STACK;
 }

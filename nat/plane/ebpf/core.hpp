@@ -3,6 +3,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -29,8 +30,9 @@ class Core {
   Result<Installed> install(const MappingSpec& spec, TimePoint now);
   /// Gives engine and programs what they must know of interfaces and addresses. `by_wan`: what of
   /// `untranslated` is reached through the WAN; `wan_header`: octets of the WAN's link layer header.
-  void set_network(const NetworkView& network, const std::vector<Prefix>& by_wan, std::uint32_t wan_header,
-                   TimePoint now);
+  /// `others`: indexes of interfaces that are neither LAN nor WAN, to which the rest of `untranslated` goes.
+  void set_network(const NetworkView& network, const std::vector<Prefix>& by_wan,
+                   const std::set<std::uint32_t>& others, std::uint32_t wan_header, TimePoint now);
   void set_policy(const PlanePolicy& policy, TimePoint now);
   std::vector<PlaneEvent> sweep(TimePoint now);
   void fill_status(PlaneStatus& status) const;
@@ -58,6 +60,7 @@ class Core {
   sp_back back_for(std::span<const std::byte> packet, Action where) const;
   Fate take_fragment(sp_side side, std::span<std::byte> packet, TimePoint now, const Give& give);
   void drop(DropReason reason) noexcept;
+  void set_networks6(const NetworkView& network, const std::vector<Prefix>& by_wan);
   void write_config();
 
   std::unique_ptr<Tables> tables_;

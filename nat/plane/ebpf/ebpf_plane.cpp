@@ -1,6 +1,8 @@
 #include "nat/plane/ebpf/ebpf_plane.hpp"
 
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <poll.h>
@@ -59,6 +61,13 @@ std::string conf6(const std::string& interface, std::string_view what) {
   return "ipv6/conf/" + interface + '/' + std::string{what};
 }
 
+bool has_ipv6(const NetworkView& network) {
+  return std::any_of(network.lan.begin(), network.lan.end(), [](const PlaneInterface& lan) {
+    return std::any_of(lan.prefixes.begin(), lan.prefixes.end(),
+                       [](const Prefix& prefix) { return !prefix.address.is_v4(); });
+  });
+}
+
 struct Link {
   bool ethernet = true;
   Mac mac{};
@@ -97,31 +106,24 @@ struct alignas(64) Buffer {
 
 class EbpfPlane::Impl {
  public:
-  Impl(const EbpfOptions& options, const Clock& clock, TunDevice device, Rtnl rtnl,
+  Impl(const EbpfOptions& options, const Clock& clock, TunDevice device, Rtnl rtnl, Hooks hooks,
        std::unique_ptr<Tables> tables)
       : options_{options},
         clock_{clock},
         device_{std::move(device)},
         rtnl_{std::move(rtnl)},
         sysctls_{options.undo_file},
+        hooks_{std::move(hooks)},
         core_{std::move(tables), options.engine, own_ports_, clock.now()},
         buffer_{std::make_unique<Buffer>()} {
     router_ports_ = router_ports_beside(policy_.pool);
+    // The programs of an earlier run stand there until ours take their places: nothing is shut meanwhile.
+    const sp_config& config = core_.tables().config();
+    if (core_.tables().reused() && config.wan_count == 1) guarded_.push_back(config.wan);
   }
   ~Impl() { stop(); }
 
   Result<void> prepare(std::string& why) {
-    bool closed = take_router_ports();
-    // Nothing passes untranslated before the programs stand; those of an earlier run stand already.
-    if (!core_.tables().reused())
-      for (const std::string& name : options_.interfaces) {
-        if (if_nametoindex(name.c_str())) closed = set(conf(name, "forwarding"), "0") && closed;
-        sysctls_.restore(conf6(name, "force_forwarding"));
-      }
-    if (!closed) {
-      why = problem_;
-      return make_error_code(PlaneErrc::system_failure);
-    }
     // Looking for a socket of the router's costs every forwarded packet more than it saves the router's own.
     (void)sysctls_.set("ipv4/ip_early_demux", "0");
     const std::string& name = options_.device;
@@ -133,13 +135,26 @@ class EbpfPlane::Impl {
       return make_error_code(PlaneErrc::system_failure);
     }
     const auto hooked =
-        attach(device_.index(), Direction::ingress, core_.tables().program(Hook::tap_ingress));
+        hooks_.attach(device_.index(), Direction::ingress, core_.tables().program(Hook::tap_ingress));
     if (!hooked) {
       why = "cannot put a program on " + name + ": " + hooked.error().message() +
             "; the kernel needs NET_CLS_BPF and NET_SCH_INGRESS";
       return make_error_code(PlaneErrc::system_failure);
     }
     tap_mac_ = link_of(name).mac;
+    // From here on it runs, and others give way.
+    if (options_.take_over && !options_.take_over(why)) return make_error_code(PlaneErrc::system_failure);
+    bool closed = true;
+    // Nothing passes untranslated before the programs stand; those of an earlier run stand already.
+    if (!core_.tables().reused())
+      for (const std::string& interface : options_.interfaces) {
+        if (if_nametoindex(interface.c_str())) closed = set(conf(interface, "forwarding"), "0") && closed;
+        sysctls_.restore(conf6(interface, "force_forwarding"));
+      }
+    if (!take_router_ports() || !closed) {
+      why = problem_;
+      return make_error_code(PlaneErrc::system_failure);
+    }
     tell_time();
     core_.tables().config().tap = device_.index();
     return {};
@@ -148,6 +163,7 @@ class EbpfPlane::Impl {
   bool start_thread() {
     stop_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (stop_event_ < 0) return false;
+    if (Hooks::removable()) listen_for_news();
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -163,8 +179,10 @@ class EbpfPlane::Impl {
       eventfd_write(stop_event_, 1);
       thread_.join();
     }
-    if (stop_event_ >= 0) close(stop_event_);
-    stop_event_ = -1;
+    for (int* const fd : {&stop_event_, &news_}) {
+      if (*fd >= 0) close(*fd);
+      *fd = -1;
+    }
   }
 
   // --- the control thread ---
@@ -222,14 +240,22 @@ class EbpfPlane::Impl {
     for (const PlaneInterface& interface : network.wan)
       if (interface.index) wan_indexes.push_back(interface.index);
     close_interfaces(network);
+    {
+      const std::lock_guard lock{standing_mutex_};
+      wanted_.clear();
+      if (wan_indexes != guarded_) guard({});
+    }
     if (&network != &network_) network_ = network;
     const std::string wan = network.wan.empty() ? "" : network.wan.front().name;
     const Link link = link_of(wan);
     locked([&] {
       stack_mac_ = link.ethernet ? link.mac : tap_mac_;
-      turn_mac_ = network.lan.empty() ? tap_mac_ : link_of(network.lan.front().name).mac;
+      // Where the programs put hairpins in again: at the first LAN that is there.
+      const auto first = std::find_if(network.lan.begin(), network.lan.end(),
+                                      [](const PlaneInterface& lan) { return lan.index != 0; });
+      turn_mac_ = first == network.lan.end() ? tap_mac_ : link_of(first->name).mac;
       by_wan_ = untranslated_by_wan();
-      core_.set_network(network, by_wan_, link.ethernet ? link_header : 0, now);
+      core_.set_network(network, by_wan_, devices_untranslated_, link.ethernet ? link_header : 0, now);
     });
     own_ports_.watch(network.external, std::move(lan_indexes), std::move(wan_indexes));
     refresh_own_ports(now);
@@ -240,13 +266,24 @@ class EbpfPlane::Impl {
   }
 
   Result<void> set_policy(const PlanePolicy& policy, TimePoint now) {
+    const bool takes_ipv6_up = policy.ipv6 && !policy_.ipv6 && standing_;
     policy_ = policy;
+    if (!policy.ipv6) give_back_ipv6_forwarding();  // first: what we switched on is not for the unfiltered
     locked([&] { core_.set_policy(policy, now); });
     tell_busy_ports();
+    if (takes_ipv6_up)
+      if (const auto result = stand(); !result) return result;
     const PortRange ports = router_ports_beside(policy.pool);
     if (ports == router_ports_) return {};
     router_ports_ = ports;
     return take_router_ports() ? Result<void>{} : make_error_code(PlaneErrc::system_failure);
+  }
+
+  void give_back_ipv6_forwarding() {
+    std::vector<std::string> keys;
+    for (const auto& [key, value] : sysctls_.changed())
+      if (key.ends_with("/force_forwarding")) keys.push_back(key);
+    for (const std::string& key : keys) sysctls_.restore(key);
   }
 
   /// The programs read a clock that stands still while the machine is suspended.
@@ -280,17 +317,20 @@ class EbpfPlane::Impl {
     status.name = "ebpf";
     status.ipv6 = !read_sysctl(conf6("all", "disable_ipv6")) ? "this system has no IPv6"
                   : !policy_.ipv6                            ? "IPv6 is left to the system (engine.ipv6)"
-                                                             : "";
+                                                             : "IPv6 is filtered";
     status.running = thread_.joinable() && !dead_.load(std::memory_order_relaxed) && standing_;
     const auto warn = [&](std::string text) { status.warnings.push_back(std::move(text)); };
     if (!problem_.empty()) warn(problem_);
     if (!own_ports_problem_.empty()) warn(own_ports_problem_);
+    if (policy_.ipv6 && has_ipv6(network_))
+      for (std::string& problem : host::ipv6_forwarding_problems(network_.wan)) warn(std::move(problem));
     if (const int error = dead_.load(std::memory_order_relaxed))
       warn("the interface " + options_.device + " is gone (" + std::strerror(error) +
            "): fragments and ICMP errors do not pass; restart sallyportd");
-    if (repaired_)
-      warn("another program removed the filters of sallyportd " + std::to_string(repaired_) +
-           " times; they were put back: let it leave the clsact filters with handle 0x5350 alone");
+    if (const auto times = repaired_.load(std::memory_order_relaxed))
+      warn("another program removed the programs of sallyportd from an interface " + std::to_string(times) +
+           " times; they were put back: let it leave those of tcx, and clsact filters with handle 0x5350, "
+           "alone");
     if (policy_.flows_total > core_.tables().most_flows())
       warn("limits.flows_total is above the flow table's size of " +
            std::to_string(core_.tables().most_flows()) +
@@ -316,8 +356,9 @@ class EbpfPlane::Impl {
         sysctls_.restore(conf6(interface.name, "force_forwarding"));
         const std::uint32_t index = if_nametoindex(interface.name.c_str());
         if (!index) continue;
-        (void)ebpf::detach(index, Direction::ingress);
-        (void)ebpf::detach(index, Direction::egress);
+        const std::lock_guard lock{standing_mutex_};
+        (void)hooks_.detach(index, Direction::ingress);
+        (void)hooks_.detach(index, Direction::egress);
       }
   }
 
@@ -328,7 +369,7 @@ class EbpfPlane::Impl {
     std::vector<Prefix> by_wan;
     devices_untranslated_.clear();
     for (const Prefix& prefix : network_.untranslated) {
-      if (!prefix.address.is_v4() || prefix.length <= 96) continue;
+      if (prefix.length <= (prefix.address.is_v4() ? 96 : 0)) continue;
       const auto device = rtnl_.way_into(prefix);
       if (!device) continue;
       if (std::any_of(network_.wan.begin(), network_.wan.end(),
@@ -340,13 +381,63 @@ class EbpfPlane::Impl {
     return by_wan;
   }
 
+  struct Wanted {
+    std::uint32_t interface;
+    Direction direction;
+    int program;
+  };
+
   bool all_stand() const {
-    for (const PlaneInterface& wan : network_.wan)
-      if (wan.index && (!attached(wan.index, Direction::ingress) || !attached(wan.index, Direction::egress)))
-        return false;
-    for (const PlaneInterface& lan : network_.lan)
-      if (lan.index && !attached(lan.index, Direction::ingress)) return false;
-    return true;
+    const std::lock_guard lock{standing_mutex_};
+    return std::all_of(wanted_.begin(), wanted_.end(), [&](const Wanted& each) {
+      return hooks_.attached(each.interface, each.direction, each.program);
+    });
+  }
+
+  /// With standing_mutex_.
+  void guard(std::vector<std::uint32_t> wans) {
+    core_.tables().set_guarded(wans);
+    guarded_ = std::move(wans);
+  }
+
+  // --- where others can remove our filters: news of it ---
+
+  void listen_for_news() {
+    news_ = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+    sockaddr_nl address{};
+    address.nl_family = AF_NETLINK;
+    address.nl_groups = RTMGRP_TC;
+    if (news_ >= 0 && bind(news_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return;
+    if (news_ >= 0) close(news_);
+    news_ = -1;  // each sweep looks
+  }
+
+  /// What was removed is put back at once, and what the LAN sends stays inside until it is.
+  void take_news() {
+    std::array<char, 8192> buffer{};
+    bool removed = false;
+    for (;;) {
+      const ssize_t size = recv(news_, buffer.data(), buffer.size(), 0);
+      if (size < 0 && errno == ENOBUFS) removed = true;  // some are lost
+      if (size < 0 && (errno == ENOBUFS || errno == EINTR)) continue;
+      if (size <= 0) break;
+      auto left = static_cast<unsigned>(size);
+      for (auto* message = reinterpret_cast<const nlmsghdr*>(buffer.data()); NLMSG_OK(message, left);
+           message = NLMSG_NEXT(message, left))
+        removed |= message->nlmsg_type == RTM_DELTFILTER || message->nlmsg_type == RTM_DELQDISC;
+    }
+    if (!removed) return;
+    const std::lock_guard lock{standing_mutex_};
+    const auto gone = [&](const Wanted& each) {
+      return !hooks_.attached(each.interface, each.direction, each.program);
+    };
+    if (std::none_of(wanted_.begin(), wanted_.end(), gone)) return;
+    const auto wans = guarded_;
+    guard({});
+    for (const Wanted& each : wanted_)
+      if (gone(each) && !hooks_.attach(each.interface, each.direction, each.program)) return;  // a sweep's
+    guard(wans);
+    ++repaired_;
   }
 
   Result<void> failed(std::string what, const boost::system::error_code& error) {
@@ -358,20 +449,33 @@ class EbpfPlane::Impl {
   Result<void> stand() {
     problem_.clear();
     std::vector<std::string> names;
+    std::vector<Wanted> wanted;
+    std::vector<std::uint32_t> wans;
+    const auto put = [&](const PlaneInterface& interface, Direction direction, Hook hook) {
+      const Wanted each{interface.index, direction, core_.tables().program(hook)};
+      const std::lock_guard lock{standing_mutex_};
+      wanted.push_back(each);
+      return hooks_.attach(each.interface, each.direction, each.program);
+    };
     for (const PlaneInterface& wan : network_.wan) {
       if (!wan.index) continue;
       names.push_back(wan.name);
+      wans.push_back(wan.index);
       // Egress first: nothing leaves untranslated while the other one is on its way.
-      const auto out = attach(wan.index, Direction::egress, core_.tables().program(Hook::wan_egress));
-      if (!out) return lose(wan, out.error());
-      const auto in = attach(wan.index, Direction::ingress, core_.tables().program(Hook::wan_ingress));
-      if (!in) return lose(wan, in.error());
+      for (const auto& [direction, hook] :
+           {std::pair{Direction::egress, Hook::wan_egress}, std::pair{Direction::ingress, Hook::wan_ingress}})
+        if (const auto there = put(wan, direction, hook); !there) return lose(wan, there.error());
     }
     for (const PlaneInterface& lan : network_.lan) {
       if (!lan.index) continue;
       names.push_back(lan.name);
-      const auto in = attach(lan.index, Direction::ingress, core_.tables().program(Hook::lan_ingress));
-      if (!in) return lose(lan, in.error());
+      if (const auto there = put(lan, Direction::ingress, Hook::lan_ingress); !there)
+        return lose(lan, there.error());
+    }
+    {
+      const std::lock_guard lock{standing_mutex_};
+      wanted_ = std::move(wanted);
+      guard(std::move(wans));
     }
     standing_ = true;
     for (const std::uint32_t index : devices_untranslated_) {  // the answers come in there
@@ -383,7 +487,7 @@ class EbpfPlane::Impl {
       if (!result && result.error().value() != ENOENT)  // ENOENT: gone again; its return will be told
         return failed("cannot switch forwarding on for " + name, result.error());
       // An old kernel has no such key, and then forwarding is the administrator's.
-      if (policy_.ipv6 && read_sysctl(conf6(name, "force_forwarding")) == "0" &&
+      if (policy_.ipv6 && has_ipv6(network_) && read_sysctl(conf6(name, "force_forwarding")) == "0" &&
           read_sysctl(conf6("all", "forwarding")) != "1")
         (void)set(conf6(name, "force_forwarding"), "1");
     }
@@ -391,6 +495,10 @@ class EbpfPlane::Impl {
   }
 
   Result<void> lose(const PlaneInterface& interface, const boost::system::error_code& error) {
+    {
+      const std::lock_guard lock{standing_mutex_};
+      guard({});
+    }
     // It may be gone again; the next view tells.
     if (error.value() == ENODEV || if_nametoindex(interface.name.c_str()) != interface.index) return {};
     standing_ = false;
@@ -451,9 +559,11 @@ class EbpfPlane::Impl {
   void wake() { eventfd_write(stop_event_, 1); }
 
   void run() {
-    std::array<pollfd, 2> wait{pollfd{device_.fd(), POLLIN, 0}, pollfd{stop_event_, POLLIN, 0}};
+    std::array<pollfd, 3> wait{pollfd{device_.fd(), POLLIN, 0}, pollfd{stop_event_, POLLIN, 0},
+                               pollfd{news_, POLLIN, 0}};
     while (!stopping_.load(std::memory_order_relaxed)) {
       if (poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) break;
+      if (wait[2].revents) take_news();
       if (wait[1].revents) {
         eventfd_t told = 0;
         eventfd_read(stop_event_, &told);
@@ -462,8 +572,9 @@ class EbpfPlane::Impl {
         core_.take_made(clock_.now(),
                         [this](auto packet, sp_back how, sp_side side) { give(packet, how, side); });
       }
-      while (!stopping_.load(std::memory_order_relaxed) && carry_one()) {
-      }
+      // A flood does not keep news waiting.
+      for (int carried = 0; carried < 64 && !stopping_.load(std::memory_order_relaxed) && carry_one();)
+        ++carried;
       if (dead_.load(std::memory_order_relaxed)) return;
     }
   }
@@ -527,6 +638,11 @@ class EbpfPlane::Impl {
   SysctlKeeper sysctls_;
   KernelOwnPorts own_ports_;
 
+  mutable std::mutex standing_mutex_;  // hooks_, wanted_, guarded_
+  Hooks hooks_;
+  std::vector<Wanted> wanted_;
+  std::vector<std::uint32_t> guarded_;
+
   mutable std::mutex mutex_;  // core_, stack_mac_, turn_mac_
   Core core_;
   Mac tap_mac_{}, stack_mac_{}, turn_mac_{};
@@ -540,17 +656,30 @@ class EbpfPlane::Impl {
   std::map<MappingId, std::uint16_t> leased_;  // ports of the router's range
   bool standing_ = false;
   std::string problem_, own_ports_problem_;
-  std::uint64_t repaired_ = 0;
+  std::atomic<std::uint64_t> repaired_{0};
 
   // the slow path's
   std::unique_ptr<Buffer> buffer_;
   std::atomic<bool> stopping_{false};
   std::atomic<int> dead_{0};  // errno of a device that is gone
-  int stop_event_ = -1;
+  int stop_event_ = -1, news_ = -1;
   std::thread thread_;
 
   friend class EbpfPlane;
 };
+
+namespace {
+
+/// True where an earlier run changed the system and programs stand whose tables cannot be looked at: they may
+/// be its own, and would work on beside new ones.
+bool hides_what_is_ours(const Hooks& hooks, const SysctlKeeper& sysctls, std::string& why) {
+  if (hooks.hidden().empty() || sysctls.changed().empty()) return false;
+  why = "there is a program at " + hooks.hidden() +
+        "; to tell whether it is of an earlier run needs CAP_SYS_ADMIN: run sallyportd --detach as root";
+  return true;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, const Clock& clock,
                                                     std::string& why) {
@@ -568,27 +697,28 @@ Result<std::unique_ptr<EbpfPlane>> EbpfPlane::start(const EbpfOptions& options, 
     why = "cannot open rtnetlink: " + rtnl.error().message();
     return make_error_code(PlaneErrc::system_failure);
   }
-  std::map<std::string, int> found;
-  for (const std::string& name : options.interfaces) {
-    const std::uint32_t index = if_nametoindex(name.c_str());
-    if (!index) continue;
-    // No program uses all tables.
-    for (const Direction direction : {Direction::ingress, Direction::egress})
-      if (const std::uint32_t program = attached(index, direction))
-        for (const auto& [map, fd] : maps_of(program))
-          if (!found.emplace(map, fd).second) close(fd);
-  }
+  Hooks hooks = Hooks::find();
+  if (hides_what_is_ours(hooks, SysctlKeeper{options.undo_file}, why))
+    return make_error_code(PlaneErrc::system_failure);
+  auto found = hooks.maps();
   auto tables = Tables::load(
       {.flows = options.flows, .addresses = static_cast<std::uint32_t>(options.engine.addresses)},
       options.engine.secret, found, why);
   for (const auto& [name, fd] : found) close(fd);
   if (!tables) return make_error_code(PlaneErrc::system_failure);
-  auto impl =
-      std::make_unique<Impl>(options, clock, std::move(*device), std::move(*rtnl), std::move(*tables));
+  why = (*tables)->why_anew();
+  auto impl = std::make_unique<Impl>(options, clock, std::move(*device), std::move(*rtnl), std::move(hooks),
+                                     std::move(*tables));
   if (const auto prepared = impl->prepare(why); !prepared) return prepared.error();
 
   return std::unique_ptr<EbpfPlane>{new EbpfPlane{std::move(impl)}};
 }
+
+struct EbpfLeft {
+  ebpf::Hooks hooks;
+};
+
+std::shared_ptr<EbpfLeft> EbpfPlane::look() { return std::make_shared<EbpfLeft>(Hooks::find()); }
 
 Result<void> EbpfPlane::detach(const EbpfOptions& options, std::string& why) {
   if (if_nametoindex(options.device.c_str()) != 0) {
@@ -597,12 +727,16 @@ Result<void> EbpfPlane::detach(const EbpfOptions& options, std::string& why) {
     return make_error_code(PlaneErrc::system_failure);
   }
   SysctlKeeper sysctls{options.undo_file};
+  Hooks found;
+  if (!options.left) found = Hooks::find();
+  Hooks& hooks = options.left ? options.left->hooks : found;
+  if (hides_what_is_ours(hooks, sysctls, why)) return make_error_code(PlaneErrc::system_failure);
   const auto is_forwarding = [](const std::string& key) { return key.ends_with("/forwarding"); };
   sysctls.put_back(is_forwarding);  // where it was off, nothing leaks while the programs go
   struct if_nameindex* const interfaces = if_nameindex();
   for (auto* at = interfaces; at && at->if_index; ++at)
     for (const Direction direction : {Direction::ingress, Direction::egress})
-      if (const auto gone = ebpf::detach(at->if_index, direction); !gone) {
+      if (const auto gone = hooks.detach(at->if_index, direction); !gone) {
         why = std::string{"cannot take the program off "} + at->if_name + ": " + gone.error().message();
         if_freenameindex(interfaces);
         return make_error_code(PlaneErrc::system_failure);

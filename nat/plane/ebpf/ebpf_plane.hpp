@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,20 +10,27 @@
 
 namespace sallyport::nat {
 
+/// What an earlier run left at interfaces.
+struct EbpfLeft;
+
 struct EbpfOptions {
   std::string device = "sp0";  ///< the TAP interface of the slow path: 1 to 15 characters
   /// Holds what the sysctls were before us, until detach(). Its directory must exist and be writable.
   std::string undo_file = "/run/sallyport/ebpf-undo";
-  /// LAN and WAN interfaces: programs of an earlier run are looked for there, and their tables taken up.
+  /// LAN and WAN interfaces: they do not forward until the programs stand, unless an earlier run's do.
   std::vector<std::string> interfaces;
+  /// Called once when it is sure that the plane runs here, before anything of the system is changed: takes
+  /// away what another plane left. False: `why` says what is in the way.
+  std::function<bool(std::string& why)> take_over;
   std::uint32_t flows = 262144;  ///< the flow table's size, when none is taken up
   EngineOptions engine;          ///< `ttl` and `shared` play no part
+  std::shared_ptr<EbpfLeft> left;  ///< for detach(): what look() saw; null: it looks itself
 };
 
-/// Packets translated in the kernel by programs at the LAN's and the WAN's interfaces (clsact), with the
-/// engine for what is rare, by way of a TAP device. In the network namespace of the thread that starts it.
-/// Starting needs CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN (to find what an earlier run left) and Linux 5.17;
-/// afterwards CAP_NET_ADMIN.
+/// Packets translated in the kernel by programs at the LAN's and the WAN's interfaces (tcx or clsact), with
+/// the engine for what is rare, by way of a TAP device. In the network namespace of the thread that starts
+/// it. Starting needs CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN (to find what an earlier run left) and
+/// Linux 5.17; afterwards CAP_NET_ADMIN.
 ///
 /// When the daemon ends, however it does, the programs go on: packets of flows and mappings pass, new flows
 /// are made, deadlines hold. The next start takes their tables up. Fails closed: the LAN is not forwarded for
@@ -31,10 +39,14 @@ struct EbpfOptions {
 /// All calls are made by one control thread; the slow path has a thread of its own.
 class EbpfPlane final : public DataPlane {
  public:
-  /// Loads the programs; they are put in place, and the slow path's thread is started, by the first set_network(). On failure (system_failure) `why` says in
-  /// words what is wrong and what to do.
+  /// Loads the programs; they are put in place, and the slow path's thread is started, by the first
+  /// set_network(). On failure (system_failure) `why` says in words what is wrong and what to do; on success
+  /// why the tables of an earlier run begin anew, if they do.
   static Result<std::unique_ptr<EbpfPlane>> start(const EbpfOptions& options, const Clock& clock,
                                                   std::string& why);
+
+  /// Looks for programs of an earlier run, which later, with fewer rights, could not be told from others'.
+  static std::shared_ptr<EbpfLeft> look();
 
   /// Takes every program of ours off every interface, and puts sysctls back. Succeeds where there is nothing
   /// to undo; fails (system_failure, `why`) while an instance runs.

@@ -101,6 +101,14 @@ struct {
   __type(value, sp_u32);
 } networks6 SEC(".maps");
 
+/* The WAN's interfaces that have our programs. The kernel takes an entry out when its interface goes. */
+struct {
+  __uint(type, BPF_MAP_TYPE_DEVMAP);
+  __uint(max_entries, SP_MOST_WANS);
+  __type(key, sp_u32);
+  __type(value, sp_u32);
+} wans SEC(".maps");
+
 /* Ports that are given to nobody: reserved, or the router's own. Words of 64 ports, TCP then UDP. */
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -197,6 +205,12 @@ static __always_inline sp_u32 networks_of(sp_u32 address) {
   struct sp_net_key key = {.length = 32};
   __builtin_memcpy(key.address, &(sp_u32){bpf_htonl(address)}, 4);
   const sp_u32 *flags = bpf_map_lookup_elem(&networks, &key);
+  return flags ? *flags : 0;
+}
+static __always_inline sp_u32 networks6_of(const sp_u8 *address) {
+  struct sp_net6_key key = {.length = 128};
+  __builtin_memcpy(key.address, address, sizeof key.address);
+  const sp_u32 *flags = bpf_map_lookup_elem(&networks6, &key);
   return flags ? *flags : 0;
 }
 static __always_inline bool is_lan_host(sp_u32 address) {
@@ -1381,6 +1395,19 @@ static __always_inline int leave(struct __sk_buff *skb, const struct sp_config *
   return rewrite(skb, w, cfg, SOURCE, external_of(cfg, w), (sp_u16)wears, host, 0);
 }
 
+/* From an interface that is neither LAN nor the router itself; of the LAN's addresses nothing leaves that way (POL-NET-01). */
+PROGRAM int from_elsewhere(struct __sk_buff *skb) {
+  const struct sp_config *cfg = configuration();
+  sp_u8 source[16];
+  if (!cfg) return TC_ACT_SHOT;
+  if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+    if (!cfg->ipv6 || bpf_skb_load_bytes(skb, wan_header(cfg) + 8, source, 16)) return TC_ACT_UNSPEC;
+    return networks6_of(source) & SP_NET_LAN ? dropped(SP_DROP_spoofed_source) : TC_ACT_UNSPEC;
+  }
+  if (bpf_skb_load_bytes(skb, wan_header(cfg) + 12, source, 4)) return TC_ACT_UNSPEC;
+  return networks_of(be32(source)) & SP_NET_LAN ? dropped(SP_DROP_spoofed_source) : TC_ACT_UNSPEC;
+}
+
 SEC("tc")
 int wan_egress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
@@ -1390,12 +1417,15 @@ int wan_egress(struct __sk_buff *skb) {
     return TC_ACT_UNSPEC;
   }
   const sp_u32 iif = cfg->test_iif ? cfg->test_iif : skb->ingress_ifindex;
-  if (skb->protocol == bpf_htons(ETH_P_IPV6) && cfg->ipv6 && is_lan_interface(cfg, iif))
-    return to_slow_path(skb, wan_header(cfg), SP_FROM_LAN, SLOW(SP_SLOW_IPV6, 0, 0));
+  if (skb->protocol == bpf_htons(ETH_P_IPV6) && cfg->ipv6) {
+    if (is_lan_interface(cfg, iif))
+      return to_slow_path(skb, wan_header(cfg), SP_FROM_LAN, SLOW(SP_SLOW_IPV6, 0, 0));
+    return iif != 0 && iif != 0xffffffff ? from_elsewhere(skb) : TC_ACT_UNSPEC;
+  }
   if (skb->protocol != bpf_htons(ETH_P_IP)) return TC_ACT_UNSPEC;
   sp_u32 side = SP_FROM_LAN;
   if (skb->mark != SP_MARK_RETRY && !is_lan_interface(cfg, iif)) {
-    if (iif != 0 && iif != 0xffffffff) return TC_ACT_UNSPEC;
+    if (iif != 0 && iif != 0xffffffff) return from_elsewhere(skb);
     side = SP_FROM_ROUTER;
   }
   struct work w = {};
@@ -1460,12 +1490,19 @@ static __always_inline int arrive(struct __sk_buff *skb, const struct sp_config 
   return rewrite(skb, w, cfg, DESTINATION, to.host, to.port, 0, 0);
 }
 
-/* What is for the LAN is the engine's to judge; what is for the router, or its link, is the stack's. */
+/* What is for the LAN is the engine's to judge; what is for the router, its link or a VPN is the stack's. All else is
+ * dropped: a prefix that came a moment ago, or while the plane is dead, is not open until it is known. */
 static __always_inline int arrive6(struct __sk_buff *skb, const struct sp_config *cfg) {
-  struct sp_net6_key key = {.length = 128};
-  if (bpf_skb_load_bytes(skb, wan_header(cfg) + 24, key.address, sizeof key.address)) return TC_ACT_SHOT;
-  if (!bpf_map_lookup_elem(&networks6, &key)) return TC_ACT_UNSPEC;
-  return to_slow_path(skb, wan_header(cfg), SP_FROM_WAN, SLOW(SP_SLOW_IPV6, 0, 0));
+  struct {
+    sp_u8 source[16], destination[16];
+  } ip;
+  if (bpf_skb_load_bytes(skb, wan_header(cfg) + 8, &ip, sizeof ip)) return TC_ACT_SHOT;
+  if (ip.destination[0] == 0xff || (ip.destination[0] == 0xfe && (ip.destination[1] & 0xc0) == 0x80))
+    return TC_ACT_UNSPEC;
+  const sp_u32 there = networks6_of(ip.destination), origin = networks6_of(ip.source);
+  if (origin & (SP_NET_LAN | SP_NET_GATEWAY | SP_NET_ELSEWHERE)) return dropped(SP_DROP_martian_source);
+  if (there & SP_NET_LAN) return to_slow_path(skb, wan_header(cfg), SP_FROM_WAN, SLOW(SP_SLOW_IPV6, 0, 0));
+  return there ? TC_ACT_UNSPEC : dropped(SP_DROP_not_ours);
 }
 
 SEC("tc")
@@ -1581,19 +1618,52 @@ static __always_inline int leave_at_once(struct __sk_buff *skb, const struct sp_
   return bpf_redirect(way, 0);
 }
 
-PROGRAM int to_lan6(struct __sk_buff *skb, sp_u32 iif) {
+/* Whether the WAN has its programs. */
+static __always_inline bool is_guarded(const struct sp_config *cfg) {
+  for (sp_u32 i = 0; i < SP_MOST_WANS; ++i) {
+    if (i >= cfg->wan_count) return i != 0;
+    const sp_u32 at = i;
+    if (!bpf_map_lookup_elem(&wans, &at)) return false;
+  }
+  return true;
+}
+
+/* Without programs on the WAN, or when its interface was made anew, a packet goes on only to where it cannot leave
+ * untranslated: the router, a LAN, a VPN. The second line: it needs nobody who reacts. */
+PROGRAM int stays_inside(struct __sk_buff *skb) {
+  const struct sp_config *cfg = configuration();
+  if (!cfg) return TC_ACT_SHOT;
+  sp_u8 to[16];
+  if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+    if (!cfg->ipv6) return TC_ACT_UNSPEC;
+    if (bpf_skb_load_bytes(skb, ETH_HLEN + 24, to, 16)) return TC_ACT_SHOT;
+    if (to[0] == 0xff || (to[0] == 0xfe && (to[1] & 0xc0) == 0x80)) return TC_ACT_UNSPEC;
+    return networks6_of(to) & (SP_NET_LAN | SP_NET_GATEWAY | SP_NET_ELSEWHERE) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+  }
   struct bpf_fib_lookup fib = {};
-  fib.family = 10; /* AF_INET6 */
-  fib.ifindex = iif;
-  if (bpf_skb_load_bytes(skb, ETH_HLEN + 24, fib.ipv6_dst, sizeof fib.ipv6_dst)) return TC_ACT_SHOT;
-  const long found = bpf_fib_lookup(skb, &fib, sizeof fib, BPF_FIB_LOOKUP_DIRECT);
-  if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) return TC_ACT_SHOT;
-  return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
+  fib.family = 2; /* AF_INET */
+  fib.ifindex = skb->ifindex;
+  if (bpf_skb_load_bytes(skb, ETH_HLEN + 12, &fib.ipv4_src, 4) || bpf_skb_load_bytes(skb, ETH_HLEN + 16, to, 4))
+    return TC_ACT_SHOT;
+  if (to[0] >= 224) return TC_ACT_UNSPEC; /* not forwarded */
+  __builtin_memcpy(&fib.ipv4_dst, to, 4);
+  const long found = bpf_fib_lookup(skb, &fib, sizeof fib, 0);
+  if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+    return found > 0 ? TC_ACT_UNSPEC : TC_ACT_SHOT; /* the router's own, or nobody's */
+  if (is_lan_interface(cfg, fib.ifindex)) return TC_ACT_UNSPEC;
+  for (sp_u32 i = 0; i < SP_MOST_OTHERS; ++i) {
+    if (i >= cfg->other_count) break;
+    if (cfg->other[i] == fib.ifindex) return TC_ACT_UNSPEC;
+  }
+  return dropped(SP_DROP_no_external_address);
 }
 
 SEC("tc")
 int lan_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
+  if (cfg && (skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6)) && !is_guarded(cfg) &&
+      stays_inside(skb) == TC_ACT_SHOT)
+    return TC_ACT_SHOT;
   if (!cfg || !cfg->has_external || skb->protocol != bpf_htons(ETH_P_IP) || skb->mark == SP_MARK_FINISHED)
     return TC_ACT_UNSPEC;
   void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -1638,7 +1708,7 @@ int tap_ingress(struct __sk_buff *skb) {
   skb->mark = tag.what == SP_BACK_RETRY ? SP_MARK_RETRY : SP_MARK_FINISHED;
   switch (tag.what) {
     case SP_BACK_LAN:
-      if (ipv6) return to_lan6(skb, cfg->lan[0]);
+      if (ipv6) return TC_ACT_SHOT;
       return to_lan(skb, cfg->lan[0], bpf_ntohl(destination));
     case SP_BACK_RETRY:
       if (tag.side == SP_FROM_WAN) break;

@@ -5,11 +5,14 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "nat/engine/drop_reason.hpp"
 #include "nat/engine/pairing.hpp"
@@ -62,7 +65,35 @@ bool fits(int fd, const bpf_map* wanted) {
          (info.type != BPF_MAP_TYPE_ARRAY || info.max_entries == bpf_map__max_entries(wanted));
 }
 
+/// What the tables of an earlier run say of their layout; 0: nothing that one of ours would.
+std::uint32_t abi_of(const std::map<std::string, int>& found) {
+  const auto config = found.find("config");
+  bpf_map_info info{};
+  std::uint32_t size = sizeof info;
+  if (config == found.end() || bpf_obj_get_info_by_fd(config->second, &info, &size) != 0 ||
+      info.key_size != 4 || info.value_size < sizeof(std::uint32_t))
+    return 0;
+  std::vector<std::byte> value(info.value_size);
+  const std::uint32_t first = 0;
+  std::uint32_t abi = 0;
+  if (bpf_map_lookup_elem(config->second, &first, value.data()) != 0) return 0;
+  std::memcpy(&abi, value.data(), sizeof abi);
+  return abi < 0x10000 ? abi : 0;  // layouts before the third began with a secret
+}
+
 }  // namespace
+
+std::string why_refused(int error, const std::string& release) {
+  unsigned major = 0, minor = 0;
+  if (std::sscanf(release.c_str(), "%u.%u", &major, &minor) == 2 &&
+      std::pair{major, minor} < std::pair{5U, 17U})
+    return "needs Linux 5.17, this is " + std::to_string(major) + '.' + std::to_string(minor);
+  if (error == EPERM || error == EACCES)
+    return "the kernel does not let us load programs (" + std::string{std::strerror(error)} +
+           "): CAP_BPF and CAP_NET_ADMIN are needed";
+  return "the kernel does not take the programs (" + std::string{std::strerror(error)} +
+         "): it needs BPF_SYSCALL, BPF_JIT, NET_CLS_BPF and Linux 5.17 or later";
+}
 
 Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
                                              const std::array<std::uint64_t, 2>& flow_secret,
@@ -89,21 +120,34 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
   // All or nothing: half of the old tables would contradict the other half.
   bpf_map* map = nullptr;
   bool all_fit = !found.empty();
-  const auto counted = [](const bpf_map* of) { return bpf_map__name(of)[0] != '.'; };
+  const auto is_ours = [](const bpf_map* of) { return std::strchr(bpf_map__name(of), '.') == nullptr; };
   bpf_object__for_each_map(map, object->obj) {
+    if (!is_ours(map)) continue;
     const auto old = found.find(bpf_map__name(map));
-    if (std::strchr(bpf_map__name(map), '.')) continue;
-    if (counted(map) && (old == found.end() || !fits(old->second, map))) all_fit = false;
+    // Only a LAN's program knows `wans`, and it is written anew each time.
+    if (old == found.end() ? map != maps.wans : !fits(old->second, map)) all_fit = false;
+  }
+  if (!found.empty()) {
+    const std::uint32_t abi = abi_of(found);
+    if (abi != SP_ABI) all_fit = false;
+    if (!all_fit)
+      tables->why_anew_ = (abi == SP_ABI ? "the tables of an earlier run are not complete"
+                                         : "the tables of an earlier run have another layout (" +
+                                               (abi == 0 ? std::string{"an unknown one"} : std::to_string(abi)) +
+                                               ", ours is " + std::to_string(SP_ABI) + ")") +
+                          std::string{" and begin anew: leases come back from the store, flows do not"};
   }
   if (all_fit) bpf_object__for_each_map(map, object->obj) {
       const auto old = found.find(bpf_map__name(map));
-      if (old != found.end() && bpf_map__reuse_fd(map, old->second) != 0) all_fit = false;
+      if (old == found.end() || bpf_map__reuse_fd(map, old->second) == 0) continue;
+      why = std::string{"cannot take up the table "} + bpf_map__name(map) + ": " + std::strerror(errno);
+      return {boost::system::in_place_error, system_error(errno)};
     }
   tables->reused_ = all_fit;
   if (const int error = sallyport_bpf__load(object.get()); error != 0) {
-    why = std::string{"the kernel does not take the programs: "} + std::strerror(-error) +
-          (error == -EPERM ? "; CAP_BPF and CAP_NET_ADMIN are needed"
-                           : "; it needs BPF_SYSCALL, BPF_JIT, NET_CLS_BPF and Linux 5.17 or later");
+    utsname system{};
+    uname(&system);
+    why = why_refused(-error, system.release);
     return {boost::system::in_place_error, system_error(-error)};
   }
   const auto keep = [&](int fd) {
@@ -120,6 +164,7 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
   tables->networks_ = keep(bpf_map__fd(maps.networks));
   tables->networks6_ = keep(bpf_map__fd(maps.networks6));
   tables->counters_ = keep(bpf_map__fd(maps.counters));
+  tables->wans_ = keep(bpf_map__fd(maps.wans));
   tables->programs_ = {
       keep(bpf_program__fd(object->progs.wan_egress)), keep(bpf_program__fd(object->progs.wan_ingress)),
       keep(bpf_program__fd(object->progs.lan_ingress)), keep(bpf_program__fd(object->progs.tap_ingress))};
@@ -138,6 +183,7 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
     why = std::string{"cannot map the tables: "} + std::strerror(errno);
     return {boost::system::in_place_error, system_error(errno)};
   }
+  tables->config_->abi = SP_ABI;
   tables->latest_.resize(slots);
   sp_config& config = *tables->config_;
   config.flow_buckets = flow_buckets;
@@ -177,6 +223,16 @@ std::array<std::uint64_t, SP_COUNTERS> Tables::counters() const {
   return sums;
 }
 
+void Tables::set_guarded(std::span<const std::uint32_t> wans) noexcept {
+  config_->wan_count = 0;
+  std::uint32_t count = 0;
+  for (const std::uint32_t wan : wans) {
+    if (count == SP_MOST_WANS || bpf_map_update_elem(wans_, &count, &wan, BPF_ANY) != 0) return;
+    ++count;
+  }
+  config_->wan_count = count;
+}
+
 void Tables::set_networks(const std::vector<Network>& networks) {
   // What is new first: an address is never without its network meanwhile.
   for (const Network& network : networks) {
@@ -199,12 +255,11 @@ void Tables::set_networks(const std::vector<Network>& networks) {
   for (const auto& key : gone) bpf_map_delete_elem(networks_, &key);
 }
 
-void Tables::set_networks6(const std::vector<Prefix>& networks) {
+void Tables::set_networks6(const std::vector<std::pair<Prefix, std::uint32_t>>& networks) {
   std::vector<sp_net6_key> wanted;
-  for (const Prefix& network : networks) {
+  for (const auto& [network, value] : networks) {
     sp_net6_key key{.length = network.length, .address = {}};
     std::memcpy(key.address, network.address.bytes().data(), sizeof key.address);
-    const std::uint32_t value = SP_NET_LAN;
     bpf_map_update_elem(networks6_, &key, &value, BPF_ANY);
     wanted.push_back(key);
   }

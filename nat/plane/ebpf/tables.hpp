@@ -16,6 +16,9 @@ namespace sallyport::nat::ebpf {
 
 enum class Hook : std::uint8_t { wan_egress, wan_ingress, lan_ingress, tap_ingress };
 
+/// What a kernel lacks that refused the programs with an errno, in words. `release`: uname's.
+std::string why_refused(int error, const std::string& release);
+
 struct TableSizes {
   /// Of flows and of addresses they permit, together; the table is half as large again, so that all find a
   /// place.
@@ -28,8 +31,8 @@ struct TableSizes {
 class Tables final : public SharedTables {
  public:
   /// Loads the programs. `found` has maps of an earlier run by name (descriptors, which stay the caller's):
-  /// those of the same layout are used again. On failure (generic category) `why` says in words what the
-  /// kernel lacks.
+  /// those of the same layout, whose `config` says SP_ABI, are used again. On failure (generic category)
+  /// `why` says in words what the kernel lacks.
   /// `flow_secret` is for a flow table that begins anew; one that goes on keeps its own.
   static Result<std::unique_ptr<Tables>> load(const TableSizes& sizes,
                                               const std::array<std::uint64_t, 2>& flow_secret,
@@ -39,6 +42,8 @@ class Tables final : public SharedTables {
   int program(Hook hook) const noexcept;
   /// Whether the tables have been used by an earlier run.
   bool reused() const noexcept { return reused_; }
+  /// Why tables that were found are not used again, in words; empty: they are, or there were none.
+  const std::string& why_anew() const noexcept { return why_anew_; }
   std::uint32_t most_flows() const noexcept { return most_flows_; }
 
   /// The programs read it at once; it is written by this process only.
@@ -52,13 +57,17 @@ class Tables final : public SharedTables {
   /// Sums over all processors.
   std::array<std::uint64_t, SP_COUNTERS> counters() const;
 
+  /// The WAN's interfaces, all of which have our programs; none: what the LAN sends stays inside.
+  void set_guarded(std::span<const std::uint32_t> wans) noexcept;
+
   struct Network {
     std::uint32_t address = 0;
     std::uint8_t length = 0;
     std::uint32_t flags = 0;  ///< sp_net_flag
   };
   void set_networks(const std::vector<Network>& networks);
-  void set_networks6(const std::vector<Prefix>& networks);
+  /// The longest match answers alone; of the same prefix the last one counts.
+  void set_networks6(const std::vector<std::pair<Prefix, std::uint32_t>>& networks);
 
   /// Takes a part of the flow table: deletes what is over, and after each turn puts right what the programs
   /// only estimate: numbers by device, deadlines of implicit mappings.
@@ -109,6 +118,7 @@ class Tables final : public SharedTables {
 
   std::array<int, 4> programs_{-1, -1, -1, -1};  // by Hook
   bool reused_ = false;
+  std::string why_anew_;
   std::uint32_t most_flows_ = 0, flow_entries_ = 0;
   std::uint32_t addresses_ = 1;
   Slot* slots_ = nullptr;
@@ -121,7 +131,7 @@ class Tables final : public SharedTables {
   std::vector<std::pair<void*, std::size_t>> mapped_;
   std::vector<int> descriptors_;
   int endpoints_ = -1, flows_ = -1, embryos_ = -1, hosts_ = -1, filters_ = -1, networks_ = -1,
-      networks6_ = -1, counters_ = -1;
+      networks6_ = -1, counters_ = -1, wans_ = -1;
 
   std::unordered_map<std::uint32_t, std::uint32_t> filter_entries_;  // by lease
   std::vector<std::pair<std::uint64_t, std::uint16_t>> ended_;       // part, host and port; external port

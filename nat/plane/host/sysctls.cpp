@@ -96,6 +96,24 @@ std::vector<std::string> sysctl_interfaces() {
   return names;
 }
 
+std::vector<std::string> ipv6_forwarding_problems(const std::vector<PlaneInterface>& wan) {
+  std::vector<std::string> problems;
+  const bool all = read_sysctl("ipv6/conf/all/forwarding") == "1";
+  if (!all && !read_sysctl("ipv6/conf/all/force_forwarding"))
+    problems.emplace_back(
+        "the system does not forward IPv6: set net.ipv6.conf.all.forwarding=1, and accept_ra=2 on a WAN "
+        "that takes router advertisements (or [engine] ipv6 = false)");
+  for (const PlaneInterface& interface : wan) {
+    const std::string conf = "ipv6/conf/" + interface.name + '/';
+    if (interface.index && all && read_sysctl(conf + "forwarding") == "1" &&
+        read_sysctl(conf + "accept_ra") == "1")
+      problems.push_back("net.ipv6.conf." + interface.name +
+                         ".accept_ra is 1: as a router the system ignores advertisements there; set 2 if the "
+                         "WAN gets its IPv6 by them");
+  }
+  return problems;
+}
+
 SysctlKeeper::SysctlKeeper(std::string undo_file) : undo_file_{std::move(undo_file)}, header_{this_place()} {
   std::ifstream in{undo_file_};
   std::string line;

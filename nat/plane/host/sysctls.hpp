@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nat/plane/data_plane.hpp"
 #include "sallyport/values/result.hpp"
 
 /// Sysctls below /proc/sys/net of this network namespace, with a memory for what they were.
@@ -17,6 +18,9 @@ bool write_sysctl(std::string_view key, std::string_view value);
 
 /// Interfaces with IPv4 sysctls; without "all" and "default".
 std::vector<std::string> sysctl_interfaces();
+
+/// What keeps IPv6 of the LAN from being forwarded, or a WAN from its address, in words with what to do.
+std::vector<std::string> ipv6_forwarding_problems(const std::vector<PlaneInterface>& wan);
 
 /// Writes what each key was to the undo file before it changes the key the first time; the file, not the
 /// kernel, then tells after a crash what to go back to. Keys are paths below /proc/sys/net, as

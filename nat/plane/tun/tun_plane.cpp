@@ -494,19 +494,8 @@ class TunPlane::Impl {
     if (mtu_ < least_ipv6_mtu)
       problems.push_back("the WAN's MTU of " + std::to_string(mtu_) +
                          " is below 1280: IPv6 of the LAN is dropped until it is larger");
-    const bool all = read_sysctl(conf6("all", "forwarding")) == "1";
-    if (!all && !read_sysctl(conf6("all", "force_forwarding")))
-      problems.emplace_back(
-          "the system does not forward IPv6: set net.ipv6.conf.all.forwarding=1, and accept_ra=2 on a WAN "
-          "that takes "
-          "router advertisements (or [engine] ipv6 = false)");
-    for (const PlaneInterface& wan : network_.wan)
-      if (wan.index && all && read_sysctl(conf6(wan.name, "forwarding")) == "1" &&
-          read_sysctl(conf6(wan.name, "accept_ra")) == "1")
-        problems.push_back(
-            "net.ipv6.conf." + wan.name +
-            ".accept_ra is 1: as a router the system ignores advertisements there; set 2 if the WAN "
-            "gets its IPv6 by them");
+    for (std::string& problem : host::ipv6_forwarding_problems(network_.wan))
+      problems.push_back(std::move(problem));
     return problems;
   }
 

@@ -33,7 +33,8 @@ class TunPlane final : public DataPlane {
                                                  std::string& why);
 
   /// Puts everything back as it was before the first start: local table, rules, tables, sysctls. Succeeds
-  /// where there is nothing to undo; fails (system_failure, `why`) while an instance runs.
+  /// where there is nothing to undo; fails (system_failure, `why`) while an instance runs, told by its
+  /// device: an empty name when the caller holds that itself.
   static Result<void> detach(const TunOptions& options, std::string& why);
 
   /// Stops the packet thread and leaves the rules.

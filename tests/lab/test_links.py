@@ -1,0 +1,261 @@
+"""Kinds of links: a WAN without a link layer (as PPP), sub-interfaces, several LANs."""
+
+import fcntl
+import os
+import select
+import socket
+import struct
+import subprocess
+import threading
+import unittest
+
+import wire
+from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, LAN, PEER, TcpEcho, UdpEcho, tcp_ask, token, wait_until
+from labcase import Chatter, LabCase, leaks
+
+SECONDS = 20
+GUEST, GUEST_LAN = "192.168.60.11", "192.168.60.1"
+
+
+class Links(LabCase):
+    """What has to work whatever the links are. `build` makes them, before the daemon starts."""
+
+    starts = False
+    outer = "eth0"  # the provider's end of the WAN
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.build()
+        cls.start(cls.config)
+
+    @classmethod
+    def build(cls):
+        pass
+
+    def hosts(self):
+        """LAN hosts with their addresses and their gateways."""
+        found = [(self.lab.device1, DEVICE1, LAN), (self.lab.device2, DEVICE2, LAN)]
+        return found + ([(self.lab.guest, GUEST, GUEST_LAN)] if self.lab.guest else [])
+
+    def echo(self, host, port, name):
+        service = UdpEcho(host, port, name)
+        self.addCleanup(service.close)
+        return service
+
+    def answered(self, host, to, size=0, source=("0.0.0.0", 0)):
+        """A datagram of that size there and back."""
+        data = token() + b"." * size
+        with host.udp(*source, timeout=0.5) as sock:
+            def once():
+                sock.sendto(data, to)
+                try:
+                    return sock.recv(65536).endswith(data)
+                except (TimeoutError, ConnectionError):
+                    return False
+            wait_until(f"{len(data)} octets to {to} are answered", once)
+
+    def refused(self, host, to):
+        """An ICMP error comes back to the socket that asked for it."""
+        with host.udp() as sock:
+            sock.connect(to)
+
+            def once():
+                try:
+                    sock.settimeout(0.2)
+                    sock.send(b"anybody?")
+                    sock.recv(100)
+                except ConnectionRefusedError:
+                    return True
+                except TimeoutError:
+                    return False
+            wait_until(f"{to} is told to be closed", once)
+
+    def mapped(self, protocol, of=0):
+        """A mapping of a LAN host; its port inside and outside."""
+        host, address, gateway = self.hosts()[of]
+        port = self.port()
+        answer = self.client(host=host, address=address, gateway=gateway).map(protocol, port, port)
+        self.assertEqual((answer.result, answer.external), (0, port))
+        return port
+
+    def test_udp_tcp_and_pings_get_out(self):
+        with UdpEcho(self.lab.internet, 7800, b"u") as udp, TcpEcho(self.lab.internet, 7800, b"t") as tcp:
+            for host, address, _ in self.hosts():
+                self.answered(host, (FAR, 7800), source=(address, 0))
+                self.assertEqual(tcp_ask(host, (FAR, 7800))[0], b"t")
+                self.assertEqual(host.call("ping", "-n", "-c", "1", "-W", "5", FAR).returncode, 0)
+            self.assertEqual({sender[0] for _, sender in udp.got}, {EXTERNAL})
+            self.assertEqual({peer[0] for peer in tcp.peers}, {EXTERNAL})
+
+    def test_streams_both_ways(self):
+        for way in ((), ("-R",)):
+            server = self.lab.internet.popen("iperf3", "-s", "-1", "-B", FAR, stdout=subprocess.DEVNULL)
+            wait_until("iperf3 listens", lambda: ":5201" in self.lab.internet.run("ss", "-Hltn"))
+            done = self.lab.device1.call("iperf3", "-c", FAR, "-n", "5M", *way, timeout=120)
+            server.wait(10)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_mappings_let_in(self):
+        for of, (host, *_) in enumerate(self.hosts()):
+            port = self.mapped("udp", of)
+            self.echo(host, port, b"u")
+            self.answered(self.lab.internet, (EXTERNAL, port), source=(FAR, 0))
+            port = self.mapped("tcp", of)
+            with TcpEcho(host, port, b"t"):
+                self.assertEqual(tcp_ask(self.lab.internet, (EXTERNAL, port), (FAR, 0))[0], b"t")
+
+    def test_icmp_errors_find_who_asked(self):
+        for of, (host, *_) in enumerate(self.hosts()):
+            self.refused(host, (FAR, 7801))
+            self.refused(self.lab.internet, (EXTERNAL, self.mapped("udp", of)))
+
+    def test_fragments(self):
+        self.echo(self.lab.internet, 7802, b"f")
+        for of, (host, *_) in enumerate(self.hosts()):
+            self.answered(host, (FAR, 7802), 4000)
+            port = self.mapped("udp", of)
+            self.echo(host, port, b"f")
+            self.answered(self.lab.internet, (EXTERNAL, port), 4000, source=(FAR, 0))
+
+    def test_hairpins_from_every_lan_to_every_lan(self):
+        for of, (host, *_) in enumerate(self.hosts()):
+            udp, tcp, shut = self.mapped("udp", of), self.mapped("tcp", of), self.mapped("udp", of)
+            service = self.echo(host, udp, b"h")
+            with TcpEcho(host, tcp, b"t") as listener:
+                for other, address, _ in self.hosts():
+                    if other is host:
+                        continue
+                    with self.subTest(of=host.role, by=other.role):
+                        self.answered(other, (EXTERNAL, udp))
+                        self.answered(other, (EXTERNAL, udp), 4000)
+                        self.assertEqual(tcp_ask(other, (EXTERNAL, tcp))[0], b"t")
+                        self.refused(other, (EXTERNAL, shut))
+                self.assertEqual({peer[0] for peer in listener.peers}, {EXTERNAL})
+            self.assertEqual({sender[0] for _, sender in service.got}, {EXTERNAL})
+
+    def leaked(self):
+        outside = self.sniff(self.lab.internet, self.outer)
+        for host, address, _ in self.hosts():
+            with Chatter(host, address):
+                outside.clear()
+                wait_until("translated packets leave", lambda: outside.find(
+                    lambda p: p.source == EXTERNAL and b"leak?" in p.payload))
+        return leaks(outside)
+
+    def test_nothing_leaves_as_it_is(self):
+        self.assertEqual(self.leaked(), [])
+
+
+class TwoLans(Links):
+    lab_args = {"guest": True}
+    config = {"listen": {"lan": ["br0", "guest0"]}}
+
+
+class TwoLansTheOtherWayRound(Links):
+    """The bridge is not the first one, and the first of all is not there."""
+
+    lab_args = {"guest": True}
+    config = {"listen": {"lan": ["late0", "guest0", "br0"]}}
+
+
+class Wire:
+    """A link between two hosts that knows packets only: a TUN device in each."""
+
+    def __init__(self, one, one_name, other, other_name):
+        self.ends = [self.end(one, one_name), self.end(other, other_name)]
+        self.seen, self.open = [], True
+        self.thread = threading.Thread(target=self.carry, daemon=True)
+        self.thread.start()
+
+    @staticmethod
+    def end(host, name):
+        with host.inside():
+            fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            fcntl.ioctl(fd, 0x400454ca, struct.pack("16sH22x", name.encode(), 0x1001))  # TUNSETIFF, IFF_TUN | IFF_NO_PI
+        return fd
+
+    def carry(self):
+        while self.open:
+            for fd in select.select(self.ends, [], [], 0.1)[0]:
+                try:
+                    packet = os.read(fd, 65536)
+                    if fd == self.ends[0]:
+                        self.seen.append(packet)
+                    os.write(self.ends[1 - self.ends.index(fd)], packet)
+                except OSError:  # the other end is full, or down: lost as on any wire
+                    continue
+
+    def close(self):
+        self.open = False
+        self.thread.join()
+        for fd in self.ends:
+            os.close(fd)
+
+
+class WithoutALinkLayer(Links):
+    """A WAN as PPP makes it: packets without a header before them, no neighbours, one address at each end."""
+
+    lab_args = {"wan": False}
+    config = {"listen": {"wan": ["ppp0"]}}
+
+    @classmethod
+    def build(cls):
+        gateway, internet = cls.lab.gateway, cls.lab.internet
+        internet.ip("addr", "del", f"{PEER}/24", "dev", "eth0")
+        cls.wire = Wire(gateway, "ppp0", internet, "ppp0")
+        cls.addClassCleanup(cls.wire.close)
+        internet.ip("addr", "add", PEER, "peer", EXTERNAL, "dev", "ppp0")
+        gateway.ip("addr", "add", EXTERNAL, "peer", PEER, "dev", "ppp0")
+        for host in (internet, gateway):
+            host.ip("link", "set", "ppp0", "mtu", "1492", "up")
+        gateway.ip("route", "replace", "default", "dev", "ppp0")
+        internet.ip("route", "replace", "192.168.0.0/16", "dev", "ppp0")
+
+    def leaked(self):
+        for host, address, _ in self.hosts():
+            with Chatter(host, address):
+                at = len(self.wire.seen)
+                wait_until("translated packets leave", lambda: any(
+                    (p := wire.parse(raw)) and p.source == EXTERNAL and b"leak?" in p.payload for raw in self.wire.seen[at:]))
+        sources = {p.source for p in map(wire.parse, self.wire.seen) if p}
+        return sorted(sources - {EXTERNAL})
+
+
+class Vlans(Links):
+    """802.1Q sub-interfaces on both sides."""
+
+    lab_args = {"wan": False}
+    config = {"listen": {"wan": ["wan0.7"], "lan": ["lan3.9"]}}
+    outer = "eth0.7"
+
+    @classmethod
+    def sub(cls, host, device, number):
+        host.ip("link", "add", "link", device, "name", f"{device}.{number}", "type", "vlan", "id", str(number))
+        host.ip("link", "set", f"{device}.{number}", "up")
+
+    @classmethod
+    def build(cls):
+        lab, gateway, internet = cls.lab, cls.lab.gateway, cls.lab.internet
+        try:
+            cls.sub(gateway, "wan0", 7)
+        except RuntimeError as error:
+            raise unittest.SkipTest(f"this kernel has no 802.1Q: {error}") from None
+        cls.sub(internet, "eth0", 7)
+        internet.ip("addr", "del", f"{PEER}/24", "dev", "eth0")
+        internet.ip("addr", "add", f"{PEER}/24", "dev", "eth0.7")
+        gateway.ip("addr", "add", f"{EXTERNAL}/24", "dev", "wan0.7")
+        gateway.ip("route", "replace", "default", "via", PEER)
+        internet.ip("route", "replace", "192.168.0.0/16", "via", EXTERNAL)
+        lab.wire(gateway, "lan3", lab.device1, "eth3")
+        cls.sub(gateway, "lan3", 9)
+        cls.sub(lab.device1, "eth3", 9)
+        gateway.ip("addr", "add", "192.168.90.1/24", "dev", "lan3.9")
+        lab.device1.ip("addr", "add", "192.168.90.11/24", "dev", "eth3.9")
+        lab.device1.ip("route", "replace", "default", "via", "192.168.90.1")
+
+    def hosts(self):
+        return [(self.lab.device1, "192.168.90.11", "192.168.90.1")]
+
+
+del Links  # only those that name their links are run
