@@ -41,9 +41,11 @@ nat::TunOptions tun_options(const std::string& directory) {
   return options;
 }
 
-std::unique_ptr<nat::DataPlane> start_tun(const std::string& directory, const Clock& clock,
-                                          std::string& why) {
-  auto plane = nat::TunPlane::start(tun_options(directory), clock, why);
+std::unique_ptr<nat::DataPlane> start_tun(const Config& config, const std::string& directory,
+                                          const Clock& clock, std::string& why) {
+  auto options = tun_options(directory);
+  options.queues = config.engine.tun_queues;
+  auto plane = nat::TunPlane::start(options, clock, why);
   return plane ? std::unique_ptr<nat::DataPlane>{std::move(*plane)} : nullptr;
 }
 
@@ -81,7 +83,7 @@ StartedPlane start_plane(const Config& config, const std::string& directory, con
             "this sallyportd was built without the ebpf plane (clang, bpftool and libbpf were missing); use "
             "--data-plane tun"};
 #endif
-  auto plane = start_tun(directory, clock, why);
+  auto plane = start_tun(config, directory, clock, why);
   if (!plane) return {nullptr, why};
   return {std::move(plane),
           choice == PlaneChoice::tun ? "tun was asked for" : "auto: tun runs on any kernel"};
