@@ -135,8 +135,8 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
     // Outside the pool stand the router's own ports: only when nothing else is left.
     const PortRange first{std::max(spec.allowed.first, policy_.pool.first),
                           std::min(spec.allowed.last, policy_.pool.last)};
-    external = choose_port(part, first);
-    if (external == 0) external = choose_port(part, spec.allowed);
+    external = choose_port(part, first, host);
+    if (external == 0) external = choose_port(part, spec.allowed, host);
     if (external == 0) {
       shortage_ports_ = true;
       return PlaneErrc::no_ports_left;
@@ -220,7 +220,7 @@ std::optional<FoundRange> Engine::Impl::find_range(const RangeSpec& spec, TimePo
   const PortRange pool{std::max(spec.allowed.first, policy_.pool.first),
                        std::min(spec.allowed.last, policy_.pool.last)};
   for (const PortRange range : {pool, spec.allowed}) {
-    const PortRun run = choose_run(part, range, spec.size, odd);
+    const PortRun run = choose_run(part, range, spec.size, odd, spec.first.address.v4_number());
     if (run.size > best.size) best = run;
     if (best.size == spec.size) break;
   }

@@ -22,7 +22,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 2,
+  SP_ABI = 3,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16,
   SP_LEASES = 1 << 17,
@@ -39,7 +39,7 @@ enum sp_slot_kind { SP_FREE, SP_IMPLICIT, SP_EXPLICIT, SP_STATIC, SP_DRAINING, S
  * while their slot has the generation they began with: a reset adds 1 to it, an owner that comes anew SP_ANEW. */
 enum { SP_ANEW = 16 };
 struct sp_slot {
-  sp_u32 host;
+  sp_u32 host; /* of a free one: who had it last */
   sp_u16 port;
   sp_u8 kind;
   sp_u8 generation;
@@ -180,6 +180,7 @@ struct sp_config {
   sp_u32 mss; /* 0: no clamping */
   sp_u32 ipv6;     /* the firewall stands before it */
   sp_u32 redirect; /* past the stack where that can be */
+  sp_u32 reuse_delay; /* seconds */
 };
 
 /* state: one entry, written by the programs. */
