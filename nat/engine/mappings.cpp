@@ -24,7 +24,9 @@ std::uint32_t to_seconds(TimePoint time) {
   return count <= 0 ? 0 : count >= never_s ? never_s : static_cast<std::uint32_t>(count);
 }
 
-std::uint32_t to_delay(seconds time) { return static_cast<std::uint32_t>(std::max<std::int64_t>(time.count(), 0)); }
+std::uint32_t to_delay(seconds time) {
+  return static_cast<std::uint32_t>(std::max<std::int64_t>(time.count(), 0));
+}
 
 }  // namespace
 

@@ -321,13 +321,17 @@ TEST_F(MappingTest, AfterItsReuseDelayAPortOfOutboundTrafficIsAnybodys) {  // N6
 }
 
 TEST_F(MappingTest, AFullPoolRefusesNobodyForRestingPorts) {  // N6888-08, POL-FAIR-03
-  policy.pool = {2000, 2007};
+  policy.pool = {2000, 2063};
   set_policy();
   for (unsigned port = 2000; port < 2008; ++port) leaves(udp(alice, port, server, 53));
-  live(390s);
+  live(200s);
+  for (unsigned port = 2008; port < 2064; ++port) leaves(udp("192.168.1.12", port, server, 53));
+  live(190s);
   std::set<unsigned> taken;
-  for (unsigned port = 2000; port < 2008; ++port) taken.insert(source_port(leaves(udp(bob, port, server, 53))));
+  for (unsigned port = 2000; port < 2008; ++port)
+    taken.insert(source_port(leaves(udp(bob, port, server, 53))));
   EXPECT_EQ(taken.size(), 8U);
+  EXPECT_EQ(*taken.rbegin(), 2007U);
 }
 
 TEST_F(MappingTest, WhatIsFreeIsChosenBeforeWhatRests) {  // N6888-08
