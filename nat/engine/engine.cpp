@@ -143,8 +143,8 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
     // Outside the pool stand the router's own ports: only when nothing else is left.
     const PortRange first{std::max(spec.allowed.first, policy_.pool.first),
                           std::min(spec.allowed.last, policy_.pool.last)};
-    external = choose_port(address, part, first);
-    if (!external) external = choose_port(address, part, spec.allowed);
+    external = choose_port(address, part, first, host);
+    if (!external) external = choose_port(address, part, spec.allowed, host);
     if (!external) {
       shortage_ports_ = true;
       return PlaneErrc::no_ports_left;
@@ -230,7 +230,7 @@ std::optional<FoundRange> Engine::Impl::find_range(const RangeSpec& spec, TimePo
   const PortRange pool{std::max(spec.allowed.first, policy_.pool.first),
                        std::min(spec.allowed.last, policy_.pool.last)};
   for (const PortRange range : {pool, spec.allowed}) {
-    const PortRun run = choose_run(address_of(host), part, range, spec.size, odd);
+    const PortRun run = choose_run(address_of(host), part, range, spec.size, odd, host);
     if (run.size > best.size) best = run;
     if (best.size == spec.size) break;
   }

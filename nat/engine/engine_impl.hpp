@@ -195,11 +195,12 @@ class Engine::Impl {
   enum class Claim : std::uint8_t { implicit, suggested, insisted, restored };
   enum class Verdict : std::uint8_t { free, taken, reserved, resting };
   Verdict may_claim(Part part, ExternalPort external, std::uint32_t host, Claim claim);
-  ExternalPort choose_port(std::uint8_t address, Part part, PortRange range);
+  bool rests(Part part, ExternalPort external, std::uint32_t host) const noexcept;
+  ExternalPort choose_port(std::uint8_t address, Part part, PortRange range, std::uint32_t host);
   /// How many ports of the range can be had from this external one on.
   std::uint16_t fits_at(const RangeSpec& spec, std::uint32_t external, Claim claim);
   PortRun choose_run(std::uint8_t address, Part part, PortRange range, std::uint16_t size,
-                     std::optional<bool> odd);
+                     std::optional<bool> odd, std::uint32_t host);
   /// `goes_on`: the slot's flows stay its own. False: a program in the kernel claimed the port meanwhile.
   bool claim_slot(Part part, ExternalPort external, std::uint32_t host, std::uint16_t port, SlotKind kind,
                   std::uint32_t deadline_s, std::uint32_t aux, bool goes_on = false);

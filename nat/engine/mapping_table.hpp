@@ -35,11 +35,11 @@ enum class SlotKind : std::uint8_t {
 
 /// Who owns an external port.
 struct Slot {
-  std::uint32_t host;
+  std::uint32_t host;  ///< of a free one: who had it last
   std::uint16_t port;  ///< of the host
   SlotKind kind;
   std::uint8_t generation;
-  std::uint32_t deadline_s;
+  std::uint32_t deadline_s;  ///< of a free one: until when it is chosen for nobody else (N6888-08)
   std::uint32_t aux;  ///< the lease of an explicit or static slot; else the first flow of its chain
 
   bool is_lease() const noexcept { return kind == SlotKind::explicit_ || kind == SlotKind::static_; }

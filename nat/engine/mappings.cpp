@@ -24,6 +24,10 @@ std::uint32_t to_seconds(TimePoint time) {
   return count <= 0 ? 0 : count >= never_s ? never_s : static_cast<std::uint32_t>(count);
 }
 
+std::uint32_t to_delay(seconds time) {
+  return static_cast<std::uint32_t>(std::max<std::int64_t>(time.count(), 0));
+}
+
 }  // namespace
 
 bool Engine::Impl::is_in_force(const Slot& slot) const noexcept {
@@ -110,16 +114,26 @@ Engine::Impl::Verdict Engine::Impl::may_claim(Part part, ExternalPort external, 
       break;
   }
   if (chosen_for && part != Part::icmp) {
+    if (rests(part, external, host)) return Verdict::resting;
     const Slot& companion = mappings_.slot(part == Part::tcp ? Part::udp : Part::tcp, external);
     if (companion.is_lease() && companion.host != host && is_in_force(companion)) return Verdict::resting;
   }
   return Verdict::free;
 }
 
-ExternalPort Engine::Impl::choose_port(std::uint8_t address, Part part, PortRange range) {
+bool Engine::Impl::rests(Part part, ExternalPort external, std::uint32_t host) const noexcept {
+  const Slot& slot = mappings_.slot(part, external);
+  return slot.kind == SlotKind::free && rules::sp_rests(slot.host, slot.deadline_s, host, now_s_);
+}
+
+ExternalPort Engine::Impl::choose_port(std::uint8_t address, Part part, PortRange range, std::uint32_t host) {
+  constexpr int most_passed_over = rules::SP_RESTING_PASSED_OVER;
+  int pass_over = most_passed_over;
   const auto usable = [&](std::uint16_t port) {
+    const ExternalPort external{address, port};
     // The programs in the kernel claim ports without telling the allocator.
-    return !is_own(part, port) && (!shared_ || retire(part, {address, port}));
+    if (is_own(part, port) || (shared_ && !retire(part, external))) return false;
+    return pass_over == 0 || !rests(part, external, host) || pass_over-- == 0;
   };
   const auto draw = [&] { return static_cast<std::uint32_t>(random() >> 32); };
   auto port = mappings_.ports(address, part).choose(range, draw, usable);
@@ -127,6 +141,8 @@ ExternalPort Engine::Impl::choose_port(std::uint8_t address, Part part, PortRang
     reclaim(address, part);
     port = mappings_.ports(address, part).choose(range, draw, usable);
   }
+  if (!port && std::exchange(pass_over, 0) != most_passed_over)
+    port = mappings_.ports(address, part).choose(range, draw, usable);
   return {address, port.value_or(0)};
 }
 
@@ -146,7 +162,7 @@ std::uint16_t Engine::Impl::fits_at(const RangeSpec& spec, std::uint32_t externa
 }
 
 PortRun Engine::Impl::choose_run(std::uint8_t address, Part part, PortRange range, std::uint16_t size,
-                                 std::optional<bool> odd) {
+                                 std::optional<bool> odd, std::uint32_t host) {
   constexpr int most_tries = 64;
   for (const bool reclaimed : {false, true}) {
     if (reclaimed) reclaim(address, part);
@@ -154,13 +170,16 @@ PortRun Engine::Impl::choose_run(std::uint8_t address, Part part, PortRange rang
     for (int tries = 0; tries < most_tries; ++tries) {
       const auto run = finder.find(size, odd, static_cast<std::uint32_t>(random() >> 32));
       if (!run) break;
-      bool good = true;  // the router's own ports are not in the bitmap, nor what programs in the kernel claimed
-      for (std::uint32_t port = run->first; port < run->first + std::uint32_t{run->size}; ++port)
-        if (is_own(part, static_cast<std::uint16_t>(port)) ||
-            (shared_ && !retire(part, {address, static_cast<std::uint16_t>(port)}))) {
-          finder.exclude(static_cast<std::uint16_t>(port));
+      bool good =
+          true;  // the router's own ports are not in the bitmap, nor what programs in the kernel claimed
+      for (std::uint32_t port = run->first; port < run->first + std::uint32_t{run->size}; ++port) {
+        const ExternalPort at{address, static_cast<std::uint16_t>(port)};
+        if (is_own(part, at.number) || (shared_ && !retire(part, at)) ||
+            (!reclaimed && rests(part, at, host))) {
+          finder.exclude(at.number);
           good = false;
         }
+      }
       if (!good) continue;
       if (run->size == size || reclaimed) return *run;
       break;
@@ -253,7 +272,12 @@ void Engine::Impl::free_slot(Part part, ExternalPort external) {
     }
   }
   const Slot seen = slot;
-  mappings_.replace(slot, seen, {0, 0, SlotKind::free, seen.generation, 0, Flow::none});
+  Slot freed{0, 0, SlotKind::free, seen.generation, 0, Flow::none};
+  if (part != Part::icmp && (seen.kind == SlotKind::implicit || seen.kind == SlotKind::draining)) {
+    freed.host = seen.host;
+    freed.deadline_s = std::min(seen.deadline_s, now_s_) + to_delay(policy_.reuse_delay);
+  }
+  mappings_.replace(slot, seen, freed);
   update_choice(part, external);
 }
 
@@ -292,7 +316,7 @@ ExternalPort Engine::Impl::make_implicit(Part part, std::uint32_t address, std::
                                                     external_of(address), port)))
     external = same;
   else
-    external = choose_port(same.address, part, pool);
+    external = choose_port(same.address, part, pool, address);
   if (!external) {
     why = DropReason::no_ports;
     shortage_ports_ = true;
@@ -332,7 +356,7 @@ void Engine::Impl::end_lease(std::uint32_t at, Ending how, std::uint32_t since_s
     if (how == Ending::reset) shared_->ended(part, slot.host, slot.port, external.number);
   }
   const std::uint32_t first = lease.flows;
-  const auto delay = static_cast<std::uint32_t>(std::max<std::int64_t>(policy_.reuse_delay.count(), 0));
+  const std::uint32_t delay = to_delay(policy_.reuse_delay);
   if (how == Ending::reset) {
     for (std::uint32_t record = first; record != Flow::none; record = flows_[record].slot_next)
       reset_both_ends(flows_[record]);

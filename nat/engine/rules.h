@@ -88,6 +88,14 @@ SP_RULE sp_u32 sp_deadline(sp_u32 now_s, sp_u32 lifetime_s) {
 }
 SP_RULE bool sp_is_over(sp_u32 deadline_s, sp_u32 now_s) { return now_s >= deadline_s; }
 
+/* Whether a port that outbound traffic gave up is not chosen for that host yet: only its last owner has it back at once
+ * (N6888-08). A free slot keeps the owner, and as its deadline the end of the rest. */
+SP_RULE bool sp_rests(sp_u32 owner, sp_u32 rests_until_s, sp_u32 host, sp_u32 now_s) {
+  return owner != host && !sp_is_over(rests_until_s, now_s);
+}
+/* So many resting ports are passed over; then one of them is taken: no flow is refused for them. */
+enum { SP_RESTING_PASSED_OVER = 32 };
+
 /* A TCP session: what each side acknowledged last, and the window it offered then. Before the other side answered a SYN:
  * the acknowledgement that would be right, and by how much more (data in the SYN) it may be. */
 enum { SP_NO_SCALE = 15 };

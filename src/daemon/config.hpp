@@ -51,6 +51,7 @@ struct Config {
     std::uint32_t mss_clamp = 1;  ///< as nat::PlanePolicy has it: 0 off, 1 auto
     bool random_ports = false;
     bool redirect = false;
+    std::uint32_t tun_queues = 0;  ///< as nat::TunOptions has it
     std::uint32_t tcp_established = 7440;
     std::uint32_t tcp_transitory = 240, tcp_half_open = 240;
     std::uint32_t udp_idle = 300;

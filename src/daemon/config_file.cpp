@@ -419,6 +419,7 @@ void read_engine(Section& in, Config::Engine& engine) {
   in.boolean("ipv6", engine.ipv6);
   in.boolean("random_ports", engine.random_ports);
   in.boolean("redirect", engine.redirect);
+  in.integer("tun_queues", engine.tun_queues, 0, 64);
   in.seconds("tcp_established", engine.tcp_established);
   in.seconds("tcp_transitory", engine.tcp_transitory);
   in.seconds("tcp_half_open", engine.tcp_half_open);

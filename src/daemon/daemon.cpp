@@ -341,6 +341,7 @@ void Daemon::reload() {
     value = old;
   };
   keep(config.engine.data_plane, config_.engine.data_plane, "engine.data_plane");
+  keep(config.engine.tun_queues, config_.engine.tun_queues, "engine.tun_queues");
   keep(config.store.dir, config_.store.dir, "store.dir");
   keep(config.store.sync, config_.store.sync, "store.sync");
   keep(config.admin.socket, config_.admin.socket, "admin.socket");

@@ -117,6 +117,7 @@ StartedPlane start_plane(const Config& config, const std::string& directory, con
 #endif
   auto tun = tun_options(directory);
   tun.engine = engine_options(config);
+  tun.queues = config.engine.tun_queues;
   auto plane = nat::TunPlane::start(tun, clock, why);
   if (plane) started.plane = std::move(*plane);
   started.reason = !started.plane                                 ? why

@@ -22,7 +22,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 5,
+  SP_ABI = 6,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16, /* of one external address; the table has those of all */
   SP_MOST_ADDRESSES = 32,
@@ -43,7 +43,7 @@ enum sp_slot_kind { SP_FREE, SP_IMPLICIT, SP_EXPLICIT, SP_STATIC, SP_DRAINING, S
  * while their slot has the generation they began with: a reset adds 1 to it, an owner that comes anew SP_ANEW. */
 enum { SP_ANEW = 16 };
 struct sp_slot {
-  sp_u32 host;
+  sp_u32 host; /* of a free one: who had it last */
   sp_u16 port;
   sp_u8 kind;
   sp_u8 generation;
@@ -210,6 +210,7 @@ struct sp_config {
   sp_u32 mss; /* 0: no clamping */
   sp_u32 ipv6;     /* the firewall stands before it */
   sp_u32 redirect; /* past the stack where that can be */
+  sp_u32 reuse_delay; /* seconds */
   sp_u32 only;     /* of one external address its index, of several the lowest one */
   sp_u32 externals_count;
   sp_u32 elsewhere;                    /* a bit for each that no interface has: the stack does not know it */

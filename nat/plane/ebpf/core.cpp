@@ -209,6 +209,7 @@ void Core::write_config() {
   config.answer_ping = policy_.answer_ping;
   config.redirect = policy_.redirect;
   config.ipv6 = policy_.ipv6;
+  config.reuse_delay = to_number(policy_.reuse_delay);
   config.drop_private = policy_.drop_private_wan_sources;
   config.tcp_established = to_number(policy_.tcp_established);
   config.tcp_transitory = to_number(policy_.tcp_transitory);

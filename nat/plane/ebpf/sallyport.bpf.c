@@ -603,8 +603,9 @@ PROGRAM int has_socket(struct __sk_buff *skb, sp_u8 protocol, sp_u32 source, sp_
   return 1;
 }
 
-/* Claims an external port for an implicit mapping, if it may have it. */
-PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external) {
+/* Claims an external port for an implicit mapping, if it may have it. `resting`: also one that rests for another
+ * host. */
+PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external, sp_u32 resting) {
   const struct sp_config *cfg = configuration();
   if (!cfg || !w || external == 0 || w->part >= SP_PARTS) return 0;
   struct sp_slot *slot = slot_of(w->address, w->part, external);
@@ -614,6 +615,10 @@ PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external) {
   if (kind == SP_EXPLICIT || kind == SP_STATIC) return 0;
   if (kind != SP_FREE && !sp_is_over(slot->deadline_s, w->now_s)) return 0;
   if (w->part != SP_ICMP) {
+    /* One that is over is not freed before the next sweep. */
+    const bool outbound = kind == SP_IMPLICIT || kind == SP_DRAINING;
+    const sp_u32 until_s = outbound ? slot->deadline_s + cfg->reuse_delay : slot->deadline_s;
+    if (!resting && sp_rests((sp_u32)seen, until_s, w->source, w->now_s)) return 0;
     if (is_busy(w->part, external)) return 0;
     const struct sp_slot *twin = slot_of(w->address, w->part == SP_TCP ? SP_UDP : SP_TCP, external);
     if (twin && is_lease(twin) && twin->host != w->source && in_force(twin, w)) return 0;
@@ -659,6 +664,7 @@ struct draw {
   struct work *w;
   sp_u32 first, size;
   sp_u32 port;
+  sp_u32 resting;
 };
 
 static long draw_port(sp_u32 index, struct draw *draw) {
@@ -666,7 +672,7 @@ static long draw_port(sp_u32 index, struct draw *draw) {
   if (!st || draw->size == 0) return 1;
   const sp_u64 number = siphash(3ull << 62, __sync_fetch_and_add(&st->draws, 1) + 1);
   const sp_u16 candidate = (sp_u16)(draw->first + (sp_u32)(number >> 32) % draw->size);
-  if (!claim(draw->skb, draw->w, candidate)) return 0;
+  if (!claim(draw->skb, draw->w, candidate, draw->resting)) return 0;
   draw->port = candidate;
   return 1;
 }
@@ -687,10 +693,14 @@ PROGRAM int make_implicit(struct __sk_buff *skb, struct work *w, sp_u32 *externa
     return SP_DROP_mapping_rate;
   const sp_u32 first = w->part == SP_ICMP ? 1 : cfg->pool_first, last = w->part == SP_ICMP ? 65535 : cfg->pool_last;
   sp_u16 port = 0;
-  if (!cfg->random_ports && w->sport >= first && w->sport <= last && claim(skb, w, w->sport)) port = w->sport;
+  if (!cfg->random_ports && w->sport >= first && w->sport <= last && claim(skb, w, w->sport, 0)) port = w->sport;
   if (!port && last >= first) {
     struct draw draw = {.skb = skb, .w = w, .first = first, .size = last - first + 1};
-    bpf_loop(32, draw_port, &draw, 0);
+    bpf_loop(SP_RESTING_PASSED_OVER, draw_port, &draw, 0);
+    if (!draw.port) {
+      draw.resting = 1;
+      bpf_loop(32, draw_port, &draw, 0);
+    }
     port = (sp_u16)draw.port;
   }
   if (!port) return SP_DROP_no_ports;

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "sallyport/values/result.hpp"
 
@@ -27,19 +28,21 @@ static_assert(sizeof(VirtioHeader) == 10);
 class TunDevice {
  public:
   enum class Layer : std::uint8_t { packets, ethernet };
-  /// Errors of the generic category: EBUSY when another process holds a device of this name.
-  static Result<TunDevice> open(const std::string& name, Layer layer = Layer::packets);
-  TunDevice(TunDevice&& other) noexcept;
+  /// Errors of the generic category: EBUSY when there is a device of this name. Each of the `queues` has its own
+  /// file descriptor; the kernel chooses by flow.
+  static Result<TunDevice> open(const std::string& name, Layer layer, unsigned queues = 1);
+  TunDevice(TunDevice&& other) noexcept = default;
   TunDevice& operator=(TunDevice&&) = delete;
   ~TunDevice();
 
-  int fd() const noexcept { return fd_; }
+  int fd(std::size_t queue = 0) const noexcept { return fds_[queue]; }
+  std::size_t queues() const noexcept { return fds_.size(); }
   std::uint32_t index() const noexcept { return index_; }
 
  private:
-  TunDevice(int fd, std::uint32_t index) : fd_{fd}, index_{index} {}
-  int fd_;
-  std::uint32_t index_;
+  TunDevice() = default;
+  std::vector<int> fds_;
+  std::uint32_t index_ = 0;
 };
 
 }  // namespace sallyport::nat::host

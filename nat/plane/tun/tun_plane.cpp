@@ -23,6 +23,7 @@
 #include "nat/plane/host/rtnl.hpp"
 #include "nat/plane/host/sysctls.hpp"
 #include "nat/plane/host/tun_device.hpp"
+#include "nat/plane/tun/batch_writer.hpp"
 #include "nat/plane/tun/steering.hpp"
 
 namespace sallyport::nat {
@@ -35,7 +36,8 @@ constexpr std::size_t batch_size = 32;
 constexpr std::size_t batch_octets = 128
                                      << 10;  // of super packets: what is read is written while in the cache
 constexpr std::size_t largest_packet = 40 + 65535;  // of IPv6; IPv4 stays below
-constexpr std::uint32_t device_queue = 2048;        // packets: bursts of new flows overran the default of 500
+constexpr unsigned most_automatic_queues = 8;
+constexpr std::uint32_t device_queue = 2048;  // packets: bursts of new flows overran the default of 500
 
 /// A packet as read() and write() take it: the virtio header, then the IP packet, on a multiple of 16.
 struct alignas(64) Buffer {
@@ -59,13 +61,15 @@ class Emitted final : public PacketSink {
     bytes_.insert(bytes_.end(), packet.begin(), packet.end());
     sizes_.push_back(sizeof header + packet.size());
   }
-  template <class Write>
-  void flush(Write&& write) {
+  void add_to(BatchWriter& writer) const {
     std::size_t at = 0;
     for (const std::size_t size : sizes_) {
-      write(bytes_.data() + at, size);
+      writer.add(bytes_.data() + at, size);
       at += size;
     }
+  }
+  /// To be called when they are written.
+  void clear() {
     bytes_.clear();
     sizes_.clear();
   }
@@ -94,6 +98,12 @@ bool has_ipv6(const NetworkView& network) {
   });
 }
 
+/// As many as there are processors to read and write at a time.
+unsigned queues_of(const TunOptions& options) {
+  if (options.queues != 0) return options.queues;
+  return std::clamp(std::thread::hardware_concurrency(), 1U, most_automatic_queues);
+}
+
 }  // namespace
 
 class TunPlane::Impl {
@@ -104,8 +114,9 @@ class TunPlane::Impl {
         device_{std::move(device)},
         rtnl_{std::move(rtnl)},
         sysctls_{options.undo_file},
-        engine_{with_ttl(options.engine), own_ports_},
-        buffers_{std::make_unique<std::array<Buffer, batch_size>>()} {
+        engine_{with_ttl(options.engine), own_ports_} {
+    for (std::size_t i = 0; i < device_.queues(); ++i)
+      queues_.push_back(std::make_unique<Queue>(device_.fd(i)));
     router_ports_ = router_ports_beside(policy_.pool);
   }
   ~Impl() { stop(); }
@@ -133,25 +144,26 @@ class TunPlane::Impl {
     return {};
   }
 
-  bool start_thread() {
+  bool start_threads() {
     stop_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (stop_event_ < 0) return false;
     // Signals are the control thread's.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread{[this] { run(); }};
-    pthread_setname_np(thread_.native_handle(), "packets");
+    for (const auto& queue : queues_) {
+      queue->thread = std::thread{[this, &queue = *queue] { run(queue); }};
+      pthread_setname_np(queue->thread.native_handle(), "packets");
+    }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return true;
   }
 
   void stop() {
-    if (thread_.joinable()) {
-      stopping_.store(true, std::memory_order_relaxed);
-      eventfd_write(stop_event_, 1);
-      thread_.join();
-    }
+    stopping_.store(true, std::memory_order_relaxed);
+    if (stop_event_ >= 0) eventfd_write(stop_event_, 1);  // read by nobody: it stops them all
+    for (const auto& queue : queues_)
+      if (queue->thread.joinable()) queue->thread.join();
     if (stop_event_ >= 0) close(stop_event_);
     stop_event_ = -1;
   }
@@ -312,7 +324,7 @@ class TunPlane::Impl {
     PlaneStatus status;
     locked([&] { engine_.fill_status(status); });
     status.name = "tun";
-    status.running = thread_.joinable() && !dead_.load(std::memory_order_relaxed) && steering_.has_value();
+    status.running = stop_event_ >= 0 && !dead_.load(std::memory_order_relaxed) && steering_.has_value();
     const auto warn = [&](std::string text) { status.warnings.push_back(std::move(text)); };
     status.ipv6 = !system_has_ipv6_ ? "this system has no IPv6"
                   : !policy_.ipv6   ? "IPv6 is left to the system (engine.ipv6)"
@@ -563,29 +575,41 @@ class TunPlane::Impl {
     for (const std::string& key : keys) sysctls_.restore(key);
   }
 
-  // --- the packet thread ---
+  // --- the packet threads ---
 
-  void run() {
-    std::array<pollfd, 2> wait{pollfd{device_.fd(), POLLIN, 0}, pollfd{stop_event_, POLLIN, 0}};
+  /// What a packet thread has of its own. The kernel keeps packets of a flow on one queue, and what is
+  /// written there brings the flow's answers there too.
+  struct Queue {
+    explicit Queue(int of) : fd{of}, writer{of} {}
+    int fd;
+    std::unique_ptr<std::array<Buffer, batch_size>> buffers =
+        std::make_unique_for_overwrite<std::array<Buffer, batch_size>>();  // unused pages cost nothing
+    Emitted emitted;
+    BatchWriter writer;
+    std::thread thread;
+  };
+
+  void run(Queue& queue) {
+    std::array<pollfd, 2> wait{pollfd{queue.fd, POLLIN, 0}, pollfd{stop_event_, POLLIN, 0}};
     while (!stopping_.load(std::memory_order_relaxed)) {
       if (poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) break;
       // Sleeps only after a look that found nothing: the next packet often came while the last ones were
       // written.
-      while (!stopping_.load(std::memory_order_relaxed) && carry_batch()) {
+      while (!stopping_.load(std::memory_order_relaxed) && carry_batch(queue)) {
       }
       if (dead_.load(std::memory_order_relaxed)) return;
     }
   }
 
   /// False when there was nothing to carry.
-  bool carry_batch() {
+  bool carry_batch(Queue& queue) {
     std::array<Packet, batch_size> packets;
     std::size_t count = 0;
     std::size_t octets = 0;
     bool drained = false;
     while (count < batch_size && octets < batch_octets) {
-      Buffer& buffer = (*buffers_)[count];
-      const ssize_t size = read(device_.fd(), buffer.frame(), sizeof(VirtioHeader) + largest_packet);
+      Buffer& buffer = (*queue.buffers)[count];
+      const ssize_t size = read(queue.fd, buffer.frame(), sizeof(VirtioHeader) + largest_packet);
       if (size < 0) {
         if (errno == EINTR) continue;
         if (errno != EAGAIN) dead_.store(errno, std::memory_order_relaxed);
@@ -610,16 +634,18 @@ class TunPlane::Impl {
       const TimePoint now = clock_.now();
       const std::lock_guard lock{mutex_};
       for (std::size_t i = 0; i < count; ++i) packets[i].from = side_of(packets[i].data);
-      engine_.translate(std::span{packets}.first(count), now, emitted_);
+      engine_.translate(std::span{packets}.first(count), now, queue.emitted);
     }
     for (std::size_t i = 0; i < count; ++i) {
       const Packet& packet = packets[i];
       if (packet.action == Action::drop || packet.action == Action::held) continue;
-      Buffer& buffer = (*buffers_)[i];
+      Buffer& buffer = (*queue.buffers)[i];
       buffer.header().flags &= VirtioHeader::needs_checksum;  // "sum is valid" is nothing that a sender says
-      send(buffer.frame(), sizeof(VirtioHeader) + packet.size);
+      queue.writer.add(buffer.frame(), sizeof(VirtioHeader) + packet.size);
     }
-    emitted_.flush([this](const std::byte* data, std::size_t size) { send(data, size); });
+    queue.emitted.add_to(queue.writer);
+    queue.writer.flush();
+    queue.emitted.clear();
     return true;
   }
 
@@ -648,13 +674,9 @@ class TunPlane::Impl {
   }
 
   void send_made() {
-    made_.flush([this](const std::byte* data, std::size_t size) { send(data, size); });
-  }
-
-  void send(const void* data, std::size_t size) {
-    // A packet the stack will not have (its memory, its link down) is lost as on any wire.
-    while (write(device_.fd(), data, size) < 0 && errno == EINTR) {
-    }
+    made_.add_to(made_writer_);
+    made_writer_.flush();
+    made_.clear();
   }
 
   TunOptions options_;
@@ -672,6 +694,7 @@ class TunPlane::Impl {
 
   // the control thread's
   Emitted made_;
+  BatchWriter made_writer_{device_.fd()};
   NetworkView network_;
   PlanePolicy policy_;
   PortRange router_ports_{};
@@ -691,20 +714,18 @@ class TunPlane::Impl {
   std::vector<std::string> loosened_;
   std::uint64_t repaired_ = 0;
 
-  // the packet thread's
-  std::unique_ptr<std::array<Buffer, batch_size>> buffers_;
-  Emitted emitted_;
+  // the packet threads'
+  std::vector<std::unique_ptr<Queue>> queues_;
   std::atomic<bool> stopping_{false};
   std::atomic<int> dead_{0};  // errno of a device that is gone
   int stop_event_ = -1;
-  std::thread thread_;
 
   friend class TunPlane;
 };
 
 Result<std::unique_ptr<TunPlane>> TunPlane::start(const TunOptions& options, const Clock& clock,
                                                   std::string& why) {
-  auto device = TunDevice::open(options.device);
+  auto device = TunDevice::open(options.device, TunDevice::Layer::packets, queues_of(options));
   if (!device) {
     switch (device.error().value()) {
       case EBUSY:
@@ -731,7 +752,7 @@ Result<std::unique_ptr<TunPlane>> TunPlane::start(const TunOptions& options, con
   }
   auto impl = std::make_unique<Impl>(options, clock, std::move(*device), std::move(*rtnl));
   if (const auto prepared = impl->prepare(why); !prepared) return prepared.error();
-  if (!impl->start_thread()) {
+  if (!impl->start_threads()) {
     why = std::string{"cannot make an eventfd: "} + std::strerror(errno);
     return make_error_code(PlaneErrc::system_failure);
   }

@@ -13,6 +13,7 @@ struct TunOptions {
   /// Holds what the sysctls were before us, until detach(). Its directory must exist and be writable; it is
   /// ignored after a reboot and in another network namespace.
   std::string undo_file = "/run/sallyport/tun-undo";
+  unsigned queues = 0;  ///< of the device, each with a packet thread; 0: one for each processor, at most 8
   EngineOptions engine;  ///< `ttl` plays no part: the plane compensates for forwarding twice
 };
 
@@ -23,10 +24,10 @@ struct TunOptions {
 /// Fails closed: whatever ends it (stop, crash, kill -9), its rules stay and what came from the LAN is
 /// dropped until the next start or detach(). A free external port stays silent all the while.
 ///
-/// All calls are made by one control thread; packets have a thread of their own.
+/// All calls are made by one control thread; packets have threads of their own.
 class TunPlane final : public DataPlane {
  public:
-  /// Makes the device and starts the packet thread; nothing is routed to it before set_network().
+  /// Makes the device and starts the packet threads; nothing is routed to it before set_network().
   /// On failure (system_failure) `why` says in words what is wrong and what to do: no rights, no TUN support,
   /// or another instance in this namespace.
   static Result<std::unique_ptr<TunPlane>> start(const TunOptions& options, const Clock& clock,
@@ -37,7 +38,7 @@ class TunPlane final : public DataPlane {
   /// device: an empty name when the caller holds that itself.
   static Result<void> detach(const TunOptions& options, std::string& why);
 
-  /// Stops the packet thread and leaves the rules.
+  /// Stops the packet threads and leaves the rules.
   ~TunPlane() override;
 
   Result<Installed> install(const MappingSpec& spec, TimePoint now) override;

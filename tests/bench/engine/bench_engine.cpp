@@ -1,6 +1,6 @@
 // What a packet costs in memory: batches of 32 through the engine, flows in random order, beside dependent
-// random loads over as many octets as the engine's tables take, in the same run. Usage: bench_engine
-// [MOST_FLOWS].
+// random loads over as many octets as the engine's tables take, in the same run. Then what a stranger's first
+// packet to a lease costs where there are more and more leases. Usage: bench_engine [MOST_FLOWS].
 
 #include <algorithm>
 #include <chrono>
@@ -28,6 +28,8 @@ Ends ends_of(std::uint64_t number, std::uint64_t flows) {
           static_cast<std::uint16_t>(2000 + endpoint), static_cast<std::uint16_t>(53)};
 }
 
+constexpr std::uint32_t first_lease_port = 1024;
+
 class Gateway {
  public:
   Gateway() : engine_{{.ttl = TtlMode::decrement, .secret = {1, 2}, .seed = 3}, ports_} {
@@ -38,6 +40,15 @@ class Gateway {
     engine_.set_network(network(), now_);
   }
 
+  /// Lease `number` of 60,000 at most: its external port is first_lease_port + number.
+  bool lease(std::uint32_t number, Transport transport) {
+    const MappingSpec spec{
+        .transport = transport,
+        .internal = {Address::v4(0x0a000100 + number / 400), *Port::from(2000 + number % 400)},
+        .suggested = Port::from(first_lease_port + number),
+        .insist = true};
+    return static_cast<bool>(engine_.install(spec, now_));
+  }
   void pass(std::span<Packet> packets) { engine_.translate(packets, now_, sink_); }
   PlaneStatus status() const {
     PlaneStatus status;
@@ -106,6 +117,63 @@ double dependent_load(std::size_t size) {
   return time;
 }
 
+/// ns of a packet to a random one of so many leases, each from a peer that never sent before: a datagram, or
+/// a SYN, which makes a flow.
+Timing first_packets(Gateway* gateway, std::uint32_t leases, Transport transport) {
+  const std::uint64_t rounds = 6000;
+  std::vector<std::uint8_t> buffer(batch * octets);
+  std::vector<Packet> packets(batch);
+  Random random{88172645463325252};
+  std::uint32_t peer = 0x08000001;
+  std::uint64_t passed = 0;
+  const double start = seconds_now();
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < batch; ++i) {
+      auto* at = buffer.data() + i * octets;
+      const auto port = static_cast<std::uint16_t>(first_lease_port + random() % leases);
+      write_packet(at, peer++, 40000, external, port);
+      if (transport == Transport::tcp) {
+        at[9] = 6;
+        packet::store16(at + 10, 0);
+        packet::store16(at + 10, packet::checksum_of(at, 20));
+        packet::store32(at + 24, 1);
+        packet::store16(at + 32, 0x5002);  // SYN
+      }
+      packets[i] = {.data = reinterpret_cast<std::byte*>(at), .size = octets, .from = Side::wan};
+    }
+    if (gateway) gateway->pass(packets);
+    for (const Packet& packet : packets) passed += packet.action == Action::forward_lan;
+    asm volatile("" ::"r"(buffer.data()) : "memory");
+  }
+  return {(seconds_now() - start) * 1e9 / static_cast<double>(rounds * batch), passed};
+}
+
+/// False when a packet or a lease was refused.
+bool print_first_packets(Transport transport) {
+  const double making = first_packets(nullptr, 1, transport).ns;
+  double base = 0;
+  for (const std::uint32_t leases : {1U, 1000U, 60000U}) {
+    double best = 1e9;
+    std::size_t size = 0;
+    for (int repeat = 0; repeat < 3; ++repeat) {
+      const std::size_t before = resident();
+      Gateway gateway;
+      for (std::uint32_t number = 0; number < leases; ++number)
+        if (!gateway.lease(number, transport)) return false;
+      size = std::max(size, resident() - before);
+      const Timing timing = first_packets(&gateway, leases, transport);
+      if (timing.passed != 6000 * batch) return false;
+      best = std::min(best, timing.ns - making);
+    }
+    const double load = dependent_load(size);
+    if (leases == 1) base = best;
+    std::printf("%10u %9s %9.1f %12.1f %9.1f %9.2f\n", leases, transport == Transport::tcp ? "TCP" : "UDP",
+                best, static_cast<double>(size) / 1048576, load, (best - base) / load);
+    std::fflush(stdout);
+  }
+  return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -164,5 +232,11 @@ int main(int argc, char** argv) {
   std::printf(
       "fig. = (cost - cost at 1000 flows) / one dependent random load over a table of that size; aim: at "
       "most 1.5\n");
+  std::printf("\nfirst packets to a lease\n%10s %9s %9s %12s %9s %9s\n", "leases", "", "ns", "tables MiB",
+              "load ns", "fig.");
+  if (!print_first_packets(Transport::udp) || !print_first_packets(Transport::tcp)) {
+    std::fprintf(stderr, "a lease or a packet to it was refused\n");
+    return 1;
+  }
   return 0;
 }

@@ -18,7 +18,7 @@ using namespace sallyport::bench;
 using namespace std::chrono_literals;
 
 constexpr auto step = 10s;
-constexpr auto idle = 300s;          // a flow says something as often
+constexpr auto idle = 900s;          // a flow says something as often
 constexpr auto flow_life = 3600s;    // then another takes its place
 constexpr auto lease_life = 7200s;   // every other one is renewed at half of it, the others end
 constexpr std::uint64_t endpoints = 20000;
@@ -144,7 +144,7 @@ int main(int argc, char** argv) {
   const auto word = [&](int i, std::uint64_t otherwise) {
     return argc > i ? std::strtoull(argv[i], nullptr, 10) : otherwise;
   };
-  const std::uint64_t flows = word(1, 1'000'000), leases = word(2, 60'000), days = word(3, 2);
+  const std::uint64_t flows = word(1, 1'000'000), leases = word(2, 60'000), days = word(3, 1);
   if (flows < 100'000 || leases > 60'000 || days == 0) {
     std::fprintf(stderr, "usage: bench_scale [FLOWS (from 100000) [LEASES (to 60000) [DAYS (from 1)]]]\n");
     return 2;

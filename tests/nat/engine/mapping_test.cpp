@@ -1,6 +1,7 @@
 #include "tests/support/nat_lan.hpp"
 
 #include <deque>
+#include <set>
 
 // Explicit mappings and the data path: nat.md section 6, policy.md sections 2, 3 and 12.
 
@@ -288,6 +289,60 @@ TEST_F(MappingTest, AfterTheReuseDelayThePortIsFree) {  // N6888-08
   plane.withdraw(first.id, Ending::reset, now);
   live(122s);
   EXPECT_EQ(source_port(leaves(udp(bob, 3074, server, 53))), 3074);
+}
+
+TEST_F(MappingTest, APortThatOutboundTrafficGaveUpIsChosenForNoOtherDevice) {  // N6888-08
+  for (const bool swept : {true, false}) {
+    SCOPED_TRACE(swept ? "swept" : "over, but not swept");
+    for (const unsigned port : {5000, 5001, 5002, 5003})
+      EXPECT_EQ(source_port(leaves(udp(alice, port, server, 53))), port);
+    if (swept)
+      live(390s);
+    else
+      wait(390s);
+    EXPECT_EQ(source_port(leaves(udp(alice, 5000, server, 53))), 5000) << "its last owner";
+    EXPECT_NE(source_port(leaves(udp(bob, 5001, server, 53))), 5001);
+    auto suggestion = wish(Transport::udp, "192.168.1.12", 3074, 5002);
+    suggestion.insist = false;
+    const auto elsewhere = install(suggestion);
+    ASSERT_TRUE(elsewhere);
+    EXPECT_NE(elsewhere->external.port, port(5002));
+    const auto insisted = open(Transport::udp, "192.168.1.13", 3074, 5003);
+    EXPECT_EQ(insisted.external.port, port(5003));
+    for (const auto id : {elsewhere->id, insisted.id}) plane.withdraw(id, Ending::vacate, now);
+    live(600s);
+  }
+}
+
+TEST_F(MappingTest, AfterItsReuseDelayAPortOfOutboundTrafficIsAnybodys) {  // N6888-08
+  leaves(udp(alice, 5000, server, 53));
+  live(500s);
+  EXPECT_EQ(source_port(leaves(udp(bob, 5000, server, 53))), 5000);
+}
+
+TEST_F(MappingTest, AFullPoolRefusesNobodyForRestingPorts) {  // N6888-08, POL-FAIR-03
+  policy.pool = {2000, 2063};
+  set_policy();
+  for (unsigned port = 2000; port < 2008; ++port) leaves(udp(alice, port, server, 53));
+  live(200s);
+  for (unsigned port = 2008; port < 2064; ++port) leaves(udp("192.168.1.12", port, server, 53));
+  live(190s);
+  std::set<unsigned> taken;
+  for (unsigned port = 2000; port < 2008; ++port)
+    taken.insert(source_port(leaves(udp(bob, port, server, 53))));
+  EXPECT_EQ(taken.size(), 8U);
+  EXPECT_EQ(*taken.rbegin(), 2007U);
+}
+
+TEST_F(MappingTest, WhatIsFreeIsChosenBeforeWhatRests) {  // N6888-08
+  policy.pool = {2000, 2007};
+  set_policy();
+  for (const unsigned port : {2000, 2001, 2002, 2003}) leaves(udp(alice, port, server, 53));
+  live(390s);
+  std::set<unsigned> taken;
+  for (const unsigned port : {2000, 2001}) taken.insert(source_port(leaves(udp(bob, port, server, 53))));
+  EXPECT_EQ(taken.size(), 2U);
+  EXPECT_GE(*taken.begin(), 2004U);
 }
 
 TEST_F(MappingTest, ReuseStrictKeepsItFromAllOthers) {  // POL-TGT-10

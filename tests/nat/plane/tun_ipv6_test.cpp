@@ -158,6 +158,7 @@ class TunIpv6Test : public ::testing::Test {
     options.undo_file = lab->undo_file();
     options.engine.secret = {1, 2};
     options.engine.seed = 3;
+    options.queues = 1;  // packets of different flows in order, too
     return options;
   }
   NetworkView network() const {

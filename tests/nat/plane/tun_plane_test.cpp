@@ -65,8 +65,10 @@ class TunPlaneTest : public ::testing::Test {
     options.undo_file = lab->undo_file();
     options.engine.secret = {1, 2};
     options.engine.seed = 3;
+    options.queues = queues;
     return options;
   }
+  unsigned queues = 1;  // packets of different flows in order, too
   void start() { start(lab->network()); }
   void start(const NetworkView& network) {
     std::string why;
@@ -686,6 +688,7 @@ TEST_F(TunPlaneTest, DetachWhileItRunsIsRefused) {
 }
 
 TEST_F(TunPlaneTest, ASecondInstanceIsRefusedAndHarmless) {
+  queues = 2;
   start();
   const std::string before = TunLab::state();
   std::string why;
@@ -798,6 +801,42 @@ TEST_F(TunPlaneTest, ManyPacketsAtOnceAllPass) {
   for (int i = 0; i < count; ++i) ASSERT_TRUE(lab->wan().await(to(server, 53))) << i;
 }
 
+TEST_F(TunPlaneTest, PacketsOfAFlowKeepTheirOrderHoweverManyQueuesThereAre) {
+  for (const unsigned number : {1U, 4U}) {
+    SCOPED_TRACE(number);
+    queues = number;
+    start();
+    constexpr std::uint16_t flows = 32, packets = 20;
+    std::array<std::uint16_t, flows> outside{};
+    for (std::uint16_t flow = 0; flow < flows; ++flow)
+      outside[flow] = round_trip(lab->lan(), host, static_cast<std::uint16_t>(10000 + flow));
+    const auto in_order = [&](FarEnd& from, FarEnd& to, auto&& packet_of, auto&& flow_of) {
+      for (std::uint16_t i = 0; i < packets; ++i)
+        for (std::uint16_t flow = 0; flow < flows; ++flow) from.send(packet_of(flow, std::to_string(i)));
+      std::map<std::uint16_t, int> next;
+      for (int i = 0; i < flows * packets; ++i) {
+        const auto packet = to.await([&](const Wire& caught) { return flow_of(caught) != 0; });
+        ASSERT_TRUE(packet) << i;
+        const std::string text{packet->payload.begin(), packet->payload.end()};
+        ASSERT_EQ(text, std::to_string(next[flow_of(*packet)]++));
+      }
+    };
+    in_order(
+        lab->lan(), lab->wan(),
+        [&](std::uint16_t flow, const std::string& text) {
+          return udp(host, static_cast<std::uint16_t>(10000 + flow), server, 53, text);
+        },
+        [&](const Wire& caught) { return caught.dport == 53 ? caught.sport : 0; });
+    in_order(
+        lab->wan(), lab->lan(),
+        [&](std::uint16_t flow, const std::string& text) {
+          return udp(server, 53, external, outside[flow], text);
+        },
+        [&](const Wire& caught) { return caught.sport == 53 ? caught.dport : 0; });
+    plane.reset();
+  }
+}
+
 /// "Name: a b c" lines of /proc/net/snmp come in pairs of names and values.
 std::uint64_t snmp(const std::string& group, const std::string& name) {
   std::ifstream in{"/proc/thread-self/net/snmp"};
@@ -814,6 +853,7 @@ std::uint64_t snmp(const std::string& group, const std::string& name) {
 // The gateway merges segments (GRO) and hands the engine super packets with partial checksums; the far ends
 // and the way out of the gateway make and verify real ones (dataplane.md, pitfall 5).
 TEST_F(TunPlaneTest, StreamsOfSuperPacketsArriveWholeEitherWay) {  // NPKT-09
+  queues = 4;
   start();
   lab->lan().give_stack("192.168.1.20/24", "192.168.1.1");
   lab->wan().give_stack("203.0.113.30/24", external);

@@ -107,6 +107,8 @@ const Row rows[] = {
      "a.toml:2:13: engine.mss_clamp: found 100, expected \"auto\", \"off\" or an integer from 536 to 65495"},
     {"[engine]\nipv6 = \"off\"\n", "a.toml:2:8: engine.ipv6: found \"off\", expected true or false"},
     {"[engine]\nredirect = 1\n", "a.toml:2:12: engine.redirect: found 1, expected true or false"},
+    {"[engine]\ntun_queues = 65\n",
+     "a.toml:2:14: engine.tun_queues: found 65, expected an integer from 0 to 64"},
     {"[engine]\ntcp_established = 0\n",
      "a.toml:2:19: engine.tcp_established: found 0, expected an integer from 1 to 31536000"},
     {"[engine]\nudp_idle = 1.5\n",
