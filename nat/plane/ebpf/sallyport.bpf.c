@@ -747,11 +747,15 @@ static __always_inline sp_u32 tag_of(sp_u64 hash) {
   const sp_u32 tag = (sp_u32)(hash >> 32);
   return tag < SP_TAG_FIRST ? tag + SP_TAG_FIRST : tag;
 }
-/* The buckets of a key in turn: the first entry of one. */
-static __always_inline sp_u32 bucket_of(const struct sp_config *cfg, sp_u64 hash, sp_u32 which) {
-  if (which == 0) return (sp_u32)hash % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS;
-  const sp_u32 drawn = which == 1 ? (sp_u32)hash : (sp_u32)((hash * 0x9e3779b97f4a7c15u) >> 32);
-  return SP_NEAR + (sp_u32)(((sp_u64)drawn * cfg->flow_buckets) >> 32) * SP_WAYS;
+/* Where a key may stand, in turn: near, in its first bucket, in its second one. */
+enum { SP_SECOND = SP_NEAR_WAYS + SP_WAYS, SP_PLACES = SP_SECOND + SP_WAYS };
+static __always_inline sp_u32 place_in_turn(const struct sp_config *cfg, sp_u64 hash, sp_u32 turn) {
+  const sp_u32 own = tag_of(hash) + turn;
+  if (turn < SP_NEAR_WAYS)
+    return (sp_u32)hash % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS + own % SP_NEAR_WAYS;
+  const sp_u32 drawn = turn < SP_SECOND ? (sp_u32)hash : (sp_u32)((hash * 0x9e3779b97f4a7c15u) >> 32);
+  return SP_NEAR + (sp_u32)(((sp_u64)drawn * cfg->flow_buckets) >> 32) * SP_WAYS +
+         (own - (turn < SP_SECOND ? SP_NEAR_WAYS : SP_SECOND)) % SP_WAYS;
 }
 static __always_inline bool same_key(const struct sp_flow_key *a, const struct sp_flow_key *b) {
   const sp_u64 *x = (const sp_u64 *)a, *y = (const sp_u64 *)b;
@@ -763,17 +767,15 @@ PROGRAM sp_u32 place_of(struct sp_flow_key *key) {
   const struct sp_config *cfg = configuration();
   if (!cfg || !key) return 0;
   const sp_u64 hash = hash_of(cfg, key);
-  const sp_u32 tag = tag_of(hash), own = tag;
-  for (sp_u32 which = 0; which < 3; ++which) {
-    if (which && !cfg->far_used[which - 1]) continue;
-    const sp_u32 first = bucket_of(cfg, hash, which), ways = which ? SP_WAYS : SP_NEAR_WAYS;
-    for (sp_u32 i = 0; i < SP_WAYS; ++i) {
-      if (i >= ways) break;
-      const sp_u32 at = first + ((own + i) & (ways - 1));
-      const struct sp_flow_entry *entry = bpf_map_lookup_elem(&flows, &at);
-      if (!entry || entry->tag == SP_TAG_NEVER) break;
-      if (entry->tag == tag && same_key(&entry->key, key)) return at + 1;
-    }
+  for (sp_u32 turn = 0; turn < SP_PLACES; ++turn) {
+    if (turn == SP_NEAR_WAYS && !cfg->far_used[0]) turn = SP_SECOND;
+    if (turn == SP_SECOND && !cfg->far_used[1]) return 0;
+    const sp_u32 at = place_in_turn(cfg, hash, turn);
+    const struct sp_flow_entry *entry = bpf_map_lookup_elem(&flows, &at);
+    if (!entry) return 0;
+    if (entry->tag == tag_of(hash) && same_key(&entry->key, key)) return at + 1;
+    if (entry->tag == SP_TAG_NEVER)
+      turn = turn < SP_NEAR_WAYS ? SP_NEAR_WAYS - 1 : turn < SP_SECOND ? SP_SECOND - 1 : SP_PLACES;
   }
   return 0;
 }
@@ -791,28 +793,24 @@ PROGRAM int put_flow(struct sp_flow_key *key, struct sp_flow *flow, sp_u32 now_s
   struct sp_config *cfg = configuration();
   if (!cfg || !key || !flow) return 1;
   const sp_u64 hash = hash_of(cfg, key);
-  const sp_u32 tag = tag_of(hash), own = tag;
-  for (sp_u32 which = 0; which < 3; ++which) {
+  for (sp_u32 turn = 0; turn < SP_PLACES; ++turn) {
     /* Said before anything is there. */
-    if (which && cfg->far_used[which - 1] != SP_FAR_USED) cfg->far_used[which - 1] = SP_FAR_USED;
-    const sp_u32 first = bucket_of(cfg, hash, which), ways = which ? SP_WAYS : SP_NEAR_WAYS;
-    for (sp_u32 i = 0; i < SP_WAYS; ++i) {
-      if (i >= ways) break;
-      const sp_u32 at = first + ((own + i) & (ways - 1));
-      struct sp_flow_entry *entry = bpf_map_lookup_elem(&flows, &at);
-      if (!entry) break;
-      /* Twice: the sweep may have made SP_TAG_NEVER of SP_TAG_GONE, and nothing may lie behind that. */
-      for (sp_u32 tries = 0; tries < 2; ++tries) {
-        const sp_u32 seen = *(volatile sp_u32 *)&entry->tag;
-        if (seen == SP_TAG_BUSY ||
-            (seen >= SP_TAG_FIRST && (now_s < entry->flow.deadline_s || now_s - entry->flow.deadline_s < SP_FLOW_GRACE)))
-          break;
-        if (__sync_val_compare_and_swap(&entry->tag, seen, (sp_u32)SP_TAG_BUSY) != seen) continue;
-        entry->key = *key;
-        entry->flow = *flow;
-        __sync_lock_test_and_set(&entry->tag, tag);
-        return 0;
-      }
+    if (turn == SP_NEAR_WAYS && cfg->far_used[0] != SP_FAR_USED) cfg->far_used[0] = SP_FAR_USED;
+    if (turn == SP_SECOND && cfg->far_used[1] != SP_FAR_USED) cfg->far_used[1] = SP_FAR_USED;
+    const sp_u32 at = place_in_turn(cfg, hash, turn);
+    struct sp_flow_entry *entry = bpf_map_lookup_elem(&flows, &at);
+    if (!entry) return 1;
+    /* Twice: the sweep may have made SP_TAG_NEVER of SP_TAG_GONE, and nothing may lie behind that. */
+    for (sp_u32 tries = 0; tries < 2; ++tries) {
+      const sp_u32 seen = *(volatile sp_u32 *)&entry->tag;
+      if (seen == SP_TAG_BUSY ||
+          (seen >= SP_TAG_FIRST && (now_s < entry->flow.deadline_s || now_s - entry->flow.deadline_s < SP_FLOW_GRACE)))
+        break;
+      if (__sync_val_compare_and_swap(&entry->tag, seen, (sp_u32)SP_TAG_BUSY) != seen) continue;
+      entry->key = *key;
+      entry->flow = *flow;
+      __sync_lock_test_and_set(&entry->tag, tag_of(hash));
+      return 0;
     }
   }
   return 1;
@@ -1668,18 +1666,24 @@ PROGRAM int stays_inside(struct __sk_buff *skb) {
   return dropped(SP_DROP_no_external_address);
 }
 
+/* To the stack, if there it cannot leave untranslated. */
+static __always_inline int let_on(struct __sk_buff *skb, const struct sp_config *cfg) {
+  if ((skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) || is_guarded(cfg))
+    return TC_ACT_UNSPEC;
+  return stays_inside(skb);
+}
+
 SEC("tc")
 int lan_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
-  if (cfg && (skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6)) && !is_guarded(cfg) &&
-      stays_inside(skb) == TC_ACT_SHOT)
-    return TC_ACT_SHOT;
-  if (!cfg || !cfg->has_external || skb->protocol != bpf_htons(ETH_P_IP) || skb->mark == SP_MARK_FINISHED)
-    return TC_ACT_UNSPEC;
+  if (!cfg) return TC_ACT_UNSPEC;
   void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-  if (data + ETH_HLEN + 20 > end) return TC_ACT_UNSPEC;
+  const bool judged = cfg->has_external && skb->protocol == bpf_htons(ETH_P_IP) && skb->mark != SP_MARK_FINISHED &&
+                      data + ETH_HLEN + 20 <= end;
+  if (!judged) return let_on(skb, cfg);
   const sp_u32 destination = be32(data + ETH_HLEN + 16);
   if (find_external(cfg, destination) == SP_NOBODY) {
+    if (let_on(skb, cfg) == TC_ACT_SHOT) return TC_ACT_SHOT;
     if (!cfg->redirect || !cfg->wan_header || networks_of(destination)) return TC_ACT_UNSPEC;
     return leave_at_once(skb, cfg);
   }
@@ -1694,7 +1698,7 @@ int lan_ingress(struct __sk_buff *skb) {
   if (IS_SLOW(verdict)) return to_slow_path(skb, ETH_HLEN, SP_HAIRPIN, verdict);
   if (verdict == LOCAL) {
     if (skb->mark == SP_MARK_RETRY) skb->mark = 0;
-    return TC_ACT_UNSPEC;
+    return let_on(skb, cfg);
   }
   if (verdict) return dropped(verdict);
   if (w.more_fragments && !w.offset && skb->mark == SP_MARK_RETRY) note_fragment(cfg, &w, &before);
