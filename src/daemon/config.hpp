@@ -62,6 +62,7 @@ struct Config {
   } admin;
   struct Log {
     std::string level = "info";
+    bool mappings = false;  ///< a line for each mapping of outbound traffic
   } log;
   std::vector<lease::StaticMapping> statics;
   struct Policy {

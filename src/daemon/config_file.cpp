@@ -606,6 +606,7 @@ void read_file(const std::string& file, const toml::table& root, Reading& readin
     table.text("level", config.log.level, one_of(levels), [&](const std::string& text) {
       return std::ranges::find(levels, text) != levels.end() ? std::optional{text} : std::nullopt;
     });
+    table.boolean("mappings", config.log.mappings);
   });
   in.tables("static", read_static);
   in.table("policy", [&](Section& table) { read_policy(table, config.policy); });

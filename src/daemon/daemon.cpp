@@ -22,6 +22,7 @@
 #include "src/admin/server.hpp"
 #include "src/daemon/lease_log.hpp"
 #include "src/daemon/log.hpp"
+#include "src/daemon/mapping_log.hpp"
 #include "src/daemon/planes.hpp"
 #include "src/daemon/port_5351.hpp"
 #include "src/daemon/privileges.hpp"
@@ -145,6 +146,7 @@ class Daemon {
   std::unique_ptr<lease::Store> store_;
   std::unique_ptr<lease::LeaseService> service_;
   std::unique_ptr<LeaseLog> lease_log_;
+  MappingLog mapping_log_{[](const std::string& line) { log::info(line); }};
   std::unique_ptr<Port5351> port_5351_;
   std::unique_ptr<transport::UdpService> udp_;
   std::unique_ptr<Upnp> upnp_;
@@ -506,6 +508,10 @@ void Daemon::sweep(TimePoint now) {
     log::warn(std::to_string(std::exchange(events_left_out_, 0)) +
               " more events of the data plane were not written");
   lease_log_->handle_timeout(now);
+  if (config_.log.mappings)
+    mapping_log_.take(plane_->implicit_mappings(now), now);
+  else
+    mapping_log_.forget();
   if (plane_behind_) apply_network(now);
   if (!udp_problem_.empty() || !upnp_problem_.empty()) serve_ports(view_, now);
   tell_changed_warnings();

@@ -288,6 +288,30 @@ class Outbound(Packets):
         error = wait_until("ICMP 3/4", told)
         self.assertEqual((error.mtu, error.destination, error.inner.source), (1400, GHOST, GHOST))
 
+    def test_without_df_it_is_fragmented_in_order_and_arrives_whole_N4787_23(self):
+        self.lab.gateway.ip("link", "set", "wan0", "mtu", "1400")
+        self.addCleanup(self.lab.gateway.ip, "link", "set", "wan0", "mtu", "1500")
+        sport, data = self.port(), os.urandom(1440)
+
+        def parts():
+            self.outside.clear()
+            self.send_out(wire.udp(GHOST, sport, NOWHERE, 9000, data))
+            time.sleep(0.05)
+            found = self.outside.all(lambda p: p.destination == NOWHERE and (p.offset or p.dport == 9000))
+            return found if len(found) > 1 else None
+
+        found = wait_until("its fragments leave", parts)
+        self.assertEqual([(p.source, p.mf) for p in found], [(EXTERNAL, True)] * (len(found) - 1) + [(EXTERNAL, False)])
+        self.assertLessEqual(max(len(p.raw) for p in found), 1400)
+        self.assertEqual(len({p.ident for p in found}), 1)
+        whole = b""
+        for part in found:  # in order
+            self.assertEqual(part.offset, len(whole))
+            whole += part.payload
+        self.assertEqual(whole[8:], data)
+        sent = wire.parse(wire.ip(EXTERNAL, NOWHERE, wire.UDP, whole))
+        self.assertEqual((sent.dport, sent.sums), (9000, True))
+
     def test_mss_is_clamped_to_a_smaller_wan_N5382_25(self):
         self.lab.gateway.ip("link", "set", "wan0", "mtu", "1400")
         self.addCleanup(self.lab.gateway.ip, "link", "set", "wan0", "mtu", "1500")

@@ -10,7 +10,7 @@ import time
 
 import lab as lab_module
 import wire
-from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, Lab, tcp_ask, wait_until
+from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, Lab, UdpEcho, tcp_ask, udp_ask, wait_until
 from labcase import CONTROL_HOST, LabCase
 
 SECONDS = 60
@@ -151,6 +151,28 @@ class Restart(LabCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertNotIn("ready", done.stdout + done.stderr)
         self.assertEqual(self.client().announce().result, 0)
+
+
+class Secret(LabCase):
+    config = {"engine": {"random_ports": True}}
+
+    def test_each_start_draws_other_ports_N6056_03(self):
+        sources = [self.port() for _ in range(3)]
+        with UdpEcho(self.lab.internet, 7480, b"s") as service:
+            def drawn():
+                for source in sources:
+                    self.assertEqual(udp_ask(self.lab.device1, (FAR, 7480), (DEVICE1, source))[0], b"s")
+                return [sender[1] for _, sender in service.got[-len(sources):]]
+
+            def anew():
+                self.daemon.stop()
+                self.daemon.detach()  # with the mappings that a plane may keep
+                self.daemon.start()
+                return drawn()
+
+            first, second = anew(), anew()
+        self.assertFalse(set(first) & set(sources), "random, not kept")
+        self.assertNotEqual(first, second)
 
 
 class Reload(LabCase):
