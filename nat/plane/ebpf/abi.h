@@ -22,7 +22,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 6,
+  SP_ABI = 7,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16, /* of one external address; the table has those of all */
   SP_MOST_ADDRESSES = 32,
@@ -225,6 +225,17 @@ struct sp_state {
   sp_u32 shortage_ports, shortage_flows;
   sp_u32 slow_s, slow; /* packets to the slow path within that second */
 };
+
+/* ways: of `[engine] redirect`. */
+enum { SP_WAYS_KNOWN = 1024 };
+struct sp_way {
+  sp_u32 destination; /* 0: none */
+  sp_u32 in_by, interface; /* indexes */
+  sp_u32 found_s;
+  sp_u32 mtu;
+  sp_u8 to[6], from[6]; /* as in the frame */
+};
+SP_ASSERT_SIZE(struct sp_way, 32);
 
 enum sp_side { SP_FROM_LAN, SP_FROM_WAN, SP_FROM_ROUTER, SP_HAIRPIN };
 

@@ -134,6 +134,14 @@ struct {
   __type(value, struct sp_state);
 } state SEC(".maps");
 
+/* By destination: where the stack would send a packet. Of each processor, so nobody reads what another one writes. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, SP_WAYS_KNOWN);
+  __type(key, sp_u32);
+  __type(value, struct sp_way);
+} ways SEC(".maps");
+
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, SP_COUNTERS);
@@ -1335,26 +1343,37 @@ static __always_inline bool is_lan_interface(const struct sp_config *cfg, sp_u32
 /* --- past the stack, when the administrator wants it --- */
 
 /* The way that the stack would take, written into the frame's link layer: the interface, or 0 where the stack is
- * needed: no route, no neighbour yet, too large, another kind of link. */
-PROGRAM sp_u32 find_way(struct __sk_buff *skb, sp_u32 source, sp_u32 destination, sp_u32 length) {
-  struct bpf_fib_lookup fib = {};
-  fib.family = 2; /* AF_INET */
-  fib.ifindex = skb->ingress_ifindex ? skb->ingress_ifindex : skb->ifindex;
-  fib.ipv4_src = bpf_htonl(source);
-  fib.ipv4_dst = bpf_htonl(destination);
-  fib.tot_len = skb->gso_size ? 0 : (sp_u16)length;
-  if (bpf_fib_lookup(skb, &fib, sizeof fib, 0) != BPF_FIB_LKUP_RET_SUCCESS) return 0;
+ * needed: no route, no neighbour yet, too large, another kind of link. Asked of the stack once in one or two seconds. */
+PROGRAM sp_u32 find_way(struct __sk_buff *skb, sp_u32 source, sp_u32 destination, sp_u32 length, sp_u32 now_s) {
+  const sp_u32 in_by = skb->ingress_ifindex ? skb->ingress_ifindex : skb->ifindex;
+  const sp_u32 at = (destination ^ destination >> 10 ^ destination >> 20) % SP_WAYS_KNOWN;
+  struct sp_way *way = bpf_map_lookup_elem(&ways, &at);
+  if (!way) return 0;
+  if (way->destination != destination || way->in_by != in_by || now_s - way->found_s > 1) {
+    struct bpf_fib_lookup fib = {};
+    fib.family = 2; /* AF_INET */
+    fib.ifindex = in_by;
+    fib.ipv4_src = bpf_htonl(source);
+    fib.ipv4_dst = bpf_htonl(destination);
+    fib.tot_len = 1; /* asks for the MTU */
+    way->destination = 0;
+    if (bpf_fib_lookup(skb, &fib, sizeof fib, 0) != BPF_FIB_LKUP_RET_SUCCESS) return 0;
+    __builtin_memcpy(way->to, fib.dmac, ETH_ALEN);
+    __builtin_memcpy(way->from, fib.smac, ETH_ALEN);
+    way->interface = fib.ifindex;
+    way->mtu = fib.mtu_result;
+    way->in_by = in_by;
+    way->found_s = now_s;
+    way->destination = destination;
+  }
   if (skb->gso_size) {
     sp_u32 mtu = 0;
-    if (bpf_check_mtu(skb, fib.ifindex, &mtu, 0, BPF_MTU_CHK_SEGS)) return 0;
+    if (bpf_check_mtu(skb, way->interface, &mtu, 0, BPF_MTU_CHK_SEGS)) return 0;
+  } else if (length > way->mtu) {
+    return 0;
   }
-  struct {
-    sp_u8 to[ETH_ALEN], from[ETH_ALEN];
-  } link;
-  __builtin_memcpy(link.to, fib.dmac, ETH_ALEN);
-  __builtin_memcpy(link.from, fib.smac, ETH_ALEN);
-  bpf_skb_store_bytes(skb, 0, &link, sizeof link, 0);
-  return fib.ifindex;
+  bpf_skb_store_bytes(skb, 0, way->to, sizeof way->to + sizeof way->from, 0);
+  return way->interface;
 }
 
 /* --- WAN egress --- */
@@ -1538,7 +1557,7 @@ int wan_ingress(struct __sk_buff *skb) {
   if (verdict != LOCAL) {
     count(SP_COUNT_PACKETS);
     if (cfg->redirect && cfg->wan_header && !is_fragment(&w) && w.ttl > 1) {
-      const sp_u32 way = find_way(skb, w.source, w.destination, w.total);
+      const sp_u32 way = find_way(skb, w.source, w.destination, w.total, w.now_s);
       if (way && is_lan_interface(cfg, way)) {
         if (lower_ttl(skb)) return TC_ACT_SHOT;
         return bpf_redirect(way, 0);
@@ -1612,7 +1631,7 @@ static __always_inline int leave_at_once(struct __sk_buff *skb, const struct sp_
                             .peer_port = w.dport,
                             .protocol = w.protocol};
   if (!place_of(&key)) return TC_ACT_UNSPEC;
-  const sp_u32 way = find_way(skb, w.source, w.destination, w.total);
+  const sp_u32 way = find_way(skb, w.source, w.destination, w.total, w.now_s);
   if (way != cfg->wan) return TC_ACT_UNSPEC;
   const sp_u32 host = w.source;
   w.address = address_of(cfg, host);
