@@ -72,6 +72,16 @@ class Packets(LabCase):
         self.assertIsNone(self.outside.find(lambda p: data in p.payload))
 
 
+class Records(Packets):
+    config = {"log": {"mappings": True}}
+
+    def test_a_mapping_of_outbound_traffic_is_on_record_and_where_it_leads_is_not_NLOG_01_02(self):
+        sport, external = self.opened()
+        begins = f"mapping begins: udp {GHOST}:{sport} <-> {EXTERNAL}:{external}"
+        wait_until("the log has it", lambda: begins in self.daemon.log())
+        self.assertNotIn(NOWHERE, self.daemon.log())
+
+
 class Outbound(Packets):
     def test_udp_goes_out_and_its_answer_comes_back(self):
         sport, external = self.opened()

@@ -494,6 +494,10 @@ class RestartOnEbpf(Ebpf, test_restart.Restart):
     pass
 
 
+class RecordsOnEbpf(Ebpf, test_datapath.Records):
+    pass
+
+
 class DetachOnEbpf(Ebpf, test_restart.Detach):
     pass
 
