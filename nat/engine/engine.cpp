@@ -418,13 +418,15 @@ void Engine::Impl::set_network(const NetworkView& network, TimePoint now) {
       elsewhere_ |= 1U << index;
   if (shared_) shared_->look_again();
   if (addresses_changed || rules_changed) {
+    const auto falls = [&](std::uint32_t host, std::uint32_t peer) {
+      const bool host_stands = is_lan_host(host) || is_external(host);
+      const bool peer_stands = is_external(peer) || !(is_martian_source(peer) || in_any(untranslated_, peer));
+      return !host_stands || !peer_stands;
+    };
+    if (shared_) shared_->forget_flows(falls);
     for (std::uint32_t record = 0; record < flows_.high_water() && flows_.count() != 0; ++record) {
       const Flow& flow = flows_[record];
-      if (flow.protocol == 0) continue;
-      const bool host_stands = is_lan_host(flow.host) || is_external(flow.host);
-      const bool peer_stands =
-          is_external(flow.peer) || !(is_martian_source(flow.peer) || in_any(untranslated_, flow.peer));
-      if (!host_stands || !peer_stands) remove_flow(record);
+      if (flow.protocol != 0 && falls(flow.host, flow.peer)) remove_flow(record);
     }
   }
   set_policy(policy_, now);
@@ -463,13 +465,14 @@ void Engine::Impl::change_addresses(const Pairing& next, bool has_external) {
     forget_everything_implicit();
   } else {
     fragments_.clear();
-    if (shared_) shared_->forget_flows(has_moved);
+    const auto ends = [&](std::uint32_t host, std::uint32_t peer) {
+      // One address or the other was, or is, that of a host in here.
+      return pairing_.find(peer).has_value() != next.find(peer).has_value() || has_moved(host);
+    };
+    if (shared_) shared_->forget_flows(ends);
     for (std::uint32_t record = 0; record < flows_.high_water() && flows_.count() != 0; ++record) {
       const Flow& flow = flows_[record];
-      if (flow.protocol == 0) continue;
-      // One address or the other was, or is, that of a host in here.
-      const bool other_peer = pairing_.find(flow.peer).has_value() != next.find(flow.peer).has_value();
-      if (other_peer || has_moved(flow.host)) remove_flow(record);
+      if (flow.protocol != 0 && ends(flow.host, flow.peer)) remove_flow(record);
     }
     for_each_slot([&](Part part, ExternalPort external) {
       const Slot& slot = mappings_.slot(part, external);

@@ -20,8 +20,8 @@ class SharedTables {
   virtual ~SharedTables() = default;
 
   virtual std::span<Slot> slots() noexcept = 0;  ///< parts << 16 for each address that there is room for
-  /// Makes at least `count` of them reachable, at the same addresses as before: those there are now. Fewer than `count`:
-  /// there can be no more.
+  /// Makes at least `count` of them reachable, at the same addresses as before: those there are now. Fewer
+  /// than `count`: there can be no more.
   virtual std::span<Lease> leases(std::size_t count) noexcept = 0;
 
   /// The external port of an internal endpoint; 0: none. What is found may be over, or another's by now.
@@ -44,7 +44,8 @@ class SharedTables {
   /// The external address is another one: all flows are over.
   virtual void forget_flows() noexcept = 0;
   /// It is another one for these hosts: their flows are.
-  virtual void forget_flows(const std::function<bool(std::uint32_t host)>& of) noexcept = 0;
+  virtual void forget_flows(
+      const std::function<bool(std::uint32_t host, std::uint32_t peer)>& of) noexcept = 0;
 };
 
 }  // namespace sallyport::nat

@@ -22,7 +22,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 7,
+  SP_ABI = 8,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16, /* of one external address; the table has those of all */
   SP_MOST_ADDRESSES = 32,
@@ -202,6 +202,7 @@ struct sp_config {
   sp_u32 far_used[2];  /* first, second bucket behind the near ones: 0 nothing is there, SP_FAR_USED, or turns of the
                           sweep that met nothing, and 1 */
   sp_u32 embryos_until_s; /* none is in force then */
+  sp_u32 counted_until_s; /* numbers by device and in all are near the truth: a sweep puts them right; 0: always */
   sp_u32 pool_first, pool_last;
   sp_u32 filtering; /* sp_filtering */
   sp_u32 random_ports, answer_ping, drop_private;
@@ -223,7 +224,8 @@ struct sp_state {
   sp_u64 draws;
   sp_u32 flows;
   sp_u32 shortage_ports, shortage_flows;
-  sp_u32 slow_s, slow; /* packets to the slow path within that second */
+  sp_u32 slow_s, slow; /* what is only answered, to the slow path within that second */
+  sp_u32 strange_s, strange; /* fragments and ICMP errors from outside likewise */
 };
 
 /* ways: of `[engine] redirect`. */

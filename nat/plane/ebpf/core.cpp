@@ -244,6 +244,8 @@ void Core::write_config() {
 
 std::vector<PlaneEvent> Core::sweep(TimePoint now) {
   now_s_ = to_seconds(now);
+  constexpr std::uint32_t missed_sweeps = 30;
+  tables_->config().counted_until_s = now_s_ + missed_sweeps;
   tables_->sweep(now_s_);
   fragments_.sweep(to_seconds(now));
   return engine_.sweep(now);

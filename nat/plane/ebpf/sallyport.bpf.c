@@ -598,14 +598,15 @@ static __always_inline bool is_busy(sp_u8 part, sp_u16 port) {
 /* Whether the router itself has a socket for such a packet (POL-TGT-05). */
 PROGRAM int has_socket(struct __sk_buff *skb, sp_u8 protocol, sp_u32 source, sp_u32 destination,
                                   sp_u32 ports) {
-  struct bpf_sock_tuple tuple = {};
-  tuple.ipv4.saddr = bpf_htonl(source);
-  tuple.ipv4.daddr = bpf_htonl(destination);
-  tuple.ipv4.sport = bpf_htons((sp_u16)(ports >> 16));
-  tuple.ipv4.dport = bpf_htons((sp_u16)ports);
+  /* As bpf_sock_tuple, without the room for IPv6. */
+  struct {
+    __be32 saddr, daddr;
+    __be16 sport, dport;
+  } ipv4 = {bpf_htonl(source), bpf_htonl(destination), bpf_htons((sp_u16)(ports >> 16)), bpf_htons((sp_u16)ports)};
+  struct bpf_sock_tuple *const tuple = (void *)&ipv4;
   struct bpf_sock *found = protocol == IPPROTO_TCP
-                               ? bpf_skc_lookup_tcp(skb, &tuple, sizeof tuple.ipv4, BPF_F_CURRENT_NETNS, 0)
-                               : bpf_sk_lookup_udp(skb, &tuple, sizeof tuple.ipv4, BPF_F_CURRENT_NETNS, 0);
+                               ? bpf_skc_lookup_tcp(skb, tuple, sizeof ipv4, BPF_F_CURRENT_NETNS, 0)
+                               : bpf_sk_lookup_udp(skb, tuple, sizeof ipv4, BPF_F_CURRENT_NETNS, 0);
   if (!found) return 0;
   bpf_sk_release(found);
   return 1;
@@ -633,8 +634,10 @@ PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external, sp_u32
     /* 192.0.2.1: a caller from outside, whoever it is. */
     if (has_socket(skb, w->protocol, 0xc0000201, external_of(cfg, w), 9u << 16 | external)) return 0;
   }
-  /* Its deadline first: whoever sees the new owner sees that it is in force. */
-  slot->deadline_s = sp_deadline(w->now_s, 1);
+  /* Its deadline first: whoever sees the new owner sees that it is in force. Who is too late leaves the winner's. */
+  const sp_u32 until_s = *(volatile sp_u32 *)&slot->deadline_s;
+  if (kind != SP_FREE && !sp_is_over(until_s, w->now_s)) return 0;
+  if (__sync_val_compare_and_swap(&slot->deadline_s, until_s, sp_deadline(w->now_s, 1)) != until_s) return 0;
   const sp_u64 mine = word_of(w->source, w->sport, SP_IMPLICIT, (sp_u8)((seen >> 56) + SP_ANEW));
   if (__sync_val_compare_and_swap((sp_u64 *)slot, seen, mine) != seen) return 0;
   slot->aux = 0xffffffff;
@@ -647,6 +650,11 @@ static __always_inline struct sp_host *host_of(sp_u32 host, bool make) {
   const struct sp_host fresh = {};
   bpf_map_update_elem(&hosts, &host, &fresh, BPF_NOEXIST);
   return bpf_map_lookup_elem(&hosts, &host);
+}
+
+/* While the daemon is dead nobody counts what ended: then numbers are no reason to refuse anything. */
+static __always_inline bool is_counted(const struct sp_config *cfg, sp_u32 now_s) {
+  return !cfg->counted_until_s || now_s < cfg->counted_until_s;
 }
 
 /* The external port of an endpoint's mapping in force in *external, 0 when it has none. */
@@ -670,16 +678,19 @@ PROGRAM int mapping_of(struct work *w, sp_u32 *external) {
 struct draw {
   struct __sk_buff *skb;
   struct work *w;
-  sp_u32 first, size;
   sp_u32 port;
   sp_u32 resting;
 };
 
 static long draw_port(sp_u32 index, struct draw *draw) {
   struct sp_state *st = programs_state();
-  if (!st || draw->size == 0) return 1;
+  const struct sp_config *cfg = configuration();
+  if (!st || !cfg) return 1;
+  const bool icmp = draw->w->part == SP_ICMP;
+  const sp_u32 first = icmp ? 1 : cfg->pool_first, last = icmp ? 65535 : cfg->pool_last;
+  if (last < first) return 1;
   const sp_u64 number = siphash(3ull << 62, __sync_fetch_and_add(&st->draws, 1) + 1);
-  const sp_u16 candidate = (sp_u16)(draw->first + (sp_u32)(number >> 32) % draw->size);
+  const sp_u16 candidate = (sp_u16)(first + (sp_u32)(number >> 32) % (last - first + 1));
   if (!claim(draw->skb, draw->w, candidate, draw->resting)) return 0;
   draw->port = candidate;
   return 1;
@@ -692,18 +703,21 @@ PROGRAM int make_implicit(struct __sk_buff *skb, struct work *w, sp_u32 *externa
   struct sp_host *host = host_of(w->source, true);
   struct sp_state *st = programs_state();
   if (!host || !st) return SP_DROP_table_full;
-  if (w->part == SP_ICMP) {
+  if (!is_counted(cfg, w->now_s)) {
+    /* The table's size is the limit. */
+  } else if (w->part == SP_ICMP) {
     if (cfg->icmp_ids_per_device && host->icmp_ids >= cfg->icmp_ids_per_device) return SP_DROP_icmp_id_limit;
   } else if (cfg->mappings_per_device && host->mappings >= cfg->mappings_per_device) {
     return SP_DROP_mapping_limit;
   }
   if (cfg->new_mappings_per_second && host->made_s == w->now_s && host->made >= cfg->new_mappings_per_second)
     return SP_DROP_mapping_rate;
-  const sp_u32 first = w->part == SP_ICMP ? 1 : cfg->pool_first, last = w->part == SP_ICMP ? 65535 : cfg->pool_last;
   sp_u16 port = 0;
-  if (!cfg->random_ports && w->sport >= first && w->sport <= last && claim(skb, w, w->sport, 0)) port = w->sport;
-  if (!port && last >= first) {
-    struct draw draw = {.skb = skb, .w = w, .first = first, .size = last - first + 1};
+  if (!cfg->random_ports && (w->part == SP_ICMP || (w->sport >= cfg->pool_first && w->sport <= cfg->pool_last)) &&
+      claim(skb, w, w->sport, 0))
+    port = w->sport;
+  if (!port) {
+    struct draw draw = {.skb = skb, .w = w};
     bpf_loop(SP_RESTING_PASSED_OVER, draw_port, &draw, 0);
     if (!draw.port) {
       draw.resting = 1;
@@ -982,10 +996,11 @@ PROGRAM int new_flow(struct sp_flow_key *key, struct sp_flow *fresh, sp_u32 now_
   const struct sp_config *cfg = configuration();
   if (!cfg || !key || !fresh) return SP_DROP_table_full;
   struct sp_host *host = host_of(key->host, true);
-  if (cfg->flows_per_device && host && host->flows >= cfg->flows_per_device) return SP_DROP_flow_limit;
+  const bool counted = is_counted(cfg, now_s);
+  if (counted && cfg->flows_per_device && host && host->flows >= cfg->flows_per_device) return SP_DROP_flow_limit;
   struct sp_state *st = programs_state();
   if (!st) return SP_DROP_table_full;
-  if ((cfg->flows_total && st->flows >= cfg->flows_total) || put_flow(key, fresh, now_s)) {
+  if ((counted && cfg->flows_total && st->flows >= cfg->flows_total) || put_flow(key, fresh, now_s)) {
     st->shortage_flows = 1;
     return SP_DROP_table_full;
   }
@@ -1097,7 +1112,7 @@ PROGRAM int outbound(struct __sk_buff *skb, struct work *w, sp_u32 *wears, sp_u3
   if (untracked && (!lease || lease->untracked_until_s <= w->now_s)) return SP_DROP_no_session;
   if (!*wears) {
     const struct sp_state *st = programs_state();
-    if (cfg->flows_total && st && st->flows >= cfg->flows_total)
+    if (is_counted(cfg, w->now_s) && cfg->flows_total && st && st->flows >= cfg->flows_total)
       verdict = SP_DROP_table_full;
     else
       verdict = make_implicit(skb, w, wears);
@@ -1316,6 +1331,18 @@ PROGRAM int to_slow_path(struct __sk_buff *skb, sp_u32 l3, sp_u32 side, sp_u32 v
       st->slow = 0;
     }
     if (__sync_fetch_and_add(&st->slow, 1) >= 200) return TC_ACT_SHOT;
+  }
+  if ((what == SP_SLOW_ICMP_ERROR || what == SP_SLOW_FRAGMENT) && side == SP_FROM_WAN) {
+    /* A flood of them from outside leaves the TAP to others, IPv6 among them. */
+    struct sp_state *st = programs_state();
+    if (!st) return TC_ACT_SHOT;
+    const sp_u32 now_s = (sp_u32)((cfg->now_ns ? cfg->now_ns : bpf_ktime_get_coarse_ns() + cfg->boot_offset_ns) / NS_PER_S);
+    if (st->strange_s != now_s) {
+      st->strange_s = now_s;
+      st->strange = 0;
+    }
+    if (__sync_fetch_and_add(&st->strange, 1) >= 40000)
+      return dropped(what == SP_SLOW_FRAGMENT ? SP_DROP_fragment_limit : SP_DROP_icmp_fits_nothing);
   }
   if (l3 == 0) {
     if (bpf_skb_change_head(skb, ETH_HLEN, 0)) return TC_ACT_SHOT;

@@ -131,11 +131,14 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
     const std::uint32_t abi = abi_of(found);
     if (abi != SP_ABI) all_fit = false;
     if (!all_fit)
-      tables->why_anew_ = (abi == SP_ABI ? "the tables of an earlier run are not complete"
-                                         : "the tables of an earlier run have another layout (" +
-                                               (abi == 0 ? std::string{"an unknown one"} : std::to_string(abi)) +
-                                               ", ours is " + std::to_string(SP_ABI) + ")") +
-                          std::string{" and begin anew: leases come back from the store, flows do not"};
+      tables->why_anew_ =
+          (abi == SP_ABI ? "the tables of an earlier run are of another size (limits.flows_total, the number "
+                           "of external "
+                           "addresses) or are not complete"
+                         : "the tables of an earlier run have another layout (" +
+                               (abi == 0 ? std::string{"an unknown one"} : std::to_string(abi)) +
+                               ", ours is " + std::to_string(SP_ABI) + ")") +
+          std::string{" and begin anew: leases come back from the store, flows do not"};
   }
   if (all_fit) bpf_object__for_each_map(map, object->obj) {
       const auto old = found.find(bpf_map__name(map));
@@ -407,27 +410,27 @@ void Tables::ended(Part part, std::uint32_t host, std::uint16_t port, std::uint1
   if (part == Part::tcp) ended_.emplace_back(std::uint64_t{port} << 32 | host, external);
 }
 
-void Tables::forget(const std::function<bool(std::uint32_t host)>& of) {
+void Tables::forget(const std::function<bool(std::uint32_t host, std::uint32_t peer)>& of) {
   each_flow(0, flow_entries_, [&](sp_flow_entry& entry) {
     // Not to be overwritten while it is written.
     std::uint32_t seen = __atomic_load_n(&entry.tag, __ATOMIC_ACQUIRE);
-    if (seen >= SP_TAG_FIRST && of(entry.key.host))
+    if (seen >= SP_TAG_FIRST && of(entry.key.host, entry.key.peer))
       __atomic_compare_exchange_n(&entry.tag, &seen, SP_TAG_GONE, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
   });
   std::vector<sp_flow_key> all;
   each_embryo([&](const sp_flow_key& key, const sp_flow&) {
-    if (of(key.host)) all.push_back(key);
+    if (of(key.host, key.peer)) all.push_back(key);
   });
   for (const sp_flow_key& key : all) bpf_map_delete_elem(embryos_, &key);
 }
 
-void Tables::forget_flows(const std::function<bool(std::uint32_t host)>& of) noexcept {
+void Tables::forget_flows(const std::function<bool(std::uint32_t host, std::uint32_t peer)>& of) noexcept {
   forget(of);  // how many are left the next turn of the sweep counts
   look_again();
 }
 
 void Tables::forget_flows() noexcept {
-  forget([](std::uint32_t) { return true; });
+  forget([](std::uint32_t, std::uint32_t) { return true; });
   state_->flows = 0;
   cursor_ = 0;
   turn_flows_ = 0;

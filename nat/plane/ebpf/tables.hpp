@@ -93,7 +93,7 @@ class Tables final : public SharedTables {
   void look_again() noexcept override { ++config_->epoch; }
   void ended(Part part, std::uint32_t host, std::uint16_t port, std::uint16_t external) noexcept override;
   void forget_flows() noexcept override;
-  void forget_flows(const std::function<bool(std::uint32_t host)>& of) noexcept override;
+  void forget_flows(const std::function<bool(std::uint32_t host, std::uint32_t peer)>& of) noexcept override;
 
  private:
   Tables() = default;
@@ -111,7 +111,7 @@ class Tables final : public SharedTables {
   bool is_in_first_bucket(const sp_flow_entry& entry, std::uint32_t at) const noexcept;
   void sweep_flow(sp_flow_entry& entry, std::uint32_t now_s);
   static void shorten(std::span<sp_flow_entry* const> bucket);
-  void forget(const std::function<bool(std::uint32_t host)>& of);
+  void forget(const std::function<bool(std::uint32_t host, std::uint32_t peer)>& of);
   void finish_turn(std::uint32_t now_s);
   /// The place of a slot of this host's external address.
   std::size_t index_of(std::uint32_t host, Part part, std::uint16_t external) const noexcept;
