@@ -343,6 +343,13 @@ TEST_F(SecurityTest, UntranslatedPrefixesPassAsTheyAre) {  // N6888-06, POL-NET-
   EXPECT_EQ(from_wan(udp("10.9.1.1", 53, alice, 5000)), "dropped: internal_destination");
 }
 
+TEST_F(SecurityTest, APrefixThatIsNoLongerTranslatedEndsItsFlows) {  // N6888-06
+  EXPECT_EQ(from_lan(udp(alice, 5000, "10.8.1.1", 53)).substr(0, 23), "wan: udp 203.0.113.2:50");
+  network.untranslated = {Prefix::v4(ip("10.8.0.0"), 16)};
+  set_network();
+  EXPECT_EQ(from_lan(udp(alice, 5000, "10.8.1.1", 53)), "wan: udp 192.168.1.10:5000 > 10.8.1.1:53 ttl=63");
+}
+
 TEST_F(SecurityTest, OtherProtocolsAreRefusedToTheirSender) {  // N5597-08, POL-NET-01
   for (const unsigned protocol : {33U, 47U, 50U, 132U, 41U})
     EXPECT_EQ(from_lan(make_ip(protocol, alice, server).payload("12345678")),
