@@ -176,6 +176,14 @@ TEST_F(AddressesTest, OnlyHostsWhoseAddressGoesLoseAnything) {  // N6888-02, NMA
   EXPECT_EQ(plane.renew(moved.id, now + 1h).has_value(), !meets);
 }
 
+TEST_F(AddressesTest, WhoHasAnAddressThatWasOursIsAStranger) {  // NAT-X-07
+  open(Transport::udp, of(2), 7000, 7000);
+  EXPECT_EQ(from_lan(udp(of(0), 5000, pool[2], 7000)).substr(0, 4), "lan:");
+  use({pool[0], pool[1]});
+  set_network();
+  EXPECT_EQ(from_wan(udp(pool[2], 7000, pool[0], 5000)).substr(0, 8), "dropped:");
+}
+
 TEST_F(AddressesTest, ALeaseMovesWithItsPort) {  // NMAP-11
   const auto moved = open(Transport::udp, of(2), 7000, 7001);
   leaves(udp(of(2), 7000, server, 53));
