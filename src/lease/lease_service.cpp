@@ -389,6 +389,7 @@ class LeaseService::Impl {
     for (std::uint16_t place = 1; place < size; ++place) call(table_.find_number(number + place));
   }
   void apply(Index head, TimePoint now);
+  void push_release(Index lease, TimePoint now, ReleaseDone done);
   void mark_ending(Index lease);
   void unmark_ending(Index lease);
   void remove_committed(const Op& op, TimePoint now);
@@ -1797,15 +1798,7 @@ void LeaseService::Impl::release(ReleaseRequest request, TimePoint now, ReleaseD
     for (const Index other : others) batch->todo.push_back(table_.leases[other].number);
     return run_release(batch, false, std::move(done), now);
   }
-  mark_ending(index);
-  forget(lease.number);
-  ops_.push_back({.ticket = last_ticket_,
-                  .kind = Op::Kind::remove,
-                  .lease = index,
-                  .number = lease.number,
-                  .ports = lease.set_size,
-                  .asked = now,
-                  .release_done = std::move(done)});
+  push_release(index, now, std::move(done));
 }
 
 void LeaseService::Impl::release_all(ReleaseAllRequest request, TimePoint now, ReleaseDone done,
@@ -2044,14 +2037,7 @@ void LeaseService::Impl::release_entry(const EntryKey& key, const Address& reque
   }
   if (!writable()) return no(MappingErrc::store_unavailable, transient_refusal_s);
   if (ops_.size() >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
-  mark_ending(lease);
-  forget(table_.leases[lease].number);
-  ops_.push_back({.ticket = last_ticket_,
-                  .kind = Op::Kind::remove,
-                  .lease = lease,
-                  .number = table_.leases[lease].number,
-                  .asked = now,
-                  .release_done = std::move(done)});
+  push_release(lease, now, std::move(done));
 }
 
 void LeaseService::Impl::release_entries(Transport transport, PortRange external, const Address& requester,
@@ -2228,14 +2214,7 @@ void LeaseService::Impl::release_pinhole(std::uint16_t id, const Address& reques
   }
   if (!writable()) return no(MappingErrc::store_unavailable, transient_refusal_s);
   if (ops_.size() >= most_open) return no(MappingErrc::no_memory, transient_refusal_s);
-  mark_ending(lease);
-  forget(table_.leases[lease].number);
-  ops_.push_back({.ticket = last_ticket_,
-                  .kind = Op::Kind::remove,
-                  .lease = lease,
-                  .number = table_.leases[lease].number,
-                  .asked = now,
-                  .release_done = std::move(done)});
+  push_release(lease, now, std::move(done));
 }
 
 Outcome<Pinhole> LeaseService::Impl::find_pinhole(std::uint16_t id, const Address& requester,
@@ -2268,6 +2247,19 @@ void LeaseService::Impl::apply(Index head, TimePoint now) {
     }
     bring_in_force(lease.mapping, now);
   });
+}
+
+/// Has a lease, or the set it is the head of, removed with the next commit.
+void LeaseService::Impl::push_release(Index lease, TimePoint now, ReleaseDone done) {
+  mark_ending(lease);
+  forget(table_.leases[lease].number);
+  ops_.push_back({.ticket = last_ticket_,
+                  .kind = Op::Kind::remove,
+                  .lease = lease,
+                  .number = table_.leases[lease].number,
+                  .ports = table_.leases[lease].set_size,
+                  .asked = now,
+                  .release_done = std::move(done)});
 }
 
 /// Both take the head of a set.
