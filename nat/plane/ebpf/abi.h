@@ -9,6 +9,7 @@
 namespace sallyport::nat::ebpf {
 using namespace rules;
 #define SP_ASSERT_SIZE(type, size) static_assert(sizeof(type) == (size))
+#define SP_SHARED constexpr
 #else
 #include <linux/types.h>
 #include <stdbool.h>
@@ -19,6 +20,7 @@ typedef __s32 sp_s32;
 typedef __u64 sp_u64;
 #include "nat/engine/rules.h"
 #define SP_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), "size of " #type)
+#define SP_SHARED static inline
 #endif
 
 enum {
@@ -112,7 +114,14 @@ SP_ASSERT_SIZE(struct sp_flow, 24);
  * own one on that could be had. The search in a bucket ends where no entry ever was, and goes on to the next one only
  * while `far_used` says that something may be there. Entries over for SP_FLOW_GRACE seconds are anybody's.
  * `tag` changes by compare-and-swap: SP_TAG_NEVER, SP_TAG_GONE, SP_TAG_BUSY while it is written, else of the key's hash. */
-enum { SP_NEAR = 1 << 14, SP_NEAR_WAYS = 2, SP_WAYS = 32, SP_FLOW_GRACE = 2 };
+enum {
+  SP_NEAR = 1 << 14,
+  SP_NEAR_WAYS = 2,
+  SP_WAYS = 32,
+  SP_SECOND = SP_NEAR_WAYS + SP_WAYS, /* see sp_flow_place */
+  SP_PLACES = SP_SECOND + SP_WAYS,
+  SP_FLOW_GRACE = 2,
+};
 enum { SP_TAG_NEVER, SP_TAG_GONE, SP_TAG_BUSY, SP_TAG_FIRST };
 struct sp_flow_entry {
   struct sp_flow flow; /* first: a flow's address is its entry's */
@@ -121,6 +130,25 @@ struct sp_flow_entry {
   sp_u32 spare[5];
 };
 SP_ASSERT_SIZE(struct sp_flow_entry, 64);
+
+SP_SHARED sp_u32 sp_flow_tag(sp_u64 hash) {
+  const sp_u32 tag = (sp_u32)(hash >> 32);
+  return tag < SP_TAG_FIRST ? tag + SP_TAG_FIRST : tag;
+}
+/* Where a key of that hash may stand, in turn: near, from SP_NEAR_WAYS on in its first bucket, from SP_SECOND on in its
+ * second one. `buckets`: of SP_WAYS, in the whole table. */
+SP_SHARED sp_u32 sp_flow_place(sp_u64 hash, sp_u32 turn, sp_u32 buckets) {
+  const sp_u32 own = sp_flow_tag(hash) + turn;
+  if (turn < SP_NEAR_WAYS)
+    return (sp_u32)hash % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS + own % SP_NEAR_WAYS;
+  const sp_u32 drawn = turn < SP_SECOND ? (sp_u32)hash : (sp_u32)((hash * 0x9e3779b97f4a7c15u) >> 32);
+  return SP_NEAR + (sp_u32)(((sp_u64)drawn * buckets) >> 32) * SP_WAYS +
+         (own - (turn < SP_SECOND ? SP_NEAR_WAYS : SP_SECOND)) % SP_WAYS;
+}
+/* The last turn of a bucket: where a search goes on from an entry that never was. */
+SP_SHARED sp_u32 sp_flow_last_turn(sp_u32 turn) {
+  return (turn < SP_NEAR_WAYS ? SP_NEAR_WAYS : turn < SP_SECOND ? SP_SECOND : SP_PLACES) - 1;
+}
 
 /* hosts: what one device has; the sweep counts anew. */
 struct sp_host {
@@ -326,6 +354,7 @@ enum sp_drop {
 };
 
 #undef SP_ASSERT_SIZE
+#undef SP_SHARED
 #ifdef __cplusplus
 }  // namespace sallyport::nat::ebpf
 #endif

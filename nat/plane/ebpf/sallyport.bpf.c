@@ -185,9 +185,12 @@ static __always_inline struct sp_config *configuration(void) {
 /* Octets of the link layer's header on the WAN. */
 static __always_inline sp_u32 wan_header(const struct sp_config *cfg) { return cfg->wan_header ? ETH_HLEN : 0; }
 
+/* Coarse, a few milliseconds: reading the clock exactly costs more than all else that is done for a packet. */
+static __always_inline sp_u64 now_of(const struct sp_config *cfg) {
+  return cfg->now_ns ? cfg->now_ns : bpf_ktime_get_coarse_ns() + cfg->boot_offset_ns;
+}
 static __always_inline void tell_time(struct work *w, const struct sp_config *cfg) {
-  /* Coarse, a few milliseconds: reading the clock exactly costs more than all else that is done for a packet. */
-  w->now_ns = cfg->now_ns ? cfg->now_ns : bpf_ktime_get_coarse_ns() + cfg->boot_offset_ns;
+  w->now_ns = now_of(cfg);
   w->now_s = (sp_u32)(w->now_ns / NS_PER_S);
 }
 
@@ -765,20 +768,6 @@ static __always_inline sp_u64 hash_of(const struct sp_config *cfg, const struct 
                     (sp_u64)key->host_port << 32 | (sp_u64)key->peer_port << 16 | (sp_u64)key->protocol << 8 |
                         key->permission);
 }
-static __always_inline sp_u32 tag_of(sp_u64 hash) {
-  const sp_u32 tag = (sp_u32)(hash >> 32);
-  return tag < SP_TAG_FIRST ? tag + SP_TAG_FIRST : tag;
-}
-/* Where a key may stand, in turn: near, in its first bucket, in its second one. */
-enum { SP_SECOND = SP_NEAR_WAYS + SP_WAYS, SP_PLACES = SP_SECOND + SP_WAYS };
-static __always_inline sp_u32 place_in_turn(const struct sp_config *cfg, sp_u64 hash, sp_u32 turn) {
-  const sp_u32 own = tag_of(hash) + turn;
-  if (turn < SP_NEAR_WAYS)
-    return (sp_u32)hash % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS + own % SP_NEAR_WAYS;
-  const sp_u32 drawn = turn < SP_SECOND ? (sp_u32)hash : (sp_u32)((hash * 0x9e3779b97f4a7c15u) >> 32);
-  return SP_NEAR + (sp_u32)(((sp_u64)drawn * cfg->flow_buckets) >> 32) * SP_WAYS +
-         (own - (turn < SP_SECOND ? SP_NEAR_WAYS : SP_SECOND)) % SP_WAYS;
-}
 static __always_inline bool same_key(const struct sp_flow_key *a, const struct sp_flow_key *b) {
   const sp_u64 *x = (const sp_u64 *)a, *y = (const sp_u64 *)b;
   return x[0] == y[0] && x[1] == y[1];
@@ -792,12 +781,11 @@ PROGRAM sp_u32 place_of(struct sp_flow_key *key) {
   for (sp_u32 turn = 0; turn < SP_PLACES; ++turn) {
     if (turn == SP_NEAR_WAYS && !cfg->far_used[0]) turn = SP_SECOND;
     if (turn == SP_SECOND && !cfg->far_used[1]) return 0;
-    const sp_u32 at = place_in_turn(cfg, hash, turn);
+    const sp_u32 at = sp_flow_place(hash, turn, cfg->flow_buckets);
     const struct sp_flow_entry *entry = bpf_map_lookup_elem(&flows, &at);
     if (!entry) return 0;
-    if (entry->tag == tag_of(hash) && same_key(&entry->key, key)) return at + 1;
-    if (entry->tag == SP_TAG_NEVER)
-      turn = turn < SP_NEAR_WAYS ? SP_NEAR_WAYS - 1 : turn < SP_SECOND ? SP_SECOND - 1 : SP_PLACES;
+    if (entry->tag == sp_flow_tag(hash) && same_key(&entry->key, key)) return at + 1;
+    if (entry->tag == SP_TAG_NEVER) turn = sp_flow_last_turn(turn);
   }
   return 0;
 }
@@ -819,7 +807,7 @@ PROGRAM int put_flow(struct sp_flow_key *key, struct sp_flow *flow, sp_u32 now_s
     /* Said before anything is there. */
     if (turn == SP_NEAR_WAYS && cfg->far_used[0] != SP_FAR_USED) cfg->far_used[0] = SP_FAR_USED;
     if (turn == SP_SECOND && cfg->far_used[1] != SP_FAR_USED) cfg->far_used[1] = SP_FAR_USED;
-    const sp_u32 at = place_in_turn(cfg, hash, turn);
+    const sp_u32 at = sp_flow_place(hash, turn, cfg->flow_buckets);
     struct sp_flow_entry *entry = bpf_map_lookup_elem(&flows, &at);
     if (!entry) return 1;
     /* Twice: the sweep may have made SP_TAG_NEVER of SP_TAG_GONE, and nothing may lie behind that. */
@@ -831,7 +819,7 @@ PROGRAM int put_flow(struct sp_flow_key *key, struct sp_flow *flow, sp_u32 now_s
       if (__sync_val_compare_and_swap(&entry->tag, seen, (sp_u32)SP_TAG_BUSY) != seen) continue;
       entry->key = *key;
       entry->flow = *flow;
-      __sync_lock_test_and_set(&entry->tag, tag_of(hash));
+      __sync_lock_test_and_set(&entry->tag, sp_flow_tag(hash));
       return 0;
     }
   }
@@ -1311,6 +1299,15 @@ static __always_inline int dropped(int reason) {
   return TC_ACT_SHOT;
 }
 
+/* Counts to `most` within each second. */
+static __always_inline bool is_beyond(sp_u32 *second, sp_u32 *number, sp_u32 now_s, sp_u32 most) {
+  if (*second != now_s) {
+    *second = now_s;
+    *number = 0;
+  }
+  return __sync_fetch_and_add(number, 1) >= most;
+}
+
 /* Hands a packet to the plane, or drops it: one that comes from there, and one too many. */
 PROGRAM int to_slow_path(struct __sk_buff *skb, sp_u32 l3, sp_u32 side, sp_u32 verdict) {
   const struct sp_config *cfg = configuration();
@@ -1321,29 +1318,16 @@ PROGRAM int to_slow_path(struct __sk_buff *skb, sp_u32 l3, sp_u32 side, sp_u32 v
     if (what == SP_SLOW_POOL) count(reason);
     return TC_ACT_SHOT;
   }
-  if (what == SP_SLOW_ENDED || what == SP_SLOW_REFUSE) {
-    /* What is only answered is answered 200 times a second. */
-    struct sp_state *st = programs_state();
-    if (!st) return TC_ACT_SHOT;
-    const sp_u32 now_s = (sp_u32)((cfg->now_ns ? cfg->now_ns : bpf_ktime_get_coarse_ns() + cfg->boot_offset_ns) / NS_PER_S);
-    if (st->slow_s != now_s) {
-      st->slow_s = now_s;
-      st->slow = 0;
-    }
-    if (__sync_fetch_and_add(&st->slow, 1) >= 200) return TC_ACT_SHOT;
-  }
-  if ((what == SP_SLOW_ICMP_ERROR || what == SP_SLOW_FRAGMENT) && side == SP_FROM_WAN) {
-    /* A flood of them from outside leaves the TAP to others, IPv6 among them. */
-    struct sp_state *st = programs_state();
-    if (!st) return TC_ACT_SHOT;
-    const sp_u32 now_s = (sp_u32)((cfg->now_ns ? cfg->now_ns : bpf_ktime_get_coarse_ns() + cfg->boot_offset_ns) / NS_PER_S);
-    if (st->strange_s != now_s) {
-      st->strange_s = now_s;
-      st->strange = 0;
-    }
-    if (__sync_fetch_and_add(&st->strange, 1) >= 40000)
-      return dropped(what == SP_SLOW_FRAGMENT ? SP_DROP_fragment_limit : SP_DROP_icmp_fits_nothing);
-  }
+  struct sp_state *st = programs_state();
+  if (!st) return TC_ACT_SHOT;
+  const sp_u32 now_s = (sp_u32)(now_of(cfg) / NS_PER_S);
+  /* What is only answered is answered 200 times a second. */
+  if ((what == SP_SLOW_ENDED || what == SP_SLOW_REFUSE) && is_beyond(&st->slow_s, &st->slow, now_s, 200))
+    return TC_ACT_SHOT;
+  /* A flood of them from outside leaves the TAP to others, IPv6 among them. */
+  if ((what == SP_SLOW_ICMP_ERROR || what == SP_SLOW_FRAGMENT) && side == SP_FROM_WAN &&
+      is_beyond(&st->strange_s, &st->strange, now_s, 40000))
+    return dropped(what == SP_SLOW_FRAGMENT ? SP_DROP_fragment_limit : SP_DROP_icmp_fits_nothing);
   if (l3 == 0) {
     if (bpf_skb_change_head(skb, ETH_HLEN, 0)) return TC_ACT_SHOT;
     const sp_u16 type = skb->protocol;

@@ -333,12 +333,9 @@ std::uint64_t Tables::hash_of(const sp_flow_key& key) const noexcept {
                                                     std::uint64_t{key.peer_port} << 16 |
                                                     std::uint64_t{key.protocol} << 8 | key.permission);
 }
-std::uint32_t Tables::far_bucket(std::uint64_t drawn) const noexcept {
-  return SP_NEAR + static_cast<std::uint32_t>((drawn * config_->flow_buckets) >> 32) * SP_WAYS;
-}
 bool Tables::is_in_first_bucket(const sp_flow_entry& entry, std::uint32_t at) const noexcept {
-  const std::uint32_t first = far_bucket(hash_of(entry.key) & 0xffffffff);
-  return at >= first && at < first + SP_WAYS;
+  const std::uint32_t place = sp_flow_place(hash_of(entry.key), SP_NEAR_WAYS, config_->flow_buckets);
+  return (at - SP_NEAR) / SP_WAYS == (place - SP_NEAR) / SP_WAYS;
 }
 
 std::optional<SharedTables::FlowState> Tables::flow(const FlowKey& key) const noexcept {
@@ -350,25 +347,14 @@ std::optional<SharedTables::FlowState> Tables::flow(const FlowKey& key) const no
                            .permission = 0,
                            .zero = 0};
   // As place_of() of the programs.
-  const sp_config& config = *config_;
-  const std::uint64_t hash = SipHash{{config.flow_secret[0], config.flow_secret[1]}}(
-      std::uint64_t{key.host} << 32 | key.peer, std::uint64_t{key.host_port} << 32 |
-                                                    std::uint64_t{key.peer_port} << 16 |
-                                                    std::uint64_t{key.protocol} << 8);
-  auto tag = static_cast<std::uint32_t>(hash >> 32);
-  if (tag < SP_TAG_FIRST) tag += SP_TAG_FIRST;
-  const std::array<std::uint32_t, 3> buckets{
-      static_cast<std::uint32_t>(hash) % (SP_NEAR / SP_NEAR_WAYS) * SP_NEAR_WAYS,
-      far_bucket(hash & 0xffffffff), far_bucket((hash * 0x9e3779b97f4a7c15U) >> 32)};
-  for (const std::uint32_t first : buckets) {
-    const std::uint32_t ways = first < SP_NEAR ? SP_NEAR_WAYS : SP_WAYS;
-    for (std::uint32_t i = 0; i < ways; ++i) {
-      const std::uint32_t at = first + (tag + i) % ways;
-      sp_flow_entry entry{};
-      if (bpf_map_lookup_elem(flows_, &at, &entry) != 0 || entry.tag == SP_TAG_NEVER) break;
-      if (entry.tag == tag && std::memcmp(&entry.key, &wanted, sizeof wanted) == 0)
-        return FlowState{entry.flow.deadline_s, entry.flow.external, entry.flow.generation};
-    }
+  const std::uint64_t hash = hash_of(wanted);
+  for (std::uint32_t turn = 0; turn < SP_PLACES; ++turn) {
+    const std::uint32_t at = sp_flow_place(hash, turn, config_->flow_buckets);
+    sp_flow_entry entry{};
+    if (bpf_map_lookup_elem(flows_, &at, &entry) != 0) break;
+    if (entry.tag == sp_flow_tag(hash) && std::memcmp(&entry.key, &wanted, sizeof wanted) == 0)
+      return FlowState{entry.flow.deadline_s, entry.flow.external, entry.flow.generation};
+    if (entry.tag == SP_TAG_NEVER) turn = sp_flow_last_turn(turn);
   }
   sp_flow found{};
   if (bpf_map_lookup_elem(embryos_, &wanted, &found) != 0) return std::nullopt;

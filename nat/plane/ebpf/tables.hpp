@@ -107,7 +107,6 @@ class Tables final : public SharedTables {
   template <class Each>
   void each_embryo(Each&& each) const;
   std::uint64_t hash_of(const sp_flow_key& key) const noexcept;
-  std::uint32_t far_bucket(std::uint64_t drawn) const noexcept;
   bool is_in_first_bucket(const sp_flow_entry& entry, std::uint32_t at) const noexcept;
   void sweep_flow(sp_flow_entry& entry, std::uint32_t now_s);
   static void shorten(std::span<sp_flow_entry* const> bucket);
