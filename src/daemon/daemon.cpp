@@ -217,7 +217,7 @@ bool Daemon::start_store() {
 }
 
 bool Daemon::start() {
-  auto network = transport::NetworkWatcher::open(io_);
+  auto network = transport::NetworkWatcher::open(io_.get_executor());
   if (!network) {
     log::error("cannot ask the kernel about the network: " + network.error().message());
     return false;

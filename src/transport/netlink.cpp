@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -16,7 +17,7 @@
 #include <span>
 #include <unordered_map>
 
-#include <boost/asio/io_context.hpp>
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 
@@ -130,6 +131,17 @@ bool says_nothing(const Prefix& destination) {
   return (first == 0xfe && second >> 6 == 2) || first == 0xff || (destination.length == 128 && first == 0);
 }
 
+/// Of one way of a multipath route.
+Address gateway_of(const rtnexthop* hop, bool six) {
+  const auto* end = reinterpret_cast<const char*>(hop) + hop->rtnh_len;
+  for (const auto* attribute = reinterpret_cast<const nlattr*>(RTNH_DATA(hop));
+       mnl_attr_ok(attribute, static_cast<int>(end - reinterpret_cast<const char*>(attribute)));
+       attribute = mnl_attr_next(attribute))
+    if (mnl_attr_get_type(attribute) == RTA_GATEWAY && holds(attribute, six ? 16 : 4))
+      return six ? v6_of(attribute) : v4_of(attribute);
+  return {};
+}
+
 void take_route(const nlmsghdr* message, NetworkState& state) {
   const auto* info = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
   const bool six = info->rtm_family == AF_INET6;
@@ -138,6 +150,7 @@ void take_route(const nlmsghdr* message, NetworkState& state) {
       (info->rtm_flags & RTM_F_CLONED) != 0)  // what a path's MTU made of a route
     return;
   NetworkState::Route route;
+  Address gateway;
   std::uint32_t table = info->rtm_table;
   route.destination = six ? Prefix{Address{}, info->rtm_dst_len} : Prefix::v4(0, info->rtm_dst_len);
   each_attribute(message, sizeof *info, [&](const nlattr* attribute) {
@@ -147,6 +160,7 @@ void take_route(const nlmsghdr* message, NetworkState& state) {
       int left = mnl_attr_get_payload_len(attribute);
       while (RTNH_OK(hop, left)) {
         route.interfaces.push_back(static_cast<std::uint32_t>(hop->rtnh_ifindex));
+        route.gateways.push_back(gateway_of(hop, six));
         left -= static_cast<int>(RTNH_ALIGN(hop->rtnh_len));
         hop = RTNH_NEXT(hop);
       }
@@ -157,15 +171,17 @@ void take_route(const nlmsghdr* message, NetworkState& state) {
     if (type == RTA_DST && !six) route.destination.address = v4_of(attribute);
     if (type == RTA_DST && six && holds(attribute, 16)) route.destination.address = v6_of(attribute);
     if (type == RTA_OIF) route.interfaces.push_back(mnl_attr_get_u32(attribute));
+    if (type == RTA_GATEWAY && holds(attribute, six ? 16 : 4)) gateway = six ? v6_of(attribute) : v4_of(attribute);
     if (type == RTA_PRIORITY) route.metric = mnl_attr_get_u32(attribute);
   });
   if (table != RT_TABLE_MAIN || route.interfaces.empty()) return;
+  route.gateways.resize(route.interfaces.size(), gateway);
   if (six && says_nothing(route.destination)) return;
   (six ? state.routes6 : state.routes).push_back(std::move(route));
 }
 
 std::uint32_t next_sequence() {
-  static std::uint32_t last = 0;  // control thread only
+  static std::atomic<std::uint32_t> last = 0;  // each watcher has its own thread
   return ++last;
 }
 
@@ -248,7 +264,7 @@ Result<NetworkState> read_state(mnl_socket* socket) {
 
 class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
  public:
-  Impl(asio::io_context& io, Socket notices, Socket queries, NetworkState state)
+  Impl(const asio::any_io_executor& io, Socket notices, Socket queries, NetworkState state)
       : notices_{std::move(notices)},
         queries_{std::move(queries)},
         state_{std::move(state)},
@@ -414,7 +430,7 @@ class NetworkWatcher::Impl : public std::enable_shared_from_this<Impl> {
 NetworkWatcher::NetworkWatcher(std::shared_ptr<Impl> impl) : impl_{std::move(impl)} {}
 NetworkWatcher::~NetworkWatcher() = default;
 
-Result<std::unique_ptr<NetworkWatcher>> NetworkWatcher::open(asio::io_context& io) {
+Result<std::unique_ptr<NetworkWatcher>> NetworkWatcher::open(const asio::any_io_executor& io) {
   // Notices first: what changes between them and the reading is noticed.
   auto notices = open_socket(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR |
                              RTMGRP_IPV6_ROUTE);

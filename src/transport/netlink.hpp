@@ -6,22 +6,20 @@
 #include <string>
 #include <vector>
 
+#include <boost/asio/any_io_executor.hpp>
+
 #include "sallyport/values/result.hpp"
 #include "src/transport/network_state.hpp"
-
-namespace boost::asio {
-class io_context;
-}
 
 namespace sallyport::transport {
 
 /// Follows links, addresses and main-table routes of the network namespace of the thread that makes it.
 /// The kernel's notices only say that something changed; what it is is then read whole, so no lost notice can
-/// mislead. Control thread only.
+/// mislead. One thread at a time, that of `io`.
 class NetworkWatcher {
  public:
   /// The error is the system's.
-  static Result<std::unique_ptr<NetworkWatcher>> open(boost::asio::io_context& io);
+  static Result<std::unique_ptr<NetworkWatcher>> open(const boost::asio::any_io_executor& io);
   ~NetworkWatcher();
 
   /// As last read; open() has read it once.

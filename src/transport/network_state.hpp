@@ -31,6 +31,7 @@ struct NetworkState {
     Prefix destination;
     std::vector<std::uint32_t> interfaces;  ///< several for a multipath route
     std::uint32_t metric = 0;
+    std::vector<Address> gateways{};  ///< next hops, beside `interfaces`; unspecified: on-link
     friend bool operator==(const Route&, const Route&) = default;
   };
   std::vector<Link> links;

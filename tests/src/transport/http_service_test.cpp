@@ -201,7 +201,7 @@ class HttpServiceTest : public testing::Test {
   void open() {
     gateway.inside([&] {
       io.restart();
-      watcher = std::move(*NetworkWatcher::open(io));
+      watcher = std::move(*NetworkWatcher::open(io.get_executor()));
       service = std::make_unique<HttpService>(
           io, [this](const Request& request, Done done) { handle(request, std::move(done)); }, clock, options());
       ASSERT_TRUE(serve({"lan0"})) << why;

@@ -224,7 +224,7 @@ class MulticastTest : public testing::Test {
   void open(MulticastService::Options options = {}) {
     gateway.inside([&] {
       io.restart();
-      watcher = std::move(*NetworkWatcher::open(io));
+      watcher = std::move(*NetworkWatcher::open(io.get_executor()));
       service = std::make_unique<MulticastService>(io, core, clock, options, nullptr);
       EXPECT_TRUE(serve({"lan0"})) << why;
     });

@@ -20,7 +20,7 @@ class NetworkWatcherTest : public testing::Test {
     gateway.ip("link add wan0 type veth peer name cable0");
     gateway.ip("link set wan0 up");
     gateway.ip("link set cable0 up");
-    gateway.inside([&] { watcher = std::move(*NetworkWatcher::open(io)); });
+    gateway.inside([&] { watcher = std::move(*NetworkWatcher::open(io.get_executor())); });
     watcher->watch([this] { ++changes; });
   }
   nat::NetworkView view() const { return build_view(watcher->state(), {{"br0"}, {"wan0"}, {}, {}, {}}); }

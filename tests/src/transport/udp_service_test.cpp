@@ -77,7 +77,7 @@ class UdpServiceTest : public testing::Test {
   void open(UdpService::Options options = {}) {
     gateway.inside([&] {
       io.restart();
-      watcher = std::move(*NetworkWatcher::open(io));
+      watcher = std::move(*NetworkWatcher::open(io.get_executor()));
       service = std::make_unique<UdpService>(io, core, clock, options, nullptr);
       serve({"lan0"});
     });
@@ -314,7 +314,7 @@ TEST_F(UdpServiceTest, SaysWhoHasThePortWhenItIsTaken) {
   ASSERT_TRUE(other.good());
   gateway.inside([&] {
     io.restart();
-    watcher = std::move(*NetworkWatcher::open(io));
+    watcher = std::move(*NetworkWatcher::open(io.get_executor()));
     service = std::make_unique<UdpService>(io, core, clock, UdpService::Options{}, nullptr);
     EXPECT_FALSE(serve({"lan0"}));
     service.reset();
