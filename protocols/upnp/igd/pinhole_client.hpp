@@ -16,6 +16,7 @@ class PinholeClient final : public ServiceClient {
 
  private:
   http::Ask make_ask(Step step) override;
+  std::string_view action_of(Step step) const override;
   void handle_answer(Step step, const soap::Answer& answer, TimePoint now) override;
   void handle_refusal(Step step, const soap::Refusal& refusal, TimePoint now) override;
   void handle_late_grant(const soap::Answer& answer) override;
@@ -25,13 +26,10 @@ class PinholeClient final : public ServiceClient {
   Step renewal_step() const noexcept override { return Step::renew; }
   Step refresh_step() const noexcept override { return held_ ? Step::add : Step::check; }
 
-  void grant(TimePoint now);
-
   std::string remote_host_;
   std::uint16_t remote_port_ = 0;
   std::uint32_t lease_s_;
   std::string unique_id_;  ///< as the gateway wrote it
-  bool short_lease_ = false;
 };
 
 }  // namespace sallyport::upnp::igd

@@ -23,28 +23,31 @@ class PortMappingClient final : public ServiceClient {
   enum class Form : std::uint8_t { full, plain_description, permanent };
 
   http::Ask make_ask(Step step) override;
+  std::string_view action_of(Step step) const override;
   void handle_answer(Step step, const soap::Answer& answer, TimePoint now) override;
   void handle_refusal(Step step, const soap::Refusal& refusal, TimePoint now) override;
   void handle_late_grant(const soap::Answer& answer) override;
   bool is_ours(const soap::Answer& answer) const override;
   bool can_check() const noexcept override { return true; }
   Step first_step() const noexcept override { return Step::add; }
-  Step renewal_step() const noexcept override { return Step::check; }
+  Step renewal_step() const noexcept override { return no_check_ ? Step::renew : Step::check; }
   Step refresh_step() const noexcept override { return held_ ? Step::renew : Step::add; }
 
-  bool asks_any() const noexcept;
   void handle_check(const soap::Answer& answer, TimePoint now);
+  void handle_check_refusal(const soap::Refusal& refusal, TimePoint now);
   void handle_add_refusal(Step step, const soap::Refusal& refusal, TimePoint now);
   void try_other_port(unsigned code, TimePoint now);
-  void start_over();
+  void try_lesser_form(Step step, unsigned code, TimePoint now);
+  void give_up(wire::MappingFailure failure, unsigned code, TimePoint now, bool again = true);
+  Port wished_port() const noexcept { return wish_.external_port.value_or(wish_.internal_port); }
   std::uint32_t lease_s() const noexcept;
-  bool asked_any_ = false;  ///< the ask in flight is AddAnyPortMapping
 
   std::string remote_host_;
-  std::string description_;
-  Port port_;  ///< the external one that is asked for, or held
+  Port port_;               ///< the external one that is asked for, or held
+  bool asked_any_ = false;  ///< the last `add` was an AddAnyPortMapping
   Form form_ = Form::full;
   bool permanent_only_ = false;  ///< 725 was said
+  bool same_port_ = false;       ///< 724 was said
   bool no_any_ = false;          ///< AddAnyPortMapping does not work here
   bool no_check_ = false;        ///< GetSpecificPortMappingEntry does not work here
   bool verifying_ = false;       ///< the check is about the lease that was just granted

@@ -37,6 +37,8 @@ class ServiceClient : public wire::MappingClient, public http::Asker {
 
   // What the services differ in.
   virtual http::Ask make_ask(Step step) = 0;
+  virtual std::string_view action_of(
+      Step step) const = 0;  ///< the action of the last make_ask() of this step
   /// Of check, add and renew, while it is kept. Ends with granted(), refuse(), lost() or schedule().
   virtual void handle_answer(Step step, const soap::Answer& answer, TimePoint now) = 0;
   virtual void handle_refusal(Step step, const soap::Refusal& refusal, TimePoint now) = 0;
@@ -52,7 +54,9 @@ class ServiceClient : public wire::MappingClient, public http::Asker {
   void schedule(Step step, TimePoint at);
   /// 0: permanent.
   void granted(const ExternalEndpoint& external, std::uint32_t lifetime_s, TimePoint now);
-  /// The gateway gave this much less than was believed.
+  /// At half the lease.
+  void schedule_renewal(TimePoint now);
+  /// The gateway gave less than was believed.
   void shorten(std::uint32_t lifetime_s, TimePoint now);
   /// Not now, or never (`again` false). What is held stays held to the end of its lease.
   void refuse(wire::MappingFailure failure, unsigned code, TimePoint now, bool again = true);
@@ -76,6 +80,8 @@ class ServiceClient : public wire::MappingClient, public http::Asker {
 
  private:
   void tell(wire::MappingEvent event);
+  void tell_end(wire::MappingFailure failure, unsigned code, bool told);
+  void tell_refusal(wire::MappingFailure failure, unsigned code);
   void continue_release(Step step, const Result<http::Reply>& reply, TimePoint now);
   std::chrono::nanoseconds back_off(std::chrono::seconds first, std::chrono::seconds longest);
 
