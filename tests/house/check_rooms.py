@@ -33,6 +33,7 @@ ROOMS = {
     "protocols/wire": (VALUES + ("protocols/wire/",), ()),
     "protocols/pcp": (VALUES + ("protocols/wire/", "protocols/pcp/"), ()),
     "protocols/natpmp": (VALUES + ("protocols/wire/", "protocols/natpmp/"), ()),
+    "protocols/stun": (VALUES + ("protocols/wire/", "protocols/stun/"), ()),
     "protocols/upnp": (VALUES + ("protocols/wire/", "protocols/upnp/"), ()),
     "protocols/upnp/xml": (VALUES + ("protocols/wire/", "protocols/upnp/xml/"), ("pugixml",)),
     "nat/packet": (VALUES + ("nat/packet/",), ()),

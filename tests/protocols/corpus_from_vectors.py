@@ -9,6 +9,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 TARGETS = {  # target -> room, which vectors, first octets
     "pcp_codec_fuzz": ("pcp", "*.hex", [b""]),
     "pcp_server_fuzz": ("pcp", "*.request.hex", [b"\x08", b"\x0b", b"\x06"]),
+    "stun_message_fuzz": ("stun", "*.hex", [b""]),
     "natpmp_server_fuzz": ("natpmp", "*.request.hex", [b"\x00", b"\x0f"]),
 }
 
