@@ -57,7 +57,9 @@ PortHandle::~PortHandle() {
   if (const auto state = std::exchange(state_, nullptr)) state->drop(door_, false);
 }
 
-std::vector<Grant> PortHandle::grants() const { return state_ ? state_->grants(door_) : std::vector<Grant>{}; }
+std::vector<Grant> PortHandle::grants() const {
+  return state_ ? state_->grants(door_) : std::vector<Grant>{};
+}
 
 void PortHandle::detach() {
   if (const auto state = std::exchange(state_, nullptr)) state->drop(door_, true);

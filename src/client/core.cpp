@@ -30,7 +30,8 @@ constexpr nanoseconds known_grace = 300ms;   // it was spoken before
 constexpr nanoseconds device_grace = 30ms;   // from when the description was there
 constexpr nanoseconds slot_time = 300ms;     // an unanswered first question keeps others waiting no longer
 
-// Questions in flight at one gateway while ports are being opened: a small gateway drops what comes in a heap.
+// Questions in flight at one gateway while ports are being opened: a small gateway drops what comes in a
+// heap.
 constexpr unsigned pcp_slots = 16;
 constexpr unsigned natpmp_slots = 1;  // NPM-3.1-01
 constexpr unsigned upnp_slots = 4;
@@ -53,15 +54,24 @@ constexpr std::size_t max_description = 255;
 
 Errc to_errc(MappingFailure failure) noexcept {
   switch (failure) {
-    case MappingFailure::unsupported: return Errc::not_possible;
-    case MappingFailure::no_answer: return Errc::no_answer;
-    case MappingFailure::not_authorized: return Errc::not_authorized;
-    case MappingFailure::no_resources: return Errc::no_resources;
-    case MappingFailure::port_taken: return Errc::port_taken;
-    case MappingFailure::no_external_address: return Errc::no_external_address;
-    case MappingFailure::address_mismatch: return Errc::behind_other_nat;
-    case MappingFailure::not_possible: return Errc::not_possible;
-    case MappingFailure::nonsense: return Errc::nonsense;
+    case MappingFailure::unsupported:
+      return Errc::not_possible;
+    case MappingFailure::no_answer:
+      return Errc::no_answer;
+    case MappingFailure::not_authorized:
+      return Errc::not_authorized;
+    case MappingFailure::no_resources:
+      return Errc::no_resources;
+    case MappingFailure::port_taken:
+      return Errc::port_taken;
+    case MappingFailure::no_external_address:
+      return Errc::no_external_address;
+    case MappingFailure::address_mismatch:
+      return Errc::behind_other_nat;
+    case MappingFailure::not_possible:
+      return Errc::not_possible;
+    case MappingFailure::nonsense:
+      return Errc::nonsense;
   }
   return Errc::nonsense;
 }
@@ -69,15 +79,24 @@ Errc to_errc(MappingFailure failure) noexcept {
 /// What says most about why there is no mapping, when several say different things.
 unsigned weight(MappingFailure failure) noexcept {
   switch (failure) {
-    case MappingFailure::not_authorized: return 8;
-    case MappingFailure::port_taken: return 7;
-    case MappingFailure::no_resources: return 6;
-    case MappingFailure::no_external_address: return 5;
-    case MappingFailure::address_mismatch: return 4;
-    case MappingFailure::not_possible: return 3;
-    case MappingFailure::nonsense: return 2;
-    case MappingFailure::unsupported: return 1;
-    case MappingFailure::no_answer: return 0;
+    case MappingFailure::not_authorized:
+      return 8;
+    case MappingFailure::port_taken:
+      return 7;
+    case MappingFailure::no_resources:
+      return 6;
+    case MappingFailure::no_external_address:
+      return 5;
+    case MappingFailure::address_mismatch:
+      return 4;
+    case MappingFailure::not_possible:
+      return 3;
+    case MappingFailure::nonsense:
+      return 2;
+    case MappingFailure::unsupported:
+      return 1;
+    case MappingFailure::no_answer:
+      return 0;
   }
   return 0;
 }
@@ -168,12 +187,12 @@ struct Core::Attempt {
   bool silent = false;  ///< asking, and told so far only that nobody answers
   bool slot = false;
   TimePoint begun{};
-  wire::Granted granted;
+  std::optional<wire::Granted> granted;
   MappingFailure failure{};
   unsigned code = 0;
   std::optional<TimePoint> retry_at, refresh_at;
-  bool gateway_restarted = false;    ///< what ends now is lost, not revoked
-  bool shadows_current = false;      ///< its end may take the mapping of the current one along
+  bool gateway_restarted = false;  ///< what ends now is lost, not revoked
+  bool shadows_current = false;    ///< its end may take the mapping of the current one along
 };
 
 /// What a door has in one family.
@@ -182,15 +201,17 @@ struct Core::Side {
   bool wanted = false;
   std::vector<std::unique_ptr<Attempt>> attempts;
   Attempt* current = nullptr;
-  std::optional<Grant> grant;   ///< as told
-  TimePoint begun{};            ///< when it was first without a grant
-  bool settled = false;         ///< told whether it can be had
+  std::optional<Grant> grant;  ///< as told
+  TimePoint begun{};           ///< when it was first without a grant
+  bool settled = false;        ///< told whether it can be had
   Errc told_reason{};
   std::optional<TimePoint> look_at;  ///< plan and settle again
 };
 
 struct Core::Door {
-  DoorId id = 0;
+  Door(DoorId given, PortRequest wanted) : id{given}, request{std::move(wanted)} {}
+
+  DoorId id;
   PortRequest request;
   std::optional<ExternalEndpoint> last;
   std::array<Side, 2> sides;
@@ -211,7 +232,9 @@ std::uint64_t Core::random() {  // splitmix64
 }
 
 nanoseconds Core::random_up_to(nanoseconds most) {
-  return most <= 0ns ? 0ns : nanoseconds{static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(most.count()))};
+  return most <= 0ns
+             ? 0ns
+             : nanoseconds{static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(most.count()))};
 }
 
 Nonce Core::nonce_of(const Door& door, const Side& side) {
@@ -256,10 +279,12 @@ void Core::set_network(Network network, TimePoint now) {
   };
   std::vector<std::uint64_t> gone;
   for (const auto& [id, server] : servers_)
-    if (!still_there(server->interface, server->local, server->family) || !is_router(*server)) gone.push_back(id);
+    if (!still_there(server->interface, server->local, server->family) || !is_router(*server))
+      gone.push_back(id);
   for (const auto& [id, device] : devices_) {
-    const auto found = std::find_if(network_.interfaces.begin(), network_.interfaces.end(),
-                                    [&, index = device->interface](const auto& each) { return each.index == index; });
+    const auto found =
+        std::find_if(network_.interfaces.begin(), network_.interfaces.end(),
+                     [&, index = device->interface](const auto& each) { return each.index == index; });
     if (found == network_.interfaces.end() ||
         (!is_link_local(device->host) && !is_on_link(found->ipv4, device->host) &&
          !is_on_link(found->ipv6, device->host) && options_.gateways.empty()))
@@ -277,8 +302,7 @@ void Core::set_network(Network network, TimePoint now) {
                                  [&](const Prefix& one) { return one.address == attempt->local; });
             });
         if (there || attempt->local.is_unspecified()) continue;
-        if (side.current == attempt.get())
-          take_end(*door, side, *attempt, false, Errc::network_changed, now);
+        if (side.current == attempt.get()) take_end(*door, side, *attempt, false, Errc::network_changed, now);
         free_slot(*attempt);
         by_key_.erase(attempt->key);
         attempt->client = nullptr;  // nothing can be given back from here; advance() takes it away
@@ -292,7 +316,8 @@ void Core::set_network(Network network, TimePoint now) {
           side.settled = false;
           side.begun = now;
         } else if (side.current && side.current->client) {
-          side.current->refresh_at = now + random_up_to(100ms);  // a link that was down may be another network
+          side.current->refresh_at =
+              now + random_up_to(100ms);  // a link that was down may be another network
         }
   }
   rediscover_after_ = first_rediscovery;
@@ -304,8 +329,7 @@ void Core::forget_place(std::uint64_t place, TimePoint now) {
     for (auto& side : door->sides)
       for (auto& attempt : side.attempts) {
         if (attempt->place != place) continue;
-        if (side.current == attempt.get())
-          take_end(*door, side, *attempt, false, Errc::network_changed, now);
+        if (side.current == attempt.get()) take_end(*door, side, *attempt, false, Errc::network_changed, now);
         free_slot(*attempt);
         by_key_.erase(attempt->key);
         attempt->client = nullptr;
@@ -346,7 +370,8 @@ void Core::add_servers(TimePoint now) {
       }
       if (!best) continue;
       const auto& own = gateway.is_v4() ? best->ipv4 : best->ipv6;
-      const auto near = std::find_if(own.begin(), own.end(), [&](const Prefix& one) { return one.contains(gateway); });
+      const auto near =
+          std::find_if(own.begin(), own.end(), [&](const Prefix& one) { return one.contains(gateway); });
       add(*best, gateway, (near == own.end() ? own.front() : *near).address);
     }
     return;
@@ -354,8 +379,8 @@ void Core::add_servers(TimePoint now) {
   for (const auto& each : network_.interfaces) {
     for (const auto& router : each.routers4) {
       if (each.ipv4.empty()) break;
-      const auto near =
-          std::find_if(each.ipv4.begin(), each.ipv4.end(), [&](const Prefix& one) { return one.contains(router); });
+      const auto near = std::find_if(each.ipv4.begin(), each.ipv4.end(),
+                                     [&](const Prefix& one) { return one.contains(router); });
       add(each, router, (near == each.ipv4.end() ? each.ipv4.front() : *near).address);
     }
     if (options_.pcp && !each.ipv6.empty())
@@ -373,7 +398,8 @@ void Core::drain(Server& server, TimePoint now) {
   if (!server.asks_address) return;
   auto& asks = *server.asks_address;
   while (auto bytes = asks.poll_transmit())
-    out_.push_back({server.id, server.interface, server.local, server.address, natpmp::server_port, std::move(*bytes)});
+    out_.push_back(
+        {server.id, server.interface, server.local, server.address, natpmp::server_port, std::move(*bytes)});
   using State = natpmp::AddressClient::Result::State;
   const auto& result = asks.result();
   if (result.state == State::address ||
@@ -538,8 +564,9 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
     if (const auto nonce = nonce_in(datagram); !nonce.empty()) key = key_of(id, 'P', nonce);
   } else if (version == natpmp::version) {
     const auto response = natpmp::decode_response(datagram);
-    const bool to_pcp = (std::to_integer<unsigned>(datagram[2]) << 8 | std::to_integer<unsigned>(datagram[3])) ==
-                        static_cast<unsigned>(natpmp::ResultCode::unsupported_version);
+    const bool to_pcp =
+        (std::to_integer<unsigned>(datagram[2]) << 8 | std::to_integer<unsigned>(datagram[3])) ==
+        static_cast<unsigned>(natpmp::ResultCode::unsupported_version);
     if (to_pcp) {  // nothing that was sent with version 0 deserves this: it is about a PCP request (PCP-9-08)
       if (std::to_integer<unsigned>(datagram[1]) >= 128) {
         no_pcp(server, now);
@@ -596,7 +623,8 @@ void Core::handle_server_unreachable(std::uint64_t id, TimePoint now) {
   for (auto& [door_id, door] : doors_)
     for (auto& side : door->sides)
       for (auto& attempt : side.attempts)
-        if (attempt->place == id && attempt->client && attempt->datagrams && attempt->state == Attempt::State::leaving)
+        if (attempt->place == id && attempt->client && attempt->datagrams &&
+            attempt->state == Attempt::State::leaving)
           attempt->client = nullptr;  // nobody is there to be told
   touch_all(now);
 }
@@ -625,8 +653,8 @@ void Core::handle_sighting(std::span<const std::byte> datagram, const Address& f
   if (!location) return;
   for (auto& [id, device] : devices_) {
     if (device->interface != interface || device->point->location() != *location) continue;
-    const auto boot = sighting->kind == Kind::update && sighting->next_boot_id ? sighting->next_boot_id
-                                                                              : sighting->boot_id;
+    const auto boot =
+        sighting->kind == Kind::update && sighting->next_boot_id ? sighting->next_boot_id : sighting->boot_id;
     const bool another_boot = boot && device->boot_id && *boot != *device->boot_id;
     if (boot) device->boot_id = boot;
     if (sighting->kind == Kind::update) return;  // still the same run of the device (UDA 1.2.4)
@@ -677,8 +705,8 @@ void Core::drain(Device& device, TimePoint now) {
           static_cast<upnp::igd::PortMappingClient&>(*attempt->client).set_external_address(*external);
 }
 
-void Core::handle_announcement(std::span<const std::byte> datagram, const Address& from, std::uint32_t interface,
-                               TimePoint now) {
+void Core::handle_announcement(std::span<const std::byte> datagram, const Address& from,
+                               std::uint32_t interface, TimePoint now) {
   if (datagram.size() < 4) return;
   for (auto& [id, server] : servers_) {
     if (server->address != from || server->interface != interface) continue;
@@ -717,7 +745,8 @@ void Core::handle_reply(std::uint64_t ask, const Result<upnp::http::Reply>& repl
     if (device == devices_.end()) return;
     device->second->point->handle_reply(asked.inner, reply, now);
     drain(*device->second, now);
-    if (device->second->point->state() == upnp::igd::ControlPoint::State::failed && !device->second->ready_since) {
+    if (device->second->point->state() == upnp::igd::ControlPoint::State::failed &&
+        !device->second->ready_since) {
       if (ignored_.size() >= 64) ignored_.clear();
       ignored_[device->second->location] = now + ignore_location;
       forget_place(asked.place, now);
@@ -774,14 +803,12 @@ void Core::handle_timeout(TimePoint now) {
 // --- doors ---
 
 void Core::open(DoorId id, PortRequest request, std::optional<ExternalEndpoint> last, TimePoint now) {
-  auto door = std::make_unique<Door>();
-  door->id = id;
   if (request.description.size() > max_description) {
     auto end = max_description;  // not within a character
     while (end > 0 && (static_cast<unsigned char>(request.description[end]) & 0xc0) == 0x80) --end;
     request.description.resize(end);
   }
-  door->request = std::move(request);
+  auto door = std::make_unique<Door>(id, std::move(request));
   door->last = last;
   door->nonce_seed = random();
   door->sides[0].family = Family::ipv4;
@@ -792,8 +819,10 @@ void Core::open(DoorId id, PortRequest request, std::optional<ExternalEndpoint> 
   auto& added = *doors_.emplace(id, std::move(door)).first->second;
 
   add_servers(now);
-  const bool someone = std::any_of(devices_.begin(), devices_.end(), [](const auto& each) { return each.second->is_ready(); });
-  if (!searched_ || (!someone && now >= search_begun_ + 3s) || now >= search_begun_ + search_again) begin_search(now);
+  const bool someone =
+      std::any_of(devices_.begin(), devices_.end(), [](const auto& each) { return each.second->is_ready(); });
+  if (!searched_ || (!someone && now >= search_begun_ + 3s) || now >= search_begun_ + search_again)
+    begin_search(now);
   if (!rediscover_at_) rediscover_after_ = first_rediscovery;
   touch(added, now);
 }
@@ -826,8 +855,8 @@ void Core::touch_all(TimePoint now) {
   }
 }
 
-/// Brings a door up to date: what its attempts have to say and to send, who else is to be asked, what the program is
-/// told, and when to look again.
+/// Brings a door up to date: what its attempts have to say and to send, who else is to be asked, what the
+/// program is told, and when to look again.
 void Core::touch(Door& door, TimePoint now) {
   for (auto& side : door.sides) {
     // each step may make work for the others
@@ -899,7 +928,8 @@ bool Core::advance(Door& door, Side& side, TimePoint now) {
       attempt.refresh_at.reset();
       attempt.client->refresh(now);
     }
-    if (const auto due = attempt.client->next_deadline(); due && *due <= now) attempt.client->handle_timeout(now);
+    if (const auto due = attempt.client->next_deadline(); due && *due <= now)
+      attempt.client->handle_timeout(now);
     if (attempt.datagrams) {
       const auto server = servers_.find(attempt.place);
       while (auto bytes = attempt.datagrams->poll_transmit()) {
@@ -924,7 +954,7 @@ bool Core::advance(Door& door, Side& side, TimePoint now) {
       ++i;
       continue;
     }
-    if (side.current == &attempt) take_end(door, side, attempt, false, Errc::lost, now);
+    if (side.current == &attempt) take_end(door, side, attempt, false, Errc::no_answer, now);
     if (attempt.shadows_current && side.current) side.current->refresh_at = now;
     free_slot(attempt);
     if (const auto key = by_key_.find(attempt.key); key != by_key_.end() && key->second.second == attempt.id)
@@ -950,8 +980,8 @@ void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) 
         attempt.gateway_restarted = false;
         attempt.retry_at.reset();
         take_grant(door, side, attempt, now);
-        if (attempt.protocol == Protocol::natpmp && server != servers_.end() && server->second->asks_address &&
-            event->kind == MappingEvent::Kind::renewed)
+        if (attempt.protocol == Protocol::natpmp && server != servers_.end() &&
+            server->second->asks_address && event->kind == MappingEvent::Kind::renewed)
           server->second->asks_address->refresh(now), drain(*server->second, now);
         break;
       case MappingEvent::Kind::ended:
@@ -991,9 +1021,9 @@ Grant Core::describe(const Door& door, const Side& side, const Attempt& attempt)
           .gateway = attempt.gateway,
           .interface = attempt.interface_name,
           .internal = {attempt.local, door.request.internal_port},
-          .external = attempt.granted.external,
-          .lifetime = std::chrono::seconds{attempt.granted.lifetime_s},
-          .deadline = attempt.granted.at + std::chrono::seconds{attempt.granted.lifetime_s}};
+          .external = attempt.granted->external,
+          .lifetime = std::chrono::seconds{attempt.granted->lifetime_s},
+          .deadline = attempt.granted->at + std::chrono::seconds{attempt.granted->lifetime_s}};
 }
 
 void Core::take_grant(Door& door, Side& side, Attempt& attempt, TimePoint now) {
@@ -1045,7 +1075,7 @@ void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
   const bool may_be_held = attempt.sent && attempt.state != Attempt::State::refused;
   attempt.shadows_current = side.current && attempt.state == Attempt::State::granted &&
                             side.current->gateway == attempt.gateway &&
-                            side.current->granted.external.port == attempt.granted.external.port;
+                            side.current->granted->external.port == attempt.granted->external.port;
   attempt.state = Attempt::State::leaving;
   attempt.refresh_at.reset();
   if (may_be_held)
@@ -1095,8 +1125,8 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
                          .internal_port = door.request.internal_port,
                          .external_port = door.request.external_port,
                          .exact = door.request.exact,
-                         .lifetime_s = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
-                             door.request.lifetime.count(), 1, 0xffffffff)),
+                         .lifetime_s = static_cast<std::uint32_t>(
+                             std::clamp<std::int64_t>(door.request.lifetime.count(), 1, 0xffffffff)),
                          .remotes = door.request.remotes,
                          .description = door.request.description};
   if (door.last && side.family == Family::ipv4) {
@@ -1108,9 +1138,10 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
   for (auto& [id, server] : servers_) {
     if (server->family != side.family) continue;
     const auto* pcp_attempt = find_attempt(side, id, Protocol::pcp);
-    const bool wants_pcp = !have || (side.current->protocol != Protocol::pcp && side.current->gateway == server->address &&
-                                     server->pcp == Server::Speaks::yes &&
-                                     (!server->upgraded_at || now >= *server->upgraded_at + upgrade_every));
+    const bool wants_pcp =
+        !have || (side.current->protocol != Protocol::pcp && side.current->gateway == server->address &&
+                  server->pcp == Server::Speaks::yes &&
+                  (!server->upgraded_at || now >= *server->upgraded_at + upgrade_every));
     if (server->pcp != Server::Speaks::no && !pcp_attempt && wants_pcp) {
       if (server->pcp_in_flight >= pcp_slots) {
         wait_for_slot();
@@ -1133,8 +1164,8 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
       }
     }
     if (have || server->natpmp != Server::Speaks::yes || find_attempt(side, id, Protocol::natpmp)) continue;
-    const bool pcp_done = server->pcp == Server::Speaks::no ||
-                          (pcp_attempt && pcp_attempt->state == Attempt::State::refused);
+    const bool pcp_done =
+        server->pcp == Server::Speaks::no || (pcp_attempt && pcp_attempt->state == Attempt::State::refused);
     if (!pcp_done) {
       if (!pcp_attempt) continue;  // it waits for its turn
       const auto grace = server->pcp == Server::Speaks::yes ? known_grace : unknown_grace;
@@ -1201,8 +1232,8 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
     auto attempt = std::make_unique<Attempt>();
     if (six) {
       attempt->local = here->ipv6.front().address;
-      auto client = std::make_unique<upnp::igd::PinholeClient>(*point.description().firewall6, wish, attempt->local,
-                                                               random(), now);
+      auto client = std::make_unique<upnp::igd::PinholeClient>(*point.description().firewall6, wish,
+                                                               attempt->local, random(), now);
       attempt->service = client.get();
       attempt->client = std::move(client);
     } else {
@@ -1213,7 +1244,8 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
                            : point.local_address();
       auto client = std::make_unique<upnp::igd::PortMappingClient>(*point.connection(), wish, attempt->local,
                                                                    random(), now);
-      if (point.address_asked()) client->set_external_address(point.external_address().value_or(Address::v4(0)));
+      if (point.address_asked())
+        client->set_external_address(point.external_address().value_or(Address::v4(0)));
       attempt->service = client.get();
       attempt->client = std::move(client);
     }
@@ -1240,9 +1272,10 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
       if (attempt->retry_at && (!retry_at || *attempt->retry_at < *retry_at)) retry_at = attempt->retry_at;
     } else if (attempt->state == Attempt::State::asking && !attempt->silent) {
       const auto server = servers_.find(attempt->place);
-      if (attempt->service || (server != servers_.end() && (attempt->protocol == Protocol::pcp
-                                                                 ? server->second->pcp
-                                                                 : server->second->natpmp) == Server::Speaks::yes))
+      if (attempt->service ||
+          (server != servers_.end() &&
+           (attempt->protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) ==
+               Server::Speaks::yes))
         pending = true;
     }
   }
@@ -1258,7 +1291,9 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
   const auto waited = absent ? nanoseconds{silence_after} : now - side.begun;
   if (refused ? (pending && waited < silence_after) || waited < refusal_after : waited < silence_after)
     return later(side.begun + (refused && !pending ? refusal_after : silence_after));
-  const auto reason = refused ? to_errc(refused->failure) : has_network(side.family) ? Errc::no_gateway : Errc::no_network;
+  const auto reason = refused                    ? to_errc(refused->failure)
+                      : has_network(side.family) ? Errc::no_gateway
+                                                 : Errc::no_network;
   if (side.settled && side.told_reason == reason) return;
   side.settled = true;
   side.told_reason = reason;
@@ -1267,8 +1302,7 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
   event.family = side.family;
   event.reason = reason;
   if (!retry_at) retry_at = rediscover_at_;
-  if (retry_at)
-    event.retry_in = std::max(0s, std::chrono::ceil<std::chrono::seconds>(*retry_at - now));
+  if (retry_at) event.retry_in = std::max(0s, std::chrono::ceil<std::chrono::seconds>(*retry_at - now));
   if (refused) {
     Grant by;
     by.protocol = refused->protocol;
@@ -1343,7 +1377,8 @@ std::vector<Gateway> Core::gateways() const {
   for (const auto& [id, device] : devices_) {
     if (!device->is_ready()) continue;
     auto& gateway = find(device->host, device->interface_name);
-    if (std::find(gateway.protocols.begin(), gateway.protocols.end(), Protocol::upnp) == gateway.protocols.end())
+    if (std::find(gateway.protocols.begin(), gateway.protocols.end(), Protocol::upnp) ==
+        gateway.protocols.end())
       gateway.protocols.push_back(Protocol::upnp);
     const auto& description = device->point->description();
     gateway.name = description.friendly_name;

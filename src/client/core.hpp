@@ -24,15 +24,15 @@ namespace sallyport::client {
 /// Identifies one wish of the program, for as long as the core lives.
 using DoorId = std::uint64_t;
 
-/// The race and the keeping: which gateway is asked for which port, by which protocol and when; whose grant counts;
-/// what the program is told. Holds no socket and reads no clock or random device: feed it, drain poll_transmit(),
-/// poll_ask() and poll_event(), wake it at next_deadline(). Equal inputs and an equal seed give equal outputs. One
-/// thread at a time.
+/// The race and the keeping: which gateway is asked for which port, by which protocol and when; whose grant
+/// counts; what the program is told. Holds no socket and reads no clock or random device: feed it, drain
+/// poll_transmit(), poll_ask() and poll_event(), wake it at next_deadline(). Equal inputs and an equal seed
+/// give equal outputs. One thread at a time.
 ///
-/// All protocols are asked at the same moment, but only PCP's question is a request for the mapping itself. NAT-PMP is
-/// asked for the external address and UPnP for its description, which leave nothing behind; their requests follow when
-/// PCP has refused or is silent for longer than the others needed to answer. So of three protocols that a gateway
-/// speaks one makes a mapping, not three.
+/// All protocols are asked at the same moment, but only PCP's question is a request for the mapping itself.
+/// NAT-PMP is asked for the external address and UPnP for its description, which leave nothing behind; their
+/// requests follow when PCP has refused or is silent for longer than the others needed to answer. So of three
+/// protocols that a gateway speaks one makes a mapping, not three.
 class Core {
  public:
   struct Options {
@@ -60,7 +60,8 @@ class Core {
   void handle_server_datagram(std::uint64_t server, std::span<const std::byte> datagram, TimePoint now);
   void handle_server_unreachable(std::uint64_t server, TimePoint now);
   /// An answer to a search, or a NOTIFY.
-  void handle_sighting(std::span<const std::byte> datagram, const Address& from, std::uint32_t interface, TimePoint now);
+  void handle_sighting(std::span<const std::byte> datagram, const Address& from, std::uint32_t interface,
+                       TimePoint now);
   /// What came to port 5350 by multicast.
   void handle_announcement(std::span<const std::byte> datagram, const Address& from, std::uint32_t interface,
                            TimePoint now);

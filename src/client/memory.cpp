@@ -63,8 +63,8 @@ bool Memory::read() {
   if (file < 0) return false;
   std::string text;
   struct stat about {};
-  if (::fstat(file, &about) == 0 && S_ISREG(about.st_mode) && about.st_uid == ::geteuid() && about.st_size > 0 &&
-      static_cast<std::size_t>(about.st_size) <= most_octets) {
+  if (::fstat(file, &about) == 0 && S_ISREG(about.st_mode) && about.st_uid == ::geteuid() &&
+      about.st_size > 0 && static_cast<std::size_t>(about.st_size) <= most_octets) {
     text.resize(static_cast<std::size_t>(about.st_size));
     const auto size = ::read(file, text.data(), text.size());
     text.resize(size < 0 ? 0 : static_cast<std::size_t>(size));

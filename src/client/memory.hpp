@@ -13,9 +13,9 @@
 
 namespace sallyport::client {
 
-/// What a program keeps from one run to the next in ClientOptions::state_file: a secret, of which the nonces of its
-/// mappings are made, and the external endpoints its ports had. A file that cannot be read or written, or is not ours,
-/// is done without.
+/// What a program keeps from one run to the next in ClientOptions::state_file: a secret, of which the nonces
+/// of its mappings are made, and the external endpoints its ports had. A file that cannot be read or written,
+/// or is not ours, is done without.
 class Memory {
  public:
   /// Reads the file, or makes it with `fresh_secret`. An empty path remembers nothing beyond the process.

@@ -13,9 +13,9 @@ struct Network {
   struct Interface {
     std::uint32_t index = 0;
     std::string name;
-    std::vector<Prefix> ipv4;        ///< own addresses, each with its on-link prefix; the one to use first
-    std::vector<Prefix> ipv6;        ///< the same, global ones only
-    std::vector<Address> routers4;   ///< next hops of default routes
+    std::vector<Prefix> ipv4;       ///< own addresses, each with its on-link prefix; the one to use first
+    std::vector<Prefix> ipv6;       ///< the same, global ones only
+    std::vector<Address> routers4;  ///< next hops of default routes
     std::vector<Address> routers6;
     friend bool operator==(const Interface&, const Interface&) = default;
   };

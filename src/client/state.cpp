@@ -75,18 +75,20 @@ Network to_network(const transport::NetworkState& state, const ClientOptions& op
     here.interface.name = link.name;
     for (const bool secondary : {false, true})
       for (const auto& each : state.addresses)
-        if (each.interface == link.index && !each.link_scope && !each.deprecated && each.secondary == secondary)
+        if (each.interface == link.index && !each.link_scope && !each.deprecated &&
+            each.secondary == secondary)
           here.interface.ipv4.push_back({each.address, static_cast<std::uint8_t>(96 + each.bits)});
     for (const auto& each : state.ipv6)
       if (each.interface == link.index && !transport::is_link_local(each.address.address) &&
           !is_unique_local(each.address.address))
         here.interface.ipv6.push_back(each.address);
-    const auto take_routers = [&](const std::vector<transport::NetworkState::Route>& routes, std::uint8_t length,
-                                  std::vector<Address>& routers) {
+    const auto take_routers = [&](const std::vector<transport::NetworkState::Route>& routes,
+                                  std::uint8_t length, std::vector<Address>& routers) {
       for (const auto& route : routes) {
         if (route.destination.length != length) continue;
         for (std::size_t i = 0; i < route.interfaces.size(); ++i) {
-          if (route.interfaces[i] != link.index || i >= route.gateways.size() || route.gateways[i].is_unspecified())
+          if (route.interfaces[i] != link.index || i >= route.gateways.size() ||
+              route.gateways[i].is_unspecified())
             continue;
           if (std::find(routers.begin(), routers.end(), route.gateways[i]) == routers.end())
             routers.push_back(route.gateways[i]);
@@ -102,7 +104,8 @@ Network to_network(const transport::NetworkState& state, const ClientOptions& op
     return !each.interface.routers4.empty() || !each.interface.routers6.empty();
   };
   const bool any_way = std::any_of(all.begin(), all.end(), leads_out);
-  std::stable_sort(all.begin(), all.end(), [](const Ranked& a, const Ranked& b) { return a.metric < b.metric; });
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Ranked& a, const Ranked& b) { return a.metric < b.metric; });
   Network network;
   for (auto& each : all) {
     const bool named = std::find(options.interfaces.begin(), options.interfaces.end(), each.interface.name) !=
@@ -196,7 +199,8 @@ void ClientState::open_listeners() {
     transport::set(socket.get(), SOL_SOCKET, SO_REUSEPORT, on);
     transport::set(socket.get(), six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_RECVPKTINFO : IP_PKTINFO, on);
     if (six) transport::set(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, on);
-    // the group and not the wildcard address: what is sent to this host alone is somebody else's (PCP-14.1-06)
+    // the group and not the wildcard address: what is sent to this host alone is somebody else's
+    // (PCP-14.1-06)
     if (!bind_to(socket, group, port, 0) && (!six || !bind_to(socket, Address{}, port, 0))) return;
     auto channel = std::make_shared<Channel>(executor_, kind, std::move(socket));
     channel->six = six;
@@ -288,10 +292,16 @@ void ClientState::on_readable(Channel& channel) {
       }
     }
     switch (channel.kind) {
-      case Channel::Kind::server: core_->handle_server_datagram(channel.server, datagram, now); break;
+      case Channel::Kind::server:
+        core_->handle_server_datagram(channel.server, datagram, now);
+        break;
       case Channel::Kind::search:
-      case Channel::Kind::notices: core_->handle_sighting(datagram, address, interface, now); break;
-      case Channel::Kind::announcements: core_->handle_announcement(datagram, address, interface, now); break;
+      case Channel::Kind::notices:
+        core_->handle_sighting(datagram, address, interface, now);
+        break;
+      case Channel::Kind::announcements:
+        core_->handle_announcement(datagram, address, interface, now);
+        break;
     }
   }
   pump();
@@ -326,7 +336,7 @@ std::shared_ptr<ClientState::Channel> ClientState::channel_for_search(const Core
     transport::set(socket.get(), IPPROTO_IPV6, IPV6_MULTICAST_IF, interface);
     transport::set(socket.get(), IPPROTO_IPV6, IPV6_MULTICAST_HOPS, hops);
   } else {
-    ip_mreqn interface{};
+    ip_mreqn interface {};
     interface.imr_ifindex = static_cast<int>(datagram.interface);
     transport::set(socket.get(), IPPROTO_IP, IP_MULTICAST_IF, interface);
     transport::set(socket.get(), IPPROTO_IP, IP_MULTICAST_TTL, hops);
@@ -414,7 +424,7 @@ void ClientState::set_alarm(TimePoint now) {
     if (other && (!due || *other < *due)) due = other;
   };
   at(linger_until_);
-  for (const auto& each : listings_) at(now + 50ms);
+  if (!listings_.empty()) at(now + 50ms);
   for (const auto& [id, held] : doors_) at(held.close_until);
   if (due == alarm_at_) return;
   alarm_at_ = due;
@@ -462,21 +472,21 @@ void ClientState::on_alarm() {
 DoorId ClientState::open_locked(PortRequest request) {
   start();
   const auto id = ++last_door_;
-  auto& held = doors_[id];
-  held.request = request;
+  auto& held = doors_.emplace(id, request).first->second;
   const bool twice = std::any_of(doors_.begin(), doors_.end(), [&](const auto& each) {
     return each.first != id && each.second.has_handle && each.second.request.transport == request.transport &&
            each.second.request.internal_port == request.internal_port;
   });
-  const bool contradiction = (!request.ipv4 && !request.ipv6) || (request.exact && !request.external_port) ||
-                             request.lifetime < 1s;
+  const bool contradiction =
+      (!request.ipv4 && !request.ipv6) || (request.exact && !request.external_port) || request.lifetime < 1s;
   if (shut_down_ || twice || contradiction) {
     Event event;
     event.kind = EventKind::refused;
     event.family = request.ipv4 ? Family::ipv4 : Family::ipv6;
     event.reason = make_error_code(shut_down_ ? Errc::closed : twice ? Errc::busy : Errc::bad_request);
-    event.text = twice ? "another handle of this program keeps this port open already"
-                       : "the request names no family, no external port though it wants exactly that, or no lifetime";
+    event.text =
+        twice ? "another handle of this program keeps this port open already"
+              : "the request names no family, no external port though it wants exactly that, or no lifetime";
     take_event(id, std::move(event));
     Event last;
     last.kind = EventKind::closed;
@@ -484,7 +494,7 @@ DoorId ClientState::open_locked(PortRequest request) {
     take_event(id, std::move(last));
     return id;
   }
-  core_->open(id, std::move(request), memory_.last(held.request.transport, held.request.internal_port),
+  core_->open(id, request, memory_.last(held.request.transport, held.request.internal_port),
               BootClock::now());
   pump();
   return id;
@@ -509,9 +519,13 @@ void ClientState::take_event(DoorId door, Event event) {
       if (event.kind != EventKind::renewed && event.family == Family::ipv4 && event.grant)
         memory_.remember(held.request.transport, held.request.internal_port, event.grant->external);
       break;
-    case EventKind::refused: held.refused[family] = event.reason; break;
+    case EventKind::refused:
+      held.refused[family] = event.reason;
+      break;
     case EventKind::revoked:
-    case EventKind::lost: held.grants[family].reset(); break;
+    case EventKind::lost:
+      held.grants[family].reset();
+      break;
     case EventKind::closed:
       held.grants = {};
       if (held.refused[0] == error_code{} && held.refused[1] == error_code{})
@@ -542,7 +556,8 @@ void ClientState::tell_waiters(Held& held, DoorId door) {
     if (held.open) std::exchange(held.open, {}).done({}, PortHandle{shared_from_this(), door});
     return;
   }
-  // IPv4's word counts when it is wanted and this host has it: its refusal comes in a moment, where IPv6 may be silent
+  // IPv4's word counts when it is wanted and this host has it: its refusal comes in a moment, where IPv6 may
+  // be silent
   const bool by_ipv4 = held.request.ipv4 && (!held.request.ipv6 || core_->has_network(Family::ipv4));
   auto reason = held.refused[by_ipv4 ? 0 : 1];
   if (!reason) return;
@@ -670,7 +685,8 @@ void ClientState::cancel(std::uint64_t call) {
   const error_code aborted = asio::error::operation_aborted;
   for (auto& [id, held] : doors_) {
     if (held.wait && held.wait.id == call) return std::exchange(held.wait, {}).done(aborted, Grant{});
-    if (held.next_event && held.next_event.id == call) return std::exchange(held.next_event, {}).done(aborted, Event{});
+    if (held.next_event && held.next_event.id == call)
+      return std::exchange(held.next_event, {}).done(aborted, Event{});
     if (held.close && held.close.id == call) return std::exchange(held.close, {}).done(aborted);
     if (held.open && held.open.id == call) {
       auto done = std::exchange(held.open, {}).done;

@@ -25,8 +25,8 @@
 
 namespace sallyport::client {
 
-/// What is behind Client and its handles: the core, and the sockets, the clock and the network it needs. Any thread;
-/// one lock guards it all, and nobody is called back while it is held.
+/// What is behind Client and its handles: the core, and the sockets, the clock and the network it needs. Any
+/// thread; one lock guards it all, and nobody is called back while it is held.
 class ClientState : public std::enable_shared_from_this<ClientState> {
  public:
   ClientState(boost::asio::any_io_executor executor, ClientOptions options);
@@ -60,6 +60,7 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
   };
   /// What the program holds of a door.
   struct Held {
+    explicit Held(PortRequest wanted) : request{std::move(wanted)} {}
     PortRequest request;
     std::deque<Event> events;
     std::array<std::optional<Grant>, 2> grants;
@@ -114,7 +115,8 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
 
   Network network_;
   std::map<std::uint64_t, std::shared_ptr<Channel>> servers_;
-  std::map<std::pair<std::uint32_t, bool>, std::shared_ptr<Channel>> searches_;  ///< by interface, and IPv6 or not
+  std::map<std::pair<std::uint32_t, bool>, std::shared_ptr<Channel>>
+      searches_;  ///< by interface, and IPv6 or not
   std::vector<std::shared_ptr<Channel>> listeners_;
 
   std::map<DoorId, Held> doors_;

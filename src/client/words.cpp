@@ -3,33 +3,49 @@
 namespace sallyport::client {
 namespace {
 
-struct ClientCategory final : boost::system::error_category {
+class ClientCategory final : public boost::system::error_category {
+ public:
   const char* name() const noexcept override { return "sallyport.client"; }
   std::string message(int value) const override {
     switch (static_cast<Errc>(value)) {  // no default: the compiler names a forgotten reason
-      case Errc::no_network: return "this host has no network by which a gateway could be asked";
+      case Errc::no_network:
+        return "this host has no network by which a gateway could be asked";
       case Errc::no_gateway:
         return "no gateway on this network opens ports by PCP, NAT-PMP or UPnP; it may be switched off there";
-      case Errc::no_answer: return "the gateway does not answer any more";
-      case Errc::not_authorized: return "the gateway's owner does not let this host open this port";
-      case Errc::no_resources: return "the gateway has no room for another port, or this host has its share";
-      case Errc::port_taken: return "the external port asked for is taken";
-      case Errc::no_external_address: return "the gateway is itself without an address on the internet";
-      case Errc::behind_other_nat: return "another NAT lies between this host and the gateway that answers";
-      case Errc::not_possible: return "the gateway cannot do what was asked for";
-      case Errc::nonsense: return "the gateway answers what no gateway should";
-      case Errc::revoked: return "the gateway's administrator took the port back";
-      case Errc::network_changed: return "this host's network has changed";
-      case Errc::closed: return "the port was closed";
-      case Errc::busy: return "the same is being waited for already";
-      case Errc::bad_request: return "the request contradicts itself";
+      case Errc::no_answer:
+        return "the gateway does not answer any more";
+      case Errc::not_authorized:
+        return "the gateway's owner does not let this host open this port";
+      case Errc::no_resources:
+        return "the gateway has no room for another port, or this host has its share";
+      case Errc::port_taken:
+        return "the external port asked for is taken";
+      case Errc::no_external_address:
+        return "the gateway is itself without an address on the internet";
+      case Errc::behind_other_nat:
+        return "another NAT lies between this host and the gateway that answers";
+      case Errc::not_possible:
+        return "the gateway cannot do what was asked for";
+      case Errc::nonsense:
+        return "the gateway answers what no gateway should";
+      case Errc::revoked:
+        return "the gateway's administrator took the port back";
+      case Errc::network_changed:
+        return "this host's network has changed";
+      case Errc::closed:
+        return "the port was closed";
+      case Errc::busy:
+        return "the same is being waited for already";
+      case Errc::bad_request:
+        return "the request contradicts itself";
     }
     return "unknown reason";
   }
 };
 
 std::string port_text(const PortRequest& request) {
-  return std::string{to_string(request.transport)} + " port " + std::to_string(request.internal_port.number());
+  return std::string{to_string(request.transport)} + " port " +
+         std::to_string(request.internal_port.number());
 }
 
 std::string by_text(const Grant& grant) {
@@ -43,7 +59,8 @@ std::string retry_text(const Event& event) {
 
 std::string place_text(const Grant& grant) {
   if (grant.external.address.is_unspecified())
-    return "external port " + std::to_string(grant.external.port.number()) + " (the gateway tells no address)";
+    return "external port " + std::to_string(grant.external.port.number()) +
+           " (the gateway tells no address)";
   return to_string(grant.external);
 }
 
@@ -56,9 +73,12 @@ const boost::system::error_category& client_category() noexcept {
 
 std::string_view to_string(Protocol protocol) noexcept {
   switch (protocol) {
-    case Protocol::pcp: return "pcp";
-    case Protocol::natpmp: return "natpmp";
-    case Protocol::upnp: return "upnp";
+    case Protocol::pcp:
+      return "pcp";
+    case Protocol::natpmp:
+      return "natpmp";
+    case Protocol::upnp:
+      return "upnp";
   }
   return "unknown";
 }
@@ -67,13 +87,20 @@ std::string_view to_string(Family family) noexcept { return family == Family::ip
 
 std::string_view to_string(EventKind kind) noexcept {
   switch (kind) {
-    case EventKind::granted: return "granted";
-    case EventKind::renewed: return "renewed";
-    case EventKind::changed: return "changed";
-    case EventKind::revoked: return "revoked";
-    case EventKind::lost: return "lost";
-    case EventKind::refused: return "refused";
-    case EventKind::closed: return "closed";
+    case EventKind::granted:
+      return "granted";
+    case EventKind::renewed:
+      return "renewed";
+    case EventKind::changed:
+      return "changed";
+    case EventKind::revoked:
+      return "revoked";
+    case EventKind::lost:
+      return "lost";
+    case EventKind::refused:
+      return "refused";
+    case EventKind::closed:
+      return "closed";
   }
   return "unknown";
 }
@@ -85,25 +112,29 @@ std::string event_text(const Event& event, const PortRequest& request) {
     case EventKind::granted:
     case EventKind::renewed: {
       if (!grant) break;
-      const auto how_long =
-          grant->lifetime.count() == 0 ? std::string{"until it is closed"}
-                                       : "for " + std::to_string(grant->lifetime.count()) + " s";
-      return port + (event.kind == EventKind::granted ? " is open at " : " stays open at ") + place_text(*grant) +
-             " (" + by_text(*grant) + ", " + how_long + ", kept open)";
+      const auto how_long = grant->lifetime.count() == 0
+                                ? std::string{"until it is closed"}
+                                : "for " + std::to_string(grant->lifetime.count()) + " s";
+      return port + (event.kind == EventKind::granted ? " is open at " : " stays open at ") +
+             place_text(*grant) + " (" + by_text(*grant) + ", " + how_long + ", kept open)";
     }
     case EventKind::changed:
       if (!grant) break;
       return port + " is open elsewhere now: at " + place_text(*grant) +
-             (event.former ? ", before at " + place_text(*event.former) : std::string{}) + " (" + by_text(*grant) + ")";
+             (event.former ? ", before at " + place_text(*event.former) : std::string{}) + " (" +
+             by_text(*grant) + ")";
     case EventKind::revoked:
-      return port + " was taken back by the gateway though it had lost nothing: its administrator's doing, most likely" +
+      return port +
+             " was taken back by the gateway though it had lost nothing: its administrator's doing, most "
+             "likely" +
              (grant ? " (" + by_text(*grant) + ")" : std::string{});
     case EventKind::lost:
       return port + " is not open any more: " + event.reason.message() + "; asking again";
     case EventKind::refused:
-      return port + " cannot be opened by " + std::string{to_string(event.family)} + ": " + event.reason.message() +
-             retry_text(event);
-    case EventKind::closed: return port + " is closed";
+      return port + " cannot be opened by " + std::string{to_string(event.family)} + ": " +
+             event.reason.message() + retry_text(event);
+    case EventKind::closed:
+      return port + " is closed";
   }
   return port;
 }

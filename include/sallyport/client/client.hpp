@@ -17,25 +17,28 @@
 #include "sallyport/client/netcheck.hpp"
 #include "sallyport/client/port.hpp"
 
-/// Opens ports of this host at whatever gateway the network has, and keeps them open. One call, any completion token:
+/// Opens ports of this host at whatever gateway the network has, and keeps them open. One call, any
+/// completion token:
 ///
 ///     boost::asio::io_context io;
 ///     sallyport::client::Client client{io.get_executor()};
-///     auto [error, port] = co_await client.async_open({.internal_port = *sallyport::Port::from(22000)}, as_tuple);
+///     auto [error, port] = co_await client.async_open({.internal_port = *sallyport::Port::from(22000)},
+///     as_tuple);
 ///
-/// No thread, no global state, nothing outside the executor given. All classes may be used from several threads at
-/// once, and the executor may be run by several; a completion handler runs on its own executor, else on the client's.
+/// No thread, no global state, nothing outside the executor given. All classes may be used from several
+/// threads at once, and the executor may be run by several; a completion handler runs on its own executor,
+/// else on the client's.
 namespace sallyport::client {
 
 struct ClientOptions {
   bool pcp = true, natpmp = true, upnp = true;
-  std::vector<Address> gateways;        ///< ask these, and no others; empty: the default routers, and who answers to
-                                        ///< a search
+  std::vector<Address> gateways;  ///< ask these, and no others; empty: the default routers, and who answers
+                                  ///< to a search
   std::vector<std::string> interfaces;  ///< only these; empty: all that lead to a gateway
-  /// A file of this program, in which it keeps what proves that its mappings are its own, and the external ports it
-  /// had: then a program that crashed takes its mappings over when it starts again, instead of being refused its own
-  /// port until the old lease ends. Made when missing, mode 0600. Two programs must not share one. Empty: nothing is
-  /// kept.
+  /// A file of this program, in which it keeps what proves that its mappings are its own, and the external
+  /// ports it had: then a program that crashed takes its mappings over when it starts again, instead of being
+  /// refused its own port until the old lease ends. Made when missing, mode 0600. Two programs must not share
+  /// one. Empty: nothing is kept.
   std::string state_file;
 };
 
@@ -71,8 +74,8 @@ void start(const State& state, Handler handler, Begin begin) {
 }
 }  // namespace detail
 
-/// One port that is kept open for as long as this lives. Destroying it gives the mapping back in the background;
-/// moving it moves that duty. An empty one does nothing and reports Errc::closed.
+/// One port that is kept open for as long as this lives. Destroying it gives the mapping back in the
+/// background; moving it moves that duty. An empty one does nothing and reports Errc::closed.
 class PortHandle {
  public:
   PortHandle() noexcept = default;
@@ -85,9 +88,9 @@ class PortHandle {
   /// What is open now: none, one, or one of each family.
   std::vector<Grant> grants() const;
 
-  /// Completes with the first grant, at once when there is one; or with why there is none, when all gateways have
-  /// refused (after some 0.3 s) or nothing has answered (within 3 s). The handle goes on asking in either case.
-  /// One at a time: Errc::busy. Signature: void(error_code, Grant).
+  /// Completes with the first grant, at once when there is one; or with why there is none, when all gateways
+  /// have refused (after some 0.3 s) or nothing has answered (within 3 s). The handle goes on asking in
+  /// either case. One at a time: Errc::busy. Signature: void(error_code, Grant).
   template <class Token>
   auto async_wait(Token&& token) {
     return boost::asio::async_initiate<Token, void(boost::system::error_code, Grant)>(
@@ -112,9 +115,9 @@ class PortHandle {
         token, state_, door_);
   }
 
-  /// Gives the mapping back; completes when the gateway has confirmed it, or with Errc::no_answer when it has not
-  /// after some seconds: the lease then ends by itself. The handle is empty from the call on.
-  /// Signature: void(error_code).
+  /// Gives the mapping back; completes when the gateway has confirmed it, or with Errc::no_answer when it has
+  /// not after some seconds: the lease then ends by itself. The handle is empty from the call on. Signature:
+  /// void(error_code).
   template <class Token>
   auto async_close(Token&& token) {
     return boost::asio::async_initiate<Token, void(boost::system::error_code)>(
@@ -126,7 +129,8 @@ class PortHandle {
         token, std::exchange(state_, nullptr), door_);
   }
 
-  /// Lets go of it without giving it back: the lease stays until its lifetime is over. The handle is empty then.
+  /// Lets go of it without giving it back: the lease stays until its lifetime is over. The handle is empty
+  /// then.
   void detach();
 
  private:
@@ -138,24 +142,24 @@ class PortHandle {
   std::uint64_t door_ = 0;
 };
 
-/// Knows the gateways of this host's networks, and keeps the ports that are asked of it. Any number of ports; one
-/// client for a program is enough.
+/// Knows the gateways of this host's networks, and keeps the ports that are asked of it. Any number of ports;
+/// one client for a program is enough.
 class Client {
  public:
-  /// Opens its sockets when the first call is made. What the system refuses (no multicast, no netlink) is done
-  /// without.
+  /// Opens its sockets when the first call is made. What the system refuses (no multicast, no netlink) is
+  /// done without.
   explicit Client(boost::asio::any_io_executor executor, ClientOptions options = {});
   Client(Client&&) noexcept = default;
   Client& operator=(Client&& other) noexcept;
-  /// Gives back what its handles still hold: PCP and NAT-PMP are told from here at once, UPnP while the executor goes
-  /// on running, for at most 3 s. Handles that outlive it report Errc::closed.
+  /// Gives back what its handles still hold: PCP and NAT-PMP are told from here at once, UPnP while the
+  /// executor goes on running, for at most 3 s. Handles that outlive it report Errc::closed.
   ~Client();
 
   /// Begins to open the port; the handle tells how it goes, and keeps trying until it is destroyed.
   PortHandle open(PortRequest request);
 
-  /// As open() and async_wait() in one: completes with the handle of an open port, or with why there is none and an
-  /// empty one. Signature: void(error_code, PortHandle).
+  /// As open() and async_wait() in one: completes with the handle of an open port, or with why there is none
+  /// and an empty one. Signature: void(error_code, PortHandle).
   template <class Token>
   auto async_open(PortRequest request, Token&& token) {
     return boost::asio::async_initiate<Token, void(boost::system::error_code, PortHandle)>(

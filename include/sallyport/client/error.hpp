@@ -4,7 +4,8 @@
 
 namespace sallyport::client {
 
-/// Why the world cannot reach a port, or why a call ended without what it was for. message() is a sentence for people.
+/// Why the world cannot reach a port, or why a call ended without what it was for. message() is a sentence
+/// for people.
 enum class Errc {
   no_network = 1,       ///< no interface of this host leads anywhere
   no_gateway,           ///< nothing on the network answers to PCP, NAT-PMP or UPnP

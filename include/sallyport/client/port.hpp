@@ -34,39 +34,40 @@ std::string_view to_string(Family family) noexcept;
 /// A port of this host that is to be reachable from outside.
 struct PortRequest {
   Transport transport = Transport::tcp;
-  Port internal_port;                  ///< where this host listens
-  std::optional<Port> external_port;   ///< suggested; none: the same number, or any other
-  bool exact = false;                  ///< only that external port, or none
-  std::chrono::seconds lifetime{7200}; ///< asked for, 1 s and up; what is granted is renewed in time, for as long as
-                                       ///< the handle lives
-  std::string description;             ///< shown to the gateway's owner; UTF-8, at most 255 octets are sent
-  std::vector<RemoteFilter> remotes;   ///< who may come in; empty: everybody. A gateway that cannot keep others out
-                                       ///< is not asked to let them in
-  bool ipv4 = true;                    ///< a mapping on the gateway's external address
-  bool ipv6 = true;                    ///< a pinhole in its IPv6 firewall, where this host has a global address
+  Port internal_port;                   ///< where this host listens
+  std::optional<Port> external_port;    ///< suggested; none: the same number, or any other
+  bool exact = false;                   ///< only that external port, or none
+  std::chrono::seconds lifetime{7200};  ///< asked for, 1 s and up; what is granted is renewed in time, for as
+                                        ///< long as the handle lives
+  std::string description;            ///< shown to the gateway's owner; UTF-8, at most 255 octets are sent
+  std::vector<RemoteFilter> remotes;  ///< who may come in; empty: everybody. A gateway that cannot keep
+                                      ///< others out is not asked to let them in
+  bool ipv4 = true;  ///< a mapping on the gateway's external address
+  bool ipv6 = true;  ///< a pinhole in its IPv6 firewall, where this host has a global address
 };
 
-/// A door that is open.
+/// A door that is open. The default one means nothing.
 struct Grant {
   Protocol protocol = Protocol::pcp;
   Family family = Family::ipv4;
-  Address gateway;            ///< who granted it
-  std::string interface;      ///< of this host, that leads there
-  InternalEndpoint internal;  ///< of this host
-  ExternalEndpoint external;  ///< where the world finds it. The address is 0.0.0.0 while the gateway tells none
+  Address gateway;                                ///< who granted it
+  std::string interface;                          ///< of this host, that leads there
+  InternalEndpoint internal{{}, *Port::from(9)};  ///< of this host
+  ExternalEndpoint external{
+      {}, *Port::from(9)};  ///< where the world finds it. The address is 0.0.0.0 while the gateway tells none
   std::chrono::seconds lifetime{0};  ///< as granted last; 0: permanent, until it is closed
   TimePoint deadline{};              ///< when it ends if it is not renewed; meaningless for permanent ones
   friend bool operator==(const Grant&, const Grant&) = default;
 };
 
 enum class EventKind : std::uint8_t {
-  granted,    ///< the door is open
-  renewed,    ///< and stays so, at the same external endpoint
-  changed,    ///< the door is open, but elsewhere: tell the world
-  revoked,    ///< the gateway took it back though it had lost nothing: its administrator, most likely
-  lost,       ///< it is not open any more: the gateway has lost it or is gone, or this host moved; asking goes on
-  refused,    ///< it cannot be had now, and why; asked again by itself at the time told
-  closed,     ///< given back at this program's wish: the last event of a handle
+  granted,  ///< the door is open
+  renewed,  ///< and stays so, at the same external endpoint
+  changed,  ///< the door is open, but elsewhere: tell the world
+  revoked,  ///< the gateway took it back though it had lost nothing: its administrator, most likely
+  lost,  ///< it is not open any more: the gateway has lost it or is gone, or this host moved; asking goes on
+  refused,  ///< it cannot be had now, and why; asked again by itself at the time told
+  closed,   ///< given back at this program's wish: the last event of a handle
 };
 /// "granted", "renewed" and so on.
 std::string_view to_string(EventKind kind) noexcept;
@@ -74,11 +75,13 @@ std::string_view to_string(EventKind kind) noexcept;
 struct Event {
   EventKind kind = EventKind::granted;
   Family family = Family::ipv4;
-  std::optional<Grant> grant;   ///< of granted, renewed and changed: as it is now; else as it was, where there was one
-  std::optional<Grant> former;  ///< of changed: as it was
+  std::optional<Grant>
+      grant;  ///< of granted, renewed and changed: as it is now; else as it was, where there was one
+  std::optional<Grant> former;       ///< of changed: as it was
   boost::system::error_code reason;  ///< of revoked, lost, refused: an Errc
-  std::optional<std::chrono::seconds> retry_in;  ///< of refused: from the event on; none: when the network changes
-  std::string text;                              ///< a sentence for people: who said what
+  std::optional<std::chrono::seconds>
+      retry_in;      ///< of refused: from the event on; none: when the network changes
+  std::string text;  ///< a sentence for people: who said what
 };
 
 /// A gateway, as far as it told about itself.

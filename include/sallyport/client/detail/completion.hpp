@@ -13,8 +13,8 @@
 
 namespace sallyport::client::detail {
 
-/// Somebody who waits for a result, whatever completion token he came with. Called at most once; he is told on his
-/// own executor, never from within the call.
+/// Somebody who waits for a result, whatever completion token he came with. Called at most once; he is told
+/// on his own executor, never from within the call.
 template <class... Results>
 class Completion {
  public:
