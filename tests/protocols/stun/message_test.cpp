@@ -160,7 +160,7 @@ TEST(StunMessage, RefusesWhatTheStandardDoesNotAllow) {
       {"an IPv4 address of 16 octets", response("0020 0014 0001 bd52" + std::string(32, '0')),
        DecodeErrc::malformed},
       {"port 0", response("0020 0008 0001 2112 ea12d545"), DecodeErrc::malformed},
-      {"an attribute of 3000 octets", response("8022 0bb8" + std::string(6000, '0')), DecodeErrc::malformed},
+      {"an attribute of 3000 octets", response(somebody + ("8022 0bb8" + std::string(6000, '0'))), DecodeErrc::malformed},
   };
   for (const auto& row : rows) {
     const auto read = decode_response(row.bytes);
