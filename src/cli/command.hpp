@@ -41,6 +41,22 @@ struct RevokeWords {
   bool dry_run = false, yes = false;
 };
 
+/// How gateways are asked, of the commands that ask any gateway and not the daemon.
+struct GatewayWords {
+  std::string via = "auto";  ///< auto, pcp, natpmp, upnp
+  std::vector<std::string> gateways, interfaces;
+};
+struct OpenWords {
+  unsigned port = 0;  ///< 1..65535
+  std::string protocol = "tcp";
+  std::optional<unsigned> external;
+  std::optional<std::string> lifetime;
+  std::string description = "sallyport";
+  std::vector<std::string> remotes;
+  bool exact = false, only_ipv4 = false, only_ipv6 = false, detach_lease = false;
+  GatewayWords gateway;
+};
+
 /// The commands, each in its own file; the exit code. What their words look like is main.cpp's.
 int status(const Options& options);
 int list(const Options& options, const ListWords& words);
@@ -48,6 +64,8 @@ int show(const Options& options, const std::string& id);
 int revoke(const Options& options, const RevokeWords& words);
 int unblock(const Options& options, const std::vector<std::string>& what);
 int watch(const Options& options);
+int open(const Options& options, const OpenWords& words);
+int close(const Options& options, const OpenWords& words);
 
 /// "sallyport: TEXT" on stderr; the text is made printable.
 void complain(std::string_view text);

@@ -53,6 +53,24 @@ class Commands {
 
     command = app.add_subcommand("watch", "Show leases as they come, change and go, one line each");
     command->callback([&] { run = [&options] { return watch(options); }; });
+
+    command =
+        app.add_subcommand("open", "Open a port of this host at its gateway, and keep it open until Ctrl-C");
+    add_port_words(*command);
+    command
+        ->add_option("--for", open_.lifetime,
+                     "Ask for leases of this time and renew them: 90s, 15m, 24h (default 2h)")
+        ->type_name("TIME");
+    command->add_option("--description", open_.description, "What the gateway's owner reads");
+    command->add_option("--remote", open_.remotes, "Let in only this address or network; may be repeated")
+        ->type_name("ADDR[/LEN]");
+    command->add_flag("--exact", open_.exact, "Take that external port or none");
+    command->add_flag("--detach-lease", open_.detach_lease, "End once it is open; the lease ends by itself");
+    command->callback([&] { run = [&] { return open(options, open_); }; });
+
+    command = app.add_subcommand("close", "Close a port that 'open' left open");
+    add_port_words(*command);
+    command->callback([&] { run = [&] { return close(options, open_); }; });
   }
   Commands(const Commands&) = delete;
   Commands& operator=(const Commands&) = delete;
@@ -60,6 +78,31 @@ class Commands {
   std::function<int()> run;
 
  private:
+  void add_port_words(CLI::App& command) {
+    command.add_option("PORT", open_.port, "The port this host listens on")
+        ->required()
+        ->check(CLI::Range(1, 65535));
+    command.add_option("--protocol", open_.protocol, "tcp (default) or udp")
+        ->check(CLI::IsMember({"tcp", "udp"}));
+    command.add_option("--external", open_.external, "The external port to suggest (default: the same)")
+        ->check(CLI::Range(1, 65535))
+        ->type_name("PORT");
+    command.add_flag("-4,--ipv4", open_.only_ipv4, "A mapping by IPv4 only");
+    command.add_flag("-6,--ipv6", open_.only_ipv6, "A pinhole by IPv6 only")->excludes("--ipv4");
+    add_gateway_words(command);
+  }
+  void add_gateway_words(CLI::App& command) {
+    command.add_option("--via", open_.gateway.via, "auto (default: all at once), pcp, natpmp or upnp")
+        ->check(CLI::IsMember({"auto", "pcp", "natpmp", "upnp"}));
+    command.add_option("--gateway", open_.gateway.gateways, "Ask this gateway and no other; may be repeated")
+        ->type_name("ADDR");
+    command
+        .add_option("--interface", open_.gateway.interfaces,
+                    "Ask on this interface and no other; may be repeated")
+        ->type_name("NAME");
+  }
+
+  OpenWords open_;
   ListWords list_;
   RevokeWords revoke_;
   std::string id_, block_;
@@ -83,7 +126,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();
   app.footer(
-      "Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 not permitted, 5 daemon unreachable, 6 "
+      "Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 not permitted, 5 daemon or gateway "
+      "unreachable, 6 "
       "conflict, "
       "7 partly done.");
   const Commands commands{app, options};
@@ -103,7 +147,7 @@ int main(int argc, char** argv) {
         if (word == "--socket") ++i;
         if (word.empty() || word.front() == '-') continue;
         complain("'" + std::string{word} +
-                 "' is no command; there are status, list, show, revoke, unblock and watch.");
+                 "' is no command; there are status, list, show, revoke, unblock and watch; open and close.");
         return usage;
       }
     complain(std::string{error.what()} +

@@ -432,7 +432,9 @@ void Core::begin_search(TimePoint now) {
 
 void Core::send_search(TimePoint now) {
   const auto ask = [&](const Network::Interface& interface, const Address& local, const Address& to) {
-    for (const auto target : upnp::ssdp::gateway_targets)
+    // devices answer each, and drop what comes too often: only the first round asks for everything
+    const std::span targets{upnp::ssdp::gateway_targets};
+    for (const auto target : searches_left_ == std::size(search_gaps) ? targets : targets.first(2))
       out_.push_back({0, interface.index, local, to, upnp::ssdp::port,
                       upnp::ssdp::encode_search(target, search_mx_s, to)});
   };

@@ -3,8 +3,7 @@
 namespace sallyport::client {
 namespace {
 
-class ClientCategory final : public boost::system::error_category {
- public:
+struct ClientCategory final : boost::system::error_category {
   const char* name() const noexcept override { return "sallyport.client"; }
   std::string message(int value) const override {
     switch (static_cast<Errc>(value)) {  // no default: the compiler names a forgotten reason
@@ -69,6 +68,43 @@ std::string place_text(const Grant& grant) {
 const boost::system::error_category& client_category() noexcept {
   static const ClientCategory category;
   return category;
+}
+
+std::string_view word(const boost::system::error_code& error) noexcept {
+  if (error.category() != client_category()) return "other";
+  switch (static_cast<Errc>(error.value())) {
+    case Errc::no_network:
+      return "no_network";
+    case Errc::no_gateway:
+      return "no_gateway";
+    case Errc::no_answer:
+      return "no_answer";
+    case Errc::not_authorized:
+      return "not_authorized";
+    case Errc::no_resources:
+      return "no_resources";
+    case Errc::port_taken:
+      return "port_taken";
+    case Errc::no_external_address:
+      return "no_external_address";
+    case Errc::behind_other_nat:
+      return "behind_other_nat";
+    case Errc::not_possible:
+      return "not_possible";
+    case Errc::nonsense:
+      return "nonsense";
+    case Errc::revoked:
+      return "revoked";
+    case Errc::network_changed:
+      return "network_changed";
+    case Errc::closed:
+      return "closed";
+    case Errc::busy:
+      return "busy";
+    case Errc::bad_request:
+      return "bad_request";
+  }
+  return "other";
 }
 
 std::string_view to_string(Protocol protocol) noexcept {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string_view>
+
 #include <boost/system/error_code.hpp>
 
 namespace sallyport::client {
@@ -25,6 +27,8 @@ enum class Errc {
 };
 
 const boost::system::error_category& client_category() noexcept;
+/// "no_gateway": the same for programs and logs. "other" for an error of another category.
+std::string_view word(const boost::system::error_code& error) noexcept;
 inline boost::system::error_code make_error_code(Errc error) noexcept {
   return {static_cast<int>(error), client_category()};
 }
