@@ -12,7 +12,7 @@ import platform
 import struct
 import sys
 
-OURS = ("wan_egress", "wan_ingress", "lan_ingress", "tap_ingress")
+OURS = ("wan_egress", "wan_ingress", "lan_ingress", "tap_ingress", "other_egress")
 LOOKUP, UPDATE, LOAD, ATTACH, DETACH, PROGRAM_BY_NUMBER, MAP_BY_NUMBER, INFO, QUERY = 1, 2, 5, 8, 9, 13, 14, 15, 16
 TCX = {"ingress": 46, "egress": 47}
 NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]

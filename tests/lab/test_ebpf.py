@@ -386,6 +386,34 @@ class Guarded(Ebpf):
         self.assertLess(gone, 100)
         self.assertTrue(any("removed the programs" in w for w in self.status()["warnings"]))
 
+    def others_have_theirs(self, take):
+        gateway = self.lab.gateway
+
+        def egress(device):
+            return len(bpf.programs(gateway, device, "egress"))
+
+        self.assertEqual([egress(device) for device in ("vpn0", "lan1", "br0", "lo", "sp0")], [1, 0, 0, 0, 0])
+        take()
+        wait_until("it is back", lambda: egress("vpn0") == 1)
+        gateway.ip("link", "set", "vpn0", "master", "br0")
+        wait_until("a port of the LAN's bridge has none", lambda: egress("vpn0") == 0)
+        gateway.ip("link", "set", "vpn0", "nomaster")
+        wait_until("by itself it has", lambda: egress("vpn0") == 1)
+        gateway.ip("link", "add", "late1", "type", "bridge")
+        self.addCleanup(gateway.ip, "link", "del", "late1", check=False)
+        wait_until("one that came has it before it is up", lambda: egress("late1") == 1)
+        self.end()
+        self.assertEqual([egress(device) for device in ("vpn0", "late1")], [0, 0])
+
+    def test_other_interfaces_have_their_program_and_lose_it_by_detach_alone(self):
+        self.begin()
+        self.others_have_theirs(lambda: bpf.detach(
+            self.lab.gateway, "vpn0", "egress", bpf.programs(self.lab.gateway, "vpn0", "egress")[0]))
+
+    def test_without_tcx_too(self):
+        self.begin(*WITHOUT_TCX)
+        self.others_have_theirs(lambda: self.lab.gateway.run("tc", "qdisc", "del", "dev", "vpn0", "clsact"))
+
     def test_a_wan_made_anew_under_the_daemon(self):
         lab = self.lab
         self.begin()
@@ -559,4 +587,8 @@ class WithoutALinkLayerOnEbpf(Ebpf, test_links.WithoutALinkLayer):
 
 
 class VlansOnEbpf(Ebpf, test_links.Vlans):
+    pass
+
+
+class AnotherUplinkOnEbpf(Ebpf, test_links.AnotherUplink):
     pass

@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 import unittest
 
 import wire
@@ -256,6 +257,113 @@ class Vlans(Links):
 
     def hosts(self):
         return [(self.lab.device1, "192.168.90.11", "192.168.90.1")]
+
+
+class AnotherUplink(LabCase):
+    """An interface that is neither LAN nor WAN takes the WAN's default route (POL-NET-01): what the LAN sends to the world
+    does not leave by it as it is."""
+
+    NEAR, BEYOND = "203.0.116.7", "203.0.116.1"  # the second provider's ends
+
+    def setUp(self):
+        self.uplink()
+        self.addCleanup(self.lab.gateway.ip, "link", "del", "alt0", check=False)
+        self.addCleanup(self.lab.wan_address_back)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.lab.wan_address_back = lambda: cls.lab.gateway.ip("route", "replace", "default", "via", PEER)
+
+    def uplink(self):
+        """The other provider's link, as it comes up; a sniffer stands behind it."""
+        lab = self.lab
+        lab.gateway.ip("link", "add", "alt0", "type", "veth", "peer", "name", "eth9", "netns", lab.internet.name)
+        lab.internet.ip("link", "set", "eth9", "up")
+        lab.internet.ip("addr", "add", f"{self.BEYOND}/24", "dev", "eth9")
+        self.there = self.sniff(lab.internet, "eth9")
+        lab.gateway.ip("link", "set", "alt0", "up")
+        lab.gateway.ip("addr", "add", f"{self.NEAR}/24", "dev", "alt0")
+
+    def takes_over(self):
+        self.lab.gateway.ip("route", "replace", "default", "via", self.BEYOND, "dev", "alt0")
+
+    def nothing_leaves(self, chatter, what):
+        before = chatter.sent
+        wait_until("the device talks", lambda: chatter.sent > before + 400)
+        with self.lab.gateway.udp(self.NEAR) as sock:  # the router's own goes, and the sniffer hears
+            sock.sendto(b"own of the router", (self.BEYOND, 7990))
+        wait_until("the router's own is heard", lambda: self.there.find(lambda p: b"own of the router" in p.payload))
+        self.assertEqual(leaks(self.there, (EXTERNAL, self.NEAR))[:5], [], what)
+
+    def translated(self, outside):
+        outside.clear()
+        wait_until("translated packets leave by the WAN", lambda: outside.find(
+            lambda p: p.source == EXTERNAL and b"leak?" in p.payload), 20)
+
+    def by_turns(self, what):
+        """The default route goes there and back."""
+        outside = self.sniff(self.lab.internet, "eth0")
+        time.sleep(0.5)
+        with Chatter(self.lab.device1, DEVICE1) as chatter:
+            for _ in range(2):
+                if self.daemon.running() or self.lab.data_plane == "ebpf":
+                    self.translated(outside)
+                self.takes_over()
+                self.nothing_leaves(chatter, what)
+                self.lab.wan_address_back()
+            if self.daemon.running() or self.lab.data_plane == "ebpf":
+                self.translated(outside)
+            self.assertEqual(leaks(outside), [])
+
+    def dead(self):
+        self.daemon.kill()
+        self.addCleanup(self.daemon.start)
+
+    def test_nothing_leaves_by_it_as_it_is(self):
+        self.by_turns("while running")
+
+    def test_nor_while_the_daemon_is_dead(self):
+        self.dead()
+        self.by_turns("while dead")
+
+    def test_nor_when_its_interface_comes_while_the_daemon_is_dead(self):
+        self.dead()
+        self.lab.gateway.ip("link", "del", "alt0")
+        self.uplink()
+        self.by_turns("while dead, by an interface made anew")
+
+    def test_nor_when_it_comes_with_its_route(self):
+        with Chatter(self.lab.device1, DEVICE1) as chatter:
+            for _ in range(5):
+                self.lab.gateway.ip("link", "del", "alt0")
+                self.lab.wan_address_back()
+                self.uplink()
+                self.takes_over()
+                self.nothing_leaves(chatter, "by an interface that came a moment ago")
+
+    def test_nor_when_the_daemon_starts_then(self):
+        outside = self.sniff(self.lab.internet, "eth0")
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertEqual(self.daemon.detach().returncode, 0)
+        self.takes_over()
+        with Chatter(self.lab.device1, DEVICE1) as chatter:
+            self.daemon.start()
+            self.nothing_leaves(chatter, "after a start")
+            self.lab.wan_address_back()
+            self.translated(outside)
+
+    def test_an_interface_that_was_a_wan_is_another_one(self):
+        with Chatter(self.lab.device1, DEVICE1) as chatter:
+            self.daemon.stop()
+            type(self).start({"listen": {"wan": ["alt0"]}})
+            self.takes_over()
+            wait_until("translated packets leave by the other WAN", lambda: self.there.find(
+                lambda p: p.source == self.NEAR and b"leak?" in p.payload), 20)
+            self.daemon.stop()
+            self.there.clear()
+            type(self).start({})
+            self.nothing_leaves(chatter, "by an interface that was a WAN")
 
 
 del Links  # only those that name their links are run

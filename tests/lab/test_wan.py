@@ -137,6 +137,27 @@ class Vpn(LabCase):
             self.assertEqual(wait_until("then it goes by the WAN", by_the_wan).source, EXTERNAL)
             self.assertEqual(leaks(outside), [])
 
+    def test_it_is_reached_while_the_daemon_is_dead_and_when_its_link_comes_anew_then(self):
+        gw, vpn = self.lab.gateway, self.lab.vpn
+        self.daemon.kill()
+        self.addCleanup(self.daemon.start)
+
+        def reached(port):
+            with UdpEcho(vpn, port, b"u") as service:
+                def heard():
+                    udp_ask(self.lab.device1, ("10.200.0.5", port), source=(DEVICE1, 0), tries=1, wait=0.2)
+                    return [sender[0] for _, sender in service.got]
+                self.assertEqual(set(wait_until("it hears the LAN", heard)), {DEVICE1})
+
+        reached(7604)
+        gw.ip("link", "del", "vpn0")
+        self.lab.wire(gw, "vpn0", vpn, "eth0")
+        gw.ip("addr", "add", "10.99.0.1/24", "dev", "vpn0")
+        gw.ip("route", "add", "10.200.0.0/16", "via", "10.99.0.2")
+        vpn.ip("addr", "add", "10.99.0.2/24", "dev", "eth0")
+        vpn.ip("route", "add", "192.168.50.0/24", "via", "10.99.0.1")
+        reached(7605)
+
     def test_hosts_on_the_wans_own_subnet_are_translated(self):
         with UdpEcho(self.lab.internet, 7603, b"p", PEER) as service:
             self.answer_of(self.lab.device1, (PEER, 7603))

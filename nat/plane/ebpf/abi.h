@@ -24,7 +24,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 8,
+  SP_ABI = 9,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16, /* of one external address; the table has those of all */
   SP_MOST_ADDRESSES = 32,
@@ -32,6 +32,7 @@ enum {
   SP_LEASES = 1 << 17,
   SP_MOST_LANS = 16,
   SP_MOST_WANS = 16,
+  SP_WATCH = SP_MOST_WANS, /* the place in `wans` of the TAP, which goes with the daemon */
   SP_MOST_OTHERS = 32,
   SP_NO_LEASE = 0xffffff,
 };
@@ -192,7 +193,7 @@ enum sp_net_flag {
   SP_NET_END = 2, /* a LAN's own or broadcast address */
   SP_NET_GATEWAY = 4,
   SP_NET_UNTRANSLATED = 8, /* reached through the WAN as it is */
-  SP_NET_ELSEWHERE = 16,   /* networks6: behind an interface that is neither LAN nor WAN */
+  SP_NET_ELSEWHERE = 16,   /* behind an interface that is neither LAN nor WAN */
 };
 /* networks6: as networks; the longest match has its own flags alone. */
 struct sp_net6_key {

@@ -116,6 +116,10 @@ void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by
   for (const Prefix& prefix : by_wan)
     if (prefix.address.is_v4() && prefix.length >= 96)
       add(prefix.address.v4_number(), prefix.v4_bits(), SP_NET_UNTRANSLATED);
+  for (const Prefix& prefix : network.untranslated)
+    if (prefix.address.is_v4() && prefix.length > 96 &&
+        std::find(by_wan.begin(), by_wan.end(), prefix) == by_wan.end())
+      add(prefix.address.v4_number(), prefix.v4_bits(), SP_NET_ELSEWHERE);
 
   // The longest match answers for all that contain it.
   std::vector<Tables::Network> flat;

@@ -21,6 +21,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -163,7 +164,7 @@ class EbpfPlane::Impl {
   bool start_thread() {
     stop_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (stop_event_ < 0) return false;
-    if (Hooks::removable()) listen_for_news();
+    listen_for_news();
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -239,6 +240,10 @@ class EbpfPlane::Impl {
       if (interface.index) lan_indexes.push_back(interface.index);
     for (const PlaneInterface& interface : network.wan)
       if (interface.index) wan_indexes.push_back(interface.index);
+    {
+      const std::lock_guard lock{standing_mutex_};
+      ours_ = names_of(network);
+    }
     close_interfaces(network);
     {
       const std::lock_guard lock{standing_mutex_};
@@ -307,6 +312,9 @@ class EbpfPlane::Impl {
     if (standing_ && !all_stand()) {
       standing_ = false;
       if (stand()) ++repaired_;
+    } else if (standing_) {
+      const std::lock_guard lock{standing_mutex_};
+      cover_others(rtnl_, true);
     }
     return events;
   }
@@ -322,6 +330,10 @@ class EbpfPlane::Impl {
     const auto warn = [&](std::string text) { status.warnings.push_back(std::move(text)); };
     if (!problem_.empty()) warn(problem_);
     if (!own_ports_problem_.empty()) warn(own_ports_problem_);
+    {
+      const std::lock_guard lock{standing_mutex_};
+      if (!uncovered_.empty()) warn(uncovered_);
+    }
     if (policy_.ipv6 && has_ipv6(network_))
       for (std::string& problem : host::ipv6_forwarding_problems(network_.wan)) warn(std::move(problem));
     if (const int error = dead_.load(std::memory_order_relaxed))
@@ -340,15 +352,16 @@ class EbpfPlane::Impl {
 
   // --- interfaces ---
 
-  /// What is ours no more forwards no more, and loses its program, while the others still have theirs.
+  static std::set<std::string> names_of(const NetworkView& network) {
+    std::set<std::string> all;
+    for (const auto* side : {&network.lan, &network.wan})
+      for (const PlaneInterface& interface : *side) all.insert(interface.name);
+    return all;
+  }
+
+  /// What is ours no more forwards no more, and has the program of others, while the rest still have theirs.
   void close_interfaces(const NetworkView& next) {
-    const auto names = [](const NetworkView& of) {
-      std::set<std::string> all;
-      for (const auto* side : {&of.lan, &of.wan})
-        for (const PlaneInterface& interface : *side) all.insert(interface.name);
-      return all;
-    };
-    const auto keep = names(next);
+    const auto keep = names_of(next);
     for (const auto* side : {&network_.lan, &network_.wan})
       for (const PlaneInterface& interface : *side) {
         if (keep.contains(interface.name)) continue;
@@ -358,8 +371,54 @@ class EbpfPlane::Impl {
         if (!index) continue;
         const std::lock_guard lock{standing_mutex_};
         (void)hooks_.detach(index, Direction::ingress);
-        (void)hooks_.detach(index, Direction::egress);
+        // In the place of a WAN's, between two packets.
+        (void)hooks_.attach(index, Direction::egress, core_.tables().program(Hook::other_egress));
       }
+  }
+
+  /// Every interface that is neither LAN nor WAN gets its program, whether or not it is up: its route comes
+  /// later. Not those which are a part of one (a port of its bridge): no route leaves by them. `again`: looks
+  /// whether those that have it still do. With standing_mutex_.
+  void cover_others(Rtnl& rtnl, bool again) {
+    uncovered_.clear();
+    const auto links = rtnl.links();
+    if (!links) {
+      uncovered_ = "cannot list the interfaces: " + links.error().message();
+      return;
+    }
+    std::map<std::uint32_t, const host::Link*> by_index;
+    for (const host::Link& link : *links) by_index.emplace(link.index, &link);
+    const auto is_part = [&](const host::Link& link) {
+      constexpr int most_levels = 8;
+      auto above = by_index.find(link.master);
+      for (int level = 0; level < most_levels && above != by_index.end(); ++level) {
+        if (ours_.contains(above->second->name)) return true;
+        above = by_index.find(above->second->master);
+      }
+      return false;
+    };
+    std::erase_if(others_, [&](const auto& other) { return !by_index.contains(other.first); });
+    const int program = core_.tables().program(Hook::other_egress);
+    for (const host::Link& link : *links) {
+      if (link.is_loopback || link.index == device_.index()) continue;
+      if (ours_.contains(link.name)) {
+        others_.erase(link.index);
+        continue;
+      }
+      const bool wanted = !is_part(link);
+      const auto known = others_.find(link.index);
+      const bool was = known != others_.end() && known->second == wanted;
+      if (was && !(again && wanted && !hooks_.attached(link.index, Direction::egress, program))) continue;
+      const auto done = wanted ? hooks_.attach(link.index, Direction::egress, program)
+                               : hooks_.detach(link.index, Direction::egress);
+      if (done) {
+        others_[link.index] = wanted;
+        if (was) ++repaired_;
+      } else if (done.error().value() != ENODEV && wanted) {
+        uncovered_ = "cannot put a program on " + link.name + ": " + done.error().message() +
+                     "; a default route by it would let the LAN's packets out as they are";
+      }
+    }
   }
 
   /// Destinations of `no_translate` that are reached through the WAN. Other routes beside it, to a VPN or a
@@ -400,22 +459,27 @@ class EbpfPlane::Impl {
     guarded_ = std::move(wans);
   }
 
-  // --- where others can remove our filters: news of it ---
+  // --- news: of interfaces, and of our filters where others can remove them ---
 
   void listen_for_news() {
+    auto rtnl = Rtnl::open();
+    if (!rtnl) return;
+    news_rtnl_.emplace(std::move(*rtnl));
     news_ = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
     sockaddr_nl address{};
     address.nl_family = AF_NETLINK;
-    address.nl_groups = RTMGRP_TC;
+    address.nl_groups = RTMGRP_LINK | (Hooks::removable() ? RTMGRP_TC : 0);
     if (news_ >= 0 && bind(news_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return;
     if (news_ >= 0) close(news_);
     news_ = -1;  // each sweep looks
   }
 
-  /// What was removed is put back at once, and what the LAN sends stays inside until it is.
+  /// An interface that came has its program before it has a route. What was removed is put back at once, and
+  /// what the LAN sends stays inside until it is.
   void take_news() {
-    std::array<char, 8192> buffer{};
-    bool removed = false;
+    std::array<char, 32768> buffer{};
+    bool removed = false, changed = false;
+    std::vector<std::uint32_t> left_us;
     for (;;) {
       const ssize_t size = recv(news_, buffer.data(), buffer.size(), 0);
       if (size < 0 && errno == ENOBUFS) removed = true;  // some are lost
@@ -423,11 +487,18 @@ class EbpfPlane::Impl {
       if (size <= 0) break;
       auto left = static_cast<unsigned>(size);
       for (auto* message = reinterpret_cast<const nlmsghdr*>(buffer.data()); NLMSG_OK(message, left);
-           message = NLMSG_NEXT(message, left))
+           message = NLMSG_NEXT(message, left)) {
         removed |= message->nlmsg_type == RTM_DELTFILTER || message->nlmsg_type == RTM_DELQDISC;
+        changed |= message->nlmsg_type == RTM_NEWLINK;
+        if (message->nlmsg_type == RTM_DELLINK && message->nlmsg_len >= NLMSG_LENGTH(sizeof(ifinfomsg)))
+          left_us.push_back(
+              static_cast<std::uint32_t>(static_cast<const ifinfomsg*>(NLMSG_DATA(message))->ifi_index));
+      }
     }
-    if (!removed) return;
     const std::lock_guard lock{standing_mutex_};
+    for (const std::uint32_t index : left_us) others_.erase(index);  // another one may get the number
+    if (removed || changed || !left_us.empty()) cover_others(*news_rtnl_, removed);
+    if (!removed) return;
     const auto gone = [&](const Wanted& each) {
       return !hooks_.attached(each.interface, each.direction, each.program);
     };
@@ -471,9 +542,13 @@ class EbpfPlane::Impl {
       names.push_back(lan.name);
       if (const auto there = put(lan, Direction::ingress, Hook::lan_ingress); !there)
         return lose(lan, there.error());
+      const std::lock_guard lock{standing_mutex_};
+      (void)hooks_.detach(lan.index, Direction::egress);  // it may have been another one
     }
     {
       const std::lock_guard lock{standing_mutex_};
+      cover_others(rtnl_, true);
+      if (news_ >= 0) core_.tables().set_watched(device_.index());
       wanted_ = std::move(wanted);
       guard(std::move(wans));
     }
@@ -638,10 +713,13 @@ class EbpfPlane::Impl {
   SysctlKeeper sysctls_;
   KernelOwnPorts own_ports_;
 
-  mutable std::mutex standing_mutex_;  // hooks_, wanted_, guarded_
+  mutable std::mutex standing_mutex_;  // hooks_ and all down to uncovered_
   Hooks hooks_;
   std::vector<Wanted> wanted_;
   std::vector<std::uint32_t> guarded_;
+  std::set<std::string> ours_;            // names of LANs and WANs
+  std::map<std::uint32_t, bool> others_;  // what was done for the rest: has its program, or none
+  std::string uncovered_;
 
   mutable std::mutex mutex_;  // core_, stack_mac_, turn_mac_
   Core core_;
@@ -663,6 +741,7 @@ class EbpfPlane::Impl {
   std::atomic<bool> stopping_{false};
   std::atomic<int> dead_{0};  // errno of a device that is gone
   int stop_event_ = -1, news_ = -1;
+  std::optional<Rtnl> news_rtnl_;
   std::thread thread_;
 
   friend class EbpfPlane;

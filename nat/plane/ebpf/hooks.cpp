@@ -111,8 +111,8 @@ Result<void> detach_filter(std::uint32_t interface, Direction direction) {
 
 // --- programs of an earlier run ---
 
-constexpr std::array<std::string_view, 4> our_names{"wan_egress", "wan_ingress", "lan_ingress",
-                                                    "tap_ingress"};
+constexpr std::array<std::string_view, 5> our_names{"wan_egress", "wan_ingress", "lan_ingress", "tap_ingress",
+                                                    "other_egress"};
 
 struct Program {
   std::string name;

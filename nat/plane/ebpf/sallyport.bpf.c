@@ -1,8 +1,9 @@
 /* The translator in the kernel: the common way of every packet, by the rules that the engine has (nat/engine). What is
  * rare goes to the plane by a TAP device: ICMP errors, fragments, answers to what is refused, a pool that is full.
  *
- * Three programs: wan_egress translates what the LAN sends and drops what cannot be; wan_ingress finds the host that
- * a packet from outside is for; lan_ingress is for hairpins. tap_ingress puts back what the slow path finished. */
+ * wan_egress translates what the LAN sends and drops what cannot be; wan_ingress finds the host that a packet from
+ * outside is for; lan_ingress is for hairpins; other_egress drops what of the LAN would leave as it is by another
+ * interface. tap_ingress puts back what the slow path finished. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -101,10 +102,10 @@ struct {
   __type(value, sp_u32);
 } networks6 SEC(".maps");
 
-/* The WAN's interfaces that have our programs. The kernel takes an entry out when its interface goes. */
+/* The WAN's interfaces that have our programs, and the TAP. The kernel takes an entry out when its interface goes. */
 struct {
   __uint(type, BPF_MAP_TYPE_DEVMAP);
-  __uint(max_entries, SP_MOST_WANS);
+  __uint(max_entries, SP_MOST_WANS + 1);
   __type(key, sp_u32);
   __type(value, sp_u32);
 } wans SEC(".maps");
@@ -1696,11 +1697,46 @@ PROGRAM int stays_inside(struct __sk_buff *skb) {
   return dropped(SP_DROP_no_external_address);
 }
 
+/* Whether the daemon runs: it gives interfaces that come anew their other_egress. */
+static __always_inline bool is_watched(void) {
+  const sp_u32 at = SP_WATCH;
+  return bpf_map_lookup_elem(&wans, &at) != NULL;
+}
+
+/* Where a packet of the LAN may go as it is. */
+static __always_inline bool is_known(sp_u32 address) {
+  return networks_of(address) & (SP_NET_LAN | SP_NET_GATEWAY | SP_NET_UNTRANSLATED | SP_NET_ELSEWHERE);
+}
+
+/* While the daemon is dead an interface may have come that has no other_egress: to the world only by a WAN. */
+PROGRAM int leaves_by_wan(struct __sk_buff *skb) {
+  const struct sp_config *cfg = configuration();
+  struct bpf_fib_lookup fib = {};
+  fib.family = 2; /* AF_INET */
+  fib.ifindex = skb->ifindex;
+  sp_u8 to[4];
+  if (!cfg || bpf_skb_load_bytes(skb, ETH_HLEN + 12, &fib.ipv4_src, 4) ||
+      bpf_skb_load_bytes(skb, ETH_HLEN + 16, to, 4))
+    return TC_ACT_SHOT;
+  if (to[0] >= 224 || is_known(be32(to))) return TC_ACT_UNSPEC;
+  __builtin_memcpy(&fib.ipv4_dst, to, 4);
+  const long found = bpf_fib_lookup(skb, &fib, sizeof fib, 0);
+  if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+    return found > 0 ? TC_ACT_UNSPEC : TC_ACT_SHOT; /* the router's own, or nobody's */
+  for (sp_u32 i = 0; i < SP_MOST_WANS; ++i) {
+    if (i >= cfg->wan_count) break;
+    const sp_u32 at = i;
+    const sp_u32 *wan = bpf_map_lookup_elem(&wans, &at);
+    if (wan && *wan == fib.ifindex) return TC_ACT_UNSPEC;
+  }
+  return dropped(SP_DROP_no_external_address);
+}
+
 /* To the stack, if there it cannot leave untranslated. */
 static __always_inline int let_on(struct __sk_buff *skb, const struct sp_config *cfg) {
-  if ((skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) || is_guarded(cfg))
-    return TC_ACT_UNSPEC;
-  return stays_inside(skb);
+  if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) return TC_ACT_UNSPEC;
+  if (!is_guarded(cfg)) return stays_inside(skb);
+  return is_watched() || skb->protocol != bpf_htons(ETH_P_IP) ? TC_ACT_UNSPEC : leaves_by_wan(skb);
 }
 
 SEC("tc")
@@ -1735,6 +1771,32 @@ int lan_ingress(struct __sk_buff *skb) {
   skb->mark = 0;
   count(SP_COUNT_PACKETS);
   return to_lan(skb, skb->ifindex, w.destination);
+}
+
+/* --- egress of every other interface --- */
+
+/* Should such an interface take the WAN's place, what the LAN sends to the world does not leave by it as it is
+ * (POL-NET-01). IPv6 needs no translation and has no firewall there. */
+SEC("tc")
+int other_egress(struct __sk_buff *skb) {
+  /* Forwarded packets are for this host by their link layer (0, PACKET_HOST); bridged ones are not. What has a VLAN's
+   * tag was judged at that VLAN's interface. */
+  if (skb->protocol != bpf_htons(ETH_P_IP) || skb->pkt_type != 0 || skb->vlan_present) return TC_ACT_UNSPEC;
+  const struct sp_config *cfg = configuration();
+  if (!cfg) return TC_ACT_SHOT;
+  const sp_u32 iif = cfg->test_iif ? cfg->test_iif : skb->ingress_ifindex;
+  if (iif == 0 || iif == 0xffffffff) return TC_ACT_UNSPEC;
+  struct {
+    sp_u8 source[4], destination[4];
+  } ip;
+  if (bpf_skb_load_bytes_relative(skb, 12, &ip, sizeof ip, BPF_HDR_START_NET)) return TC_ACT_SHOT;
+  const sp_u32 source = be32(ip.source);
+  /* From a LAN, or a LAN's address: that LAN may have been made anew while the daemon is dead. A WAN's packets, already
+   * translated, may pass here on their way to its lower device. */
+  const bool from_lan = is_lan_interface(cfg, iif) ? find_external(cfg, source) == SP_NOBODY
+                                                   : (networks_of(source) & SP_NET_LAN) != 0;
+  if (!from_lan || is_known(be32(ip.destination))) return TC_ACT_UNSPEC;
+  return dropped(SP_DROP_no_external_address);
 }
 
 /* --- what the slow path gives back --- */

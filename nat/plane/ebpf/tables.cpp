@@ -170,7 +170,8 @@ Result<std::unique_ptr<Tables>> Tables::load(const TableSizes& sizes,
   tables->wans_ = keep(bpf_map__fd(maps.wans));
   tables->programs_ = {
       keep(bpf_program__fd(object->progs.wan_egress)), keep(bpf_program__fd(object->progs.wan_ingress)),
-      keep(bpf_program__fd(object->progs.lan_ingress)), keep(bpf_program__fd(object->progs.tap_ingress))};
+      keep(bpf_program__fd(object->progs.lan_ingress)), keep(bpf_program__fd(object->progs.tap_ingress)),
+      keep(bpf_program__fd(object->progs.other_egress))};
   tables->most_flows_ = flows;
   tables->flow_entries_ = SP_NEAR + flow_buckets * SP_WAYS;
   const auto mapped = [&](auto*& to, int fd, std::size_t count) {
@@ -234,6 +235,11 @@ void Tables::set_guarded(std::span<const std::uint32_t> wans) noexcept {
     ++count;
   }
   config_->wan_count = count;
+}
+
+void Tables::set_watched(std::uint32_t tap) noexcept {
+  const std::uint32_t at = SP_WATCH;
+  bpf_map_update_elem(wans_, &at, &tap, BPF_ANY);
 }
 
 void Tables::set_networks(const std::vector<Network>& networks) {

@@ -14,7 +14,7 @@
 
 namespace sallyport::nat::ebpf {
 
-enum class Hook : std::uint8_t { wan_egress, wan_ingress, lan_ingress, tap_ingress };
+enum class Hook : std::uint8_t { wan_egress, wan_ingress, lan_ingress, tap_ingress, other_egress };
 
 /// What a kernel lacks that refused the programs with an errno, in words. `release`: uname's.
 std::string why_refused(int error, const std::string& release);
@@ -59,6 +59,8 @@ class Tables final : public SharedTables {
 
   /// The WAN's interfaces, all of which have our programs; none: what the LAN sends stays inside.
   void set_guarded(std::span<const std::uint32_t> wans) noexcept;
+  /// From now on, as long as this interface is there, those that come anew get their programs.
+  void set_watched(std::uint32_t tap) noexcept;
 
   struct Network {
     std::uint32_t address = 0;
@@ -115,7 +117,7 @@ class Tables final : public SharedTables {
   /// The place of a slot of this host's external address.
   std::size_t index_of(std::uint32_t host, Part part, std::uint16_t external) const noexcept;
 
-  std::array<int, 4> programs_{-1, -1, -1, -1};  // by Hook
+  std::array<int, 5> programs_{-1, -1, -1, -1, -1};  // by Hook
   bool reused_ = false;
   std::string why_anew_;
   std::uint32_t most_flows_ = 0, flow_entries_ = 0;

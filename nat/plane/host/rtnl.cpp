@@ -330,6 +330,28 @@ template Result<void> Rtnl::put(const Route6&);
 template Result<void> Rtnl::remove(const Route&);
 template Result<void> Rtnl::remove(const Route6&);
 
+Result<std::vector<Link>> Rtnl::links() {
+  for (int attempt = 1;; ++attempt) {
+    Request request{RTM_GETLINK, NLM_F_DUMP};
+    request.extra<ifinfomsg>()->ifi_family = AF_UNSPEC;
+    mnl_attr_put_u32(request.head, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    std::vector<Link> found;
+    const auto result = talk(request.head, [&](const nlmsghdr* message) {
+      if (message->nlmsg_type != RTM_NEWLINK) return;
+      const auto* head = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
+      Link& link = found.emplace_back();
+      link.index = static_cast<std::uint32_t>(head->ifi_index);
+      link.is_loopback = (head->ifi_flags & IFF_LOOPBACK) != 0;
+      for_each_attribute(message, sizeof(ifinfomsg), [&](const nlattr* attribute) {
+        if (mnl_attr_get_type(attribute) == IFLA_IFNAME) link.name = mnl_attr_get_str(attribute);
+        if (mnl_attr_get_type(attribute) == IFLA_MASTER) link.master = mnl_attr_get_u32(attribute);
+      });
+    });
+    if (result) return found;
+    if (result.error().value() != EAGAIN || attempt == dump_attempts) return result.error();
+  }
+}
+
 std::optional<std::uint32_t> Rtnl::way_into(const Prefix& prefix) {
   Address::Bytes bytes = prefix.address.is_v4() ? Address::v4(Net::of(prefix).address).bytes() : Net6::of(prefix).address.bytes();
   for (int offset = 1; offset <= 4; ++offset) {

@@ -86,6 +86,13 @@ struct BasicRoute {
 using Route = BasicRoute<Net>;
 using Route6 = BasicRoute<Net6>;
 
+struct Link {
+  std::uint32_t index = 0;
+  std::uint32_t master = 0;  ///< the bridge, bond or VRF that it is a part of
+  std::string name;
+  bool is_loopback = false;
+};
+
 class Rtnl {
  public:
   static Result<Rtnl> open();
@@ -113,6 +120,8 @@ class Rtnl {
   Result<void> put(const BasicRoute<Net>& route);  ///< in place of the one at the same place
   template <class Net>
   Result<void> remove(const BasicRoute<Net>& route);  ///< one that is gone is success
+
+  Result<std::vector<Link>> links();
 
   /// The interface by which the router itself would reach an address; empty where it could not.
   std::optional<std::uint32_t> leaves_by(const Address& address);
