@@ -619,10 +619,11 @@ PROGRAM int has_socket(struct __sk_buff *skb, sp_u8 protocol, sp_u32 source, sp_
 /* Claims an external port for an implicit mapping, if it may have it. `resting`: also one that rests for another
  * host. */
 PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external, sp_u32 resting) {
-  const struct sp_config *cfg = configuration();
-  if (!cfg || !w || external == 0 || w->part >= SP_PARTS) return 0;
+  if (!w || external == 0 || w->part >= SP_PARTS) return 0;
   struct sp_slot *slot = slot_of(w->address, w->part, external);
-  if (!slot) return 0;
+  /* Asked for where it is needed: kept over the calls between, it would not fit into the stack (Linux 6.1). */
+  const struct sp_config *cfg = configuration();
+  if (!slot || !cfg) return 0;
   const sp_u64 seen = *(volatile sp_u64 *)slot;
   const sp_u8 kind = (sp_u8)(seen >> 48);
   if (kind == SP_EXPLICIT || kind == SP_STATIC) return 0;
@@ -635,8 +636,9 @@ PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external, sp_u32
     if (is_busy(w->part, external)) return 0;
     const struct sp_slot *twin = slot_of(w->address, w->part == SP_TCP ? SP_UDP : SP_TCP, external);
     if (twin && is_lease(twin) && twin->host != w->source && in_force(twin, w)) return 0;
+    cfg = configuration();
     /* 192.0.2.1: a caller from outside, whoever it is. */
-    if (has_socket(skb, w->protocol, 0xc0000201, external_of(cfg, w), 9u << 16 | external)) return 0;
+    if (!cfg || has_socket(skb, w->protocol, 0xc0000201, external_of(cfg, w), 9u << 16 | external)) return 0;
   }
   /* Its deadline first: whoever sees the new owner sees that it is in force. Who is too late leaves the winner's. */
   const sp_u32 until_s = *(volatile sp_u32 *)&slot->deadline_s;
