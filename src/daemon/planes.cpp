@@ -50,11 +50,16 @@ nat::TunOptions tun_options(const std::string& directory) {
 }
 
 #ifdef SALLYPORT_EBPF
+std::vector<std::string> interfaces_of(const Config& config) {
+  auto names = config.listen.lan;
+  names.insert(names.end(), config.listen.wan.begin(), config.listen.wan.end());
+  return names;
+}
+
 nat::EbpfOptions ebpf_options(const Config& config, const std::string& directory) {
   nat::EbpfOptions options;
   options.undo_file = undo_file(directory, "ebpf");
-  options.interfaces = config.listen.lan;
-  options.interfaces.insert(options.interfaces.end(), config.listen.wan.begin(), config.listen.wan.end());
+  options.interfaces = interfaces_of(config);
   // Room for the addresses that flows permit, beside the flows.
   const std::uint32_t flows = config.plane_policy().flows_total;
   options.flows = flows == 0 ? 1U << 20 : flows <= (1U << 22) ? flows * 2 : flows;
@@ -74,9 +79,10 @@ StartedPlane load_plane(const Config& config, const std::string& directory, cons
     return started;
   }
   auto options = ebpf_options(config, directory);
-  options.take_over = [&](std::string& why) {
+  options.take_over = [&](const nat::EbpfOptions::Shut& shut, std::string& why) {
     // What tun left would take packets away before the programs see them.
     auto left = tun_options(directory);
+    left.shut = shut;
     left.device.clear();  // the interface of this name is the new plane's
     return static_cast<bool>(nat::TunPlane::detach(left, why));
   };
@@ -110,6 +116,9 @@ StartedPlane start_plane(const Config& config, const std::string& directory, con
 #ifdef SALLYPORT_EBPF
   auto options = ebpf_options(config, directory);
   options.left = not_loaded.left;
+  options.shut = [&](std::string& problem) {
+    return nat::TunPlane::shut(tun_options(directory), interfaces_of(config), problem);
+  };
   if (!nat::EbpfPlane::detach(options, why)) {
     started.reason = why;
     return started;

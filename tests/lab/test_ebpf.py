@@ -175,6 +175,33 @@ class Traces(Ebpf):
         self.assertEqual(self.programs()["wan0", "egress"], 1)
 
 
+class FromPlaneToPlane(Ebpf):
+    starts = False
+
+    def seen(self):
+        """How many packets with a LAN's source came out of the WAN, as the kernel counts."""
+        return int(re.search(r"counter packets (\d+)", self.lab.internet.run("nft", "list", "table", "inet", "seen")).group(1))
+
+    def test_nothing_leaves_as_it_is_meanwhile_POL_NET_01(self):
+        lab = self.lab
+        lab.gateway.sysctl("net.ipv4.ip_forward", 1)  # the administrator's: what is put back lets all through
+        lab.internet.run("nft", "-f", "-", stdin="table inet seen { chain in { type filter hook prerouting priority -300; "
+                                                 "ip saddr 192.168.50.0/24 counter; }; }\n")
+        type(self).start()
+        with Chatter(lab.device1, DEVICE1, rate=0):
+            for plane in ("tun", "ebpf") * 3:
+                self.assertEqual(self.daemon.stop(), 0)
+                self.daemon.configure({"engine": {"data_plane": plane}})
+                self.daemon.start()
+                self.assertEqual(self.status()["data_plane"], plane)
+            self.assertEqual(self.seen(), 0)
+            self.assertEqual(lab.gateway.sysctl("net.ipv4.conf.br0.forwarding"), "1")
+            self.assertEqual(self.daemon.stop(), 0)
+            self.assertEqual(self.daemon.detach().returncode, 0)
+            self.assertEqual(lab.gateway.sysctl("net.ipv4.conf.br0.forwarding"), "1")
+            wait_until("the counter sees what is not ours", self.seen)
+
+
 BPF = os.path.join(os.path.dirname(os.path.realpath(__file__)), "bpf.py")
 WITHOUT_TCX = ("python3", BPF, "--without-tcx")
 WITHOUT_PROGRAMS = ("python3", BPF, "--without-programs")

@@ -144,15 +144,21 @@ class EbpfPlane::Impl {
     }
     tap_mac_ = link_of(name).mac;
     // From here on it runs, and others give way.
-    if (options_.take_over && !options_.take_over(why)) return make_error_code(PlaneErrc::system_failure);
-    bool closed = true;
     // Nothing passes untranslated before the programs stand; those of an earlier run stand already.
-    if (!core_.tables().reused())
+    const auto shut = [this](std::string& problem) {
+      if (core_.tables().reused()) return true;
+      bool closed = true;
       for (const std::string& interface : options_.interfaces) {
         if (if_nametoindex(interface.c_str())) closed = set(conf(interface, "forwarding"), "0") && closed;
         sysctls_.restore(conf6(interface, "force_forwarding"));
       }
-    if (!take_router_ports() || !closed) {
+      if (!closed) problem = problem_;
+      return closed;
+    };
+    if (options_.take_over && !options_.take_over(shut, why))
+      return make_error_code(PlaneErrc::system_failure);
+    if (!shut(why)) return make_error_code(PlaneErrc::system_failure);
+    if (!take_router_ports()) {
       why = problem_;
       return make_error_code(PlaneErrc::system_failure);
     }
@@ -812,6 +818,8 @@ Result<void> EbpfPlane::detach(const EbpfOptions& options, std::string& why) {
   if (hides_what_is_ours(hooks, sysctls, why)) return make_error_code(PlaneErrc::system_failure);
   const auto is_forwarding = [](const std::string& key) { return key.ends_with("/forwarding"); };
   sysctls.put_back(is_forwarding);  // where it was off, nothing leaks while the programs go
+  const bool stood = hooks.any() || !sysctls.changed().empty();
+  if (stood && options.shut && !options.shut(why)) return make_error_code(PlaneErrc::system_failure);
   struct if_nameindex* const interfaces = if_nameindex();
   for (auto* at = interfaces; at && at->if_index; ++at)
     for (const Direction direction : {Direction::ingress, Direction::egress})

@@ -19,11 +19,16 @@ struct EbpfOptions {
   std::string undo_file = "/run/sallyport/ebpf-undo";
   /// LAN and WAN interfaces: they do not forward until the programs stand, unless an earlier run's do.
   std::vector<std::string> interfaces;
+  /// What shuts the LAN in, for the time between two planes. False: `why` says what is wrong.
+  using Shut = std::function<bool(std::string& why)>;
   /// Called once when it is sure that the plane runs here, before anything of the system is changed: takes
-  /// away what another plane left. False: `why` says what is in the way.
-  std::function<bool(std::string& why)> take_over;
-  std::uint32_t flows = 262144;  ///< the flow table's size, when none is taken up
-  EngineOptions engine;          ///< `ttl` and `shared` play no part
+  /// away what another plane left, after `shut`. False: `why` says what is in the way.
+  std::function<bool(const Shut& shut, std::string& why)> take_over;
+  /// Of detach(), for a plane that takes over: called, where something is to be undone, while the programs
+  /// still stand and forwarding is as it was before us. When it fails they stay.
+  Shut shut;
+  std::uint32_t flows = 262144;    ///< the flow table's size, when none is taken up
+  EngineOptions engine;            ///< `ttl` and `shared` play no part
   std::shared_ptr<EbpfLeft> left;  ///< for detach(): what look() saw; null: it looks itself
 };
 

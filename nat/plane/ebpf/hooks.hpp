@@ -24,6 +24,7 @@ class Hooks {
   /// Finds what an earlier run left on any interface. With tcx that needs CAP_SYS_ADMIN, once: what is found
   /// is remembered.
   static Hooks find();
+  bool any() const noexcept { return !found_.empty(); }
   /// Descriptors of the maps that the found programs use, by name. The caller closes them.
   std::map<std::string, int> maps() const;
 

@@ -759,6 +759,18 @@ Result<std::unique_ptr<TunPlane>> TunPlane::start(const TunOptions& options, con
   return std::unique_ptr<TunPlane>{new TunPlane{std::move(impl)}};
 }
 
+bool TunPlane::shut(const TunOptions& options, const std::vector<std::string>& interfaces, std::string& why) {
+  SysctlKeeper sysctls{options.undo_file};
+  for (const std::string& interface : interfaces) {
+    const std::string key = conf(interface, "forwarding");
+    const auto result = sysctls.set(key, "0");
+    if (result || result.error().value() == ENOENT) continue;  // ENOENT: it is away
+    why = "cannot set " + key + " to '0': " + describe(result.error());
+    return false;
+  }
+  return true;
+}
+
 Result<void> TunPlane::detach(const TunOptions& options, std::string& why) {
   if (if_nametoindex(options.device.c_str()) != 0) {
     why = "the interface " + options.device +
@@ -773,6 +785,7 @@ Result<void> TunPlane::detach(const TunOptions& options, std::string& why) {
   SysctlKeeper sysctls{options.undo_file};
   const auto is_forwarding = [](const std::string& key) { return key.ends_with("forwarding"); };
   sysctls.put_back(is_forwarding);  // where it was off, nothing leaks while the rules go
+  if (options.shut && !options.shut(why)) return make_error_code(PlaneErrc::system_failure);
   if (const auto removed = remove_all<Net>(*rtnl); !removed) {
     why = "cannot remove the routing rules: " + describe(removed.error());
     return make_error_code(PlaneErrc::system_failure);

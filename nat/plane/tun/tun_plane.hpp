@@ -1,7 +1,9 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "nat/engine/engine.hpp"
 #include "nat/plane/data_plane.hpp"
@@ -15,6 +17,9 @@ struct TunOptions {
   std::string undo_file = "/run/sallyport/tun-undo";
   unsigned queues = 0;  ///< of the device, each with a packet thread; 0: one for each processor, at most 8
   EngineOptions engine;  ///< `ttl` plays no part: the plane compensates for forwarding twice
+  /// Of detach(), for a plane that takes over: called while forwarding is as it was before us and the rules
+  /// still stand. False: `why` says what is wrong, and the rules stay.
+  std::function<bool(std::string& why)> shut;
 };
 
 /// Carries packets through a TUN device by policy routing, in the network namespace of the thread that starts
@@ -32,6 +37,9 @@ class TunPlane final : public DataPlane {
   /// or another instance in this namespace.
   static Result<std::unique_ptr<TunPlane>> start(const TunOptions& options, const Clock& clock,
                                                  std::string& why);
+
+  /// The interfaces forward no more until the first set_network(), for the time between two planes.
+  static bool shut(const TunOptions& options, const std::vector<std::string>& interfaces, std::string& why);
 
   /// Puts everything back as it was before the first start: local table, rules, tables, sysctls. Succeeds
   /// where there is nothing to undo; fails (system_failure, `why`) while an instance runs, told by its
