@@ -292,20 +292,17 @@ void MappingClient::handle_timeout(TimePoint now) {
 void MappingClient::refresh(TimePoint now) {
   if (state_ == State::stopped) return;
   const bool awaited = awaiting_ && now < last_sent_ + initial_timeout;
-  if (state_ == State::waiting) {  // a lost state has lost its reasons too
-    if (!deletion_at_) ask(std::max(now, last_sent_ + renewal_gap));
+  if (state_ != State::held && !awaiting_) {  // a gateway that lost its state has lost its reasons too
+    if (deletion_at_) return;
+    ask(std::max(now, last_sent_ + renewal_gap));
+    if (next_send_ <= now) send(now);
     return;
   }
-  if (state_ == State::asking) {
-    if (awaited) return;
-    timeout_ = {};
-    return send(now);
-  }
-  if (std::exchange(refreshing_, true) && awaited) return;
+  if (state_ == State::held && std::exchange(refreshing_, true) && awaited) return;
   confirming_ = false;
   timeout_ = {};
-  if (awaited)
-    next_send_ = last_sent_ + next_timeout(timeout_);  // that renewal may have met the old state or the new
+  if (awaited)  // what was sent may have met the old state or the new
+    next_send_ = last_sent_ + next_timeout(timeout_);
   else
     send(now);
 }
