@@ -47,9 +47,10 @@ Opcode opcode_of(Transport transport) {
   return transport == Transport::tcp ? Opcode::map_tcp : Opcode::map_udp;
 }
 
-/// The answers to `opcode` without the layout of one: version or opcode unsupported (section 3.5), and a PCP
-/// server's word that version 0 is none of its own, which has PCP's header. (The version error with opcode 0
-/// and no response bit answers other versions than ours.)
+/// The answers to `opcode` that say that version or opcode is unsupported, in their own layouts
+/// (section 3.5), and a PCP server's word that version 0 is none of its own, which has PCP's header. The
+/// version error of 8 octets is none: it answers other versions than ours, so a PCP request from the same
+/// port.
 std::optional<ResultCode> refusal_of(std::span<const std::byte> datagram, Opcode opcode) {
   if (datagram.size() < 4 || datagram[1] != (static_cast<std::byte>(opcode) | response_bit))
     return std::nullopt;
@@ -58,7 +59,8 @@ std::optional<ResultCode> refusal_of(std::span<const std::byte> datagram, Opcode
     return ResultCode::unsupported_version;
   }
   const auto result = static_cast<ResultCode>(wire::ByteReader{datagram.subspan(2)}.u16());
-  if (result != ResultCode::unsupported_version && result != ResultCode::unsupported_opcode)
+  if (result == ResultCode::unsupported_opcode) return result;
+  if (result != ResultCode::unsupported_version || datagram.size() < address_response_size)
     return std::nullopt;
   return result;
 }

@@ -321,7 +321,7 @@ TEST_F(NatpmpClientTest, ReadsARefusalInEveryFormThatServersGiveIt) {
   for (const auto* answer :
        {"00 82 00 05 1f 90 1f 90 00 00 1c 20",              // the request returned
         "00 82 00 05 00 00 00 64 1f 90 00 00 00 00 00 00",  // in the layout of its answer
-        "00 82 00 01 00 00 00 64",
+        "00 82 00 01 00 00 00 64 1f 90 00 00 00 00 00 00",
         "02 82 00 01 00 00 07 08 00 00 00 64 00 00 00 00 00 00 00 00 00 00 00 00"}) {
     make();
     sent();
@@ -349,7 +349,7 @@ TEST_F(NatpmpClientTest, TakesNoDatagramThatIsNotAboutItsMapping) {
     EXPECT_FALSE(client->handle_datagram(std::span{good}.first(n), now)) << n;
   for (const auto* datagram : {"00 80 00 00 00 00 00 64 cb 00 71 07", "00 82 00 05 1f 91 1f 91 00 00 1c 20",
                                "00 81 00 05 1f 90 1f 90 00 00 1c 20", "00 02 00 00 1f 90 1f 90 00 00 1c 20",
-                               "00 00 00 01 00 00 00 64"})  // which answers PCP
+                               "00 00 00 01 00 00 00 64", "00 82 00 01 00 00 00 64"})  // which answer PCP
     EXPECT_FALSE(client->handle_datagram(test::hex(datagram), now)) << datagram;
   EXPECT_TRUE(quiet());
   EXPECT_TRUE(client->handle_datagram(good, now));
