@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "protocols/wire/byte_reader.hpp"
+
 namespace sallyport::pcp {
 namespace {
 
@@ -142,7 +144,10 @@ bool MappingClient::handle_datagram(std::span<const std::byte> datagram, TimePoi
       return true;
     }
     if (!awaiting_) return false;
-    handle_error(ResultCode::unsupp_version, std::nullopt, now);
+    std::optional<std::uint32_t> lifetime_s;
+    if (datagram[0] != std::byte{0} && datagram.size() >= header_size)
+      lifetime_s = wire::ByteReader{datagram.subspan(4)}.u32();
+    handle_error(ResultCode::unsupp_version, lifetime_s, now);
     return true;
   }
   const auto header = decode_response_header(datagram);

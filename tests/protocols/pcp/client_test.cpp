@@ -360,20 +360,20 @@ TEST_F(PcpClientTest, TakesAddressMismatchAsFinal) {
 
 // PCP-9-07, PCP-9-08, PCP-9-09, PCP-9-10
 TEST_F(PcpClientTest, IsUnsupportedByAServerOfAnotherVersionHoweverItSaysSo) {
-  const char* answers[] = {
-      "00 00 00 01 00 00 00 64",  // NAT-PMP
-      "00 81 00 01 00 00 00 64",  // the same, the opcode returned
-      "01 81 00 01 00 00 00 1e 00 00 00 64 00 00 00 00 00 00 00 00 00 00 00 00",  // versions of PCP
-      "03 81 00 01 00 00 00 1e 00 00 00 64 00 00 00 00 00 00 00 00 00 00 00 00",
+  const std::pair<const char*, std::chrono::seconds> answers[] = {
+      {"00 00 00 01 00 00 00 64", 30min},  // NAT-PMP
+      {"00 81 00 01 00 00 00 64", 30min},  // the same, the opcode returned
+      {"01 81 00 01 00 00 00 1e 00 00 00 64 00 00 00 00 00 00 00 00 00 00 00 00", 30s},  // versions of PCP
+      {"03 81 00 01 00 00 ff ff 00 00 00 64 00 00 00 00 00 00 00 00 00 00 00 00", 30min},
   };
-  for (const auto* answer : answers) {
+  for (const auto& [answer, wait] : answers) {
     make();
     EXPECT_TRUE(client->handle_datagram(test::hex(answer), now)) << answer;
     const auto refused = event();
     EXPECT_EQ(refused.kind, Kind::refused);
     EXPECT_EQ(refused.failure, MappingFailure::unsupported);
     EXPECT_EQ(refused.code, 1u);
-    EXPECT_EQ(refused.retry_at, now + 30min);
+    EXPECT_EQ(refused.retry_at, now + wait) << answer;
     EXPECT_FALSE(client->handle_datagram(test::hex(answer), now));  // nothing was asked since
     EXPECT_TRUE(quiet());
   }
@@ -691,10 +691,10 @@ TEST_F(PcpClientTest, DescribesTheMappingWhereThatHelps) {
   wish.description = "\xff";
   make();
   EXPECT_FALSE(sent().at(0).options.contains(128));
-  wish.description.clear();
+  wish.description = "x";
   for (int i = 0; i < 600; ++i) wish.description += "\xc3\xa9";
   make();
-  EXPECT_EQ(sent().at(0).options.at(128).at(0).size(), 1016u);
+  EXPECT_EQ(sent().at(0).options.at(128).at(0).size(), 1015u);  // no half character
   wish.remotes.assign(10, {Prefix{gateway, 128}, {}});
   make();
   const auto cut = sent();
