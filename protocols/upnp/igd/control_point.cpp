@@ -290,8 +290,9 @@ void ControlPoint::handle_answer(const http::Reply& reply, TimePoint now) {
       break;
     case Step::default_connection: {
       const auto named = value("NewDefaultConnectionService");
-      std::ranges::stable_partition(candidates_,
-                                    [&](std::size_t i) { return names(named, description_.connections[i]); });
+      const auto found = std::ranges::find_if(
+          candidates_, [&](std::size_t i) { return names(named, description_.connections[i]); });
+      if (found != candidates_.end()) std::rotate(candidates_.begin(), found, found + 1);
       schedule(Step::status, now);
       handle_timeout(now);
       break;
