@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "protocols/upnp/soap/argument.hpp"
-#include "protocols/upnp/ssdp/codec.hpp"
 
 namespace sallyport::upnp::igd {
 namespace {
@@ -16,8 +15,11 @@ constexpr std::uint32_t longest_lease_s = 86400;  ///< 6FC-06
 constexpr std::uint32_t cautious_lease_s = 3600;
 constexpr std::size_t max_id = 16;
 
+/// Not fe80::/10, which ends at the link.
 bool can_be_reached(const Address& address) noexcept {
-  return !address.is_v4() && !address.is_unspecified() && !ssdp::is_link_local(address);
+  const bool link_local =
+      address.bytes()[0] == std::byte{0xfe} && (address.bytes()[1] & std::byte{0xc0}) == std::byte{0x80};
+  return !address.is_v4() && !address.is_unspecified() && !link_local;
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace {
 using namespace std::chrono_literals;
 using wire::MappingFailure;
 
-constexpr std::uint32_t longest_lease_s = 604800;  ///< WIC-ADD-13
+constexpr std::uint32_t shortest_lease_s = 20;  ///< whatever the gateway says, it is not asked without pause
 constexpr unsigned max_tries = 8;
 constexpr std::string_view plain_description = "Sallyport";
 constexpr std::size_t plain_size = 32;
@@ -51,7 +51,7 @@ PortMappingClient::PortMappingClient(const Connection& connection, wire::Mapping
 
 std::uint32_t PortMappingClient::lease_s() const noexcept {
   if (permanent_only_ || form_ == Form::permanent) return 0;
-  return std::clamp<std::uint32_t>(wish_.lifetime_s, 1, longest_lease_s);
+  return std::clamp<std::uint32_t>(wish_.lifetime_s, 1, longest_given_s_);
 }
 
 std::string_view PortMappingClient::action_of(Step step) const {
@@ -137,7 +137,10 @@ void PortMappingClient::handle_check(const soap::Answer& answer, TimePoint now) 
   if (!verifying) return schedule(Step::renew, now);
   // 0 says nothing: many have it there whatever they were asked for
   const auto left = soap::parse_ui4(answer.find("NewLeaseDuration").value_or(""));
-  if (left && *left > 0 && held_->at + std::chrono::seconds{*left} + 30s < lease_end()) shorten(*left, now);
+  if (left && *left > 0 && held_->at + std::chrono::seconds{*left} + 30s < lease_end()) {
+    longest_given_s_ = std::max(*left, shortest_lease_s);  // it will not be more next time
+    shorten(longest_given_s_, now);
+  }
   schedule_renewal(now);
 }
 

@@ -46,12 +46,13 @@ class PortMappingClient final : public ServiceClient {
   Port port_;               ///< the external one that is asked for, or held
   bool asked_any_ = false;  ///< the last `add` was an AddAnyPortMapping
   Form form_ = Form::full;
-  bool permanent_only_ = false;  ///< 725 was said
-  bool same_port_ = false;       ///< 724 was said
-  bool no_any_ = false;          ///< AddAnyPortMapping does not work here
-  bool no_check_ = false;        ///< GetSpecificPortMappingEntry does not work here
-  bool verifying_ = false;       ///< the check is about the lease that was just granted
-  unsigned tries_ = 0;           ///< ports that were taken
+  bool permanent_only_ = false;             ///< 725 was said
+  bool same_port_ = false;                  ///< 724 was said
+  bool no_any_ = false;                     ///< AddAnyPortMapping does not work here
+  bool no_check_ = false;                   ///< GetSpecificPortMappingEntry does not work here
+  bool verifying_ = false;                  ///< the check is about the lease that was just granted
+  unsigned tries_ = 0;                      ///< ports that were taken
+  std::uint32_t longest_given_s_ = 604800;  ///< the longest lease there is (WIC-ADD-13), or that it gives
 };
 
 }  // namespace sallyport::upnp::igd

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,11 @@ class Gateway {
       error_code ignored;
       session->socket.close(ignored);
     }
+  }
+  /// Sends what nobody asked for.
+  void blurt(std::string_view octets) {
+    error_code ignored;
+    for (const auto& session : sessions_) asio::write(session->socket, asio::buffer(octets), ignored);
   }
   /// No connection is taken up any more.
   void leave() {
@@ -221,6 +227,15 @@ TEST_F(HttpClientTest, AConnectionThatWasClosedMeanwhileIsReplaced) {
   EXPECT_TRUE(got->ok()) << got->error().message();
   EXPECT_EQ(gateway.requests.size(), 4u);
   EXPECT_EQ(gateway.connections, 3);
+}
+
+TEST_F(HttpClientTest, WhatComesUnaskedIsNoAnswerToTheNextAsk) {
+  ASSERT_TRUE(ask_and_wait(get())->ok());
+  gateway.blurt("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong");
+  const auto got = ask_and_wait(get());
+  ASSERT_TRUE(got->ok());
+  EXPECT_EQ((*got->result)->body, "ok");
+  EXPECT_EQ(gateway.connections, 2);
 }
 
 TEST_F(HttpClientTest, AFreshConnectionThatIsClosedIsAFailureAndNotTriedAgain) {

@@ -256,6 +256,10 @@ TEST_F(PortMappingClientTest, AShorterLeaseIsFoundOut) {
   const auto before = now();
   wait();
   EXPECT_LE(now() - before, 338s);
+  expect_success("GetSpecificPortMappingEntry", entry("192.168.1.10", "6000", "300"));
+  EXPECT_EQ(expect_success("AddPortMapping")["NewLeaseDuration"], "600");
+  expect_event(Kind::renewed);
+  EXPECT_EQ(last->granted.lifetime_s, 600u) << "no more than the last time";
 }
 
 TEST_F(PortMappingClientTest, WhereLookingIsBrokenItIsLeftOut) {
