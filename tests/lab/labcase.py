@@ -28,6 +28,7 @@ def sanitized(lab):
 
 
 class LabCase(unittest.TestCase):
+    lab_class = Lab
     lab_args = {}
     config = {}
     flags = ()
@@ -36,7 +37,7 @@ class LabCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.lab = Lab(**cls.lab_args)
+        cls.lab = cls.lab_class(**cls.lab_args)
         cls.addClassCleanup(cls.lab.close)
         cls.ports = itertools.count(20000)
         cls.control = None
