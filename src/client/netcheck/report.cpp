@@ -16,7 +16,12 @@ using Stage = NetcheckReport::Stage;
 
 constexpr std::size_t max_name = 60;  ///< octets of a text from elsewhere within a sentence
 
-std::string shown(std::string_view text) { return printable(text.substr(0, max_name)); }
+std::string shown(std::string_view text) {
+  if (text.size() <= max_name) return printable(text);
+  auto end = max_name;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
+  return printable(text.substr(0, end)) + "...";
+}
 
 std::string_view word(Protocol protocol) noexcept {
   switch (protocol) {

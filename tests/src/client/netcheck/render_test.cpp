@@ -116,7 +116,8 @@ TEST(NetcheckText, FitsEightyColumnsAlsoWithLongWords) {
   auto long_words = full();
   long_words.summary = std::string(200, 'a') + " " + std::string(79, 'b') + " c d";
   long_words.stages[1].evidence = std::string(60, 'x') + " y";
-  for (int n = 0; n < 40; ++n) long_words.stages[2].evidence += "\u00fc";
+  long_words.advice = "a";
+  for (int n = 0; n < 60; ++n) long_words.advice += "\u00fc";  // an odd place to break a line
   std::string joined;
   const auto text = to_text(long_words);
   for (std::size_t from = 0; from < text.size();) {

@@ -79,7 +79,8 @@ std::string evidence(const NetcheckReport& report, std::string_view name) {
     if (stage.name == name) return stage.evidence;
   return "";
 }
-/// The states of network, gateway, mapping, address, second_nat, probe, ipv6: y, n, u (unknown) or - (skipped).
+/// The states of network, gateway, mapping, address, second_nat, probe, ipv6: y, n, u (unknown) or -
+/// (skipped).
 std::string states(const NetcheckReport& report) {
   std::string out;
   for (const auto& stage : report.stages) out += "ynu-"[static_cast<std::size_t>(stage.state)];
@@ -436,6 +437,10 @@ TEST(NetcheckReport, ShowsNothingThatAGatewayCouldUseToPaintTheTerminal) {
       Network{}.answers(Protocol::upnp, ("ACME\x1b[2J" + std::string(500, 'x')).c_str()).report();
   EXPECT_EQ(evidence(report, "gateway").find('\x1b'), std::string::npos);
   EXPECT_LT(evidence(report, "gateway").size(), 150u);
+  std::string umlauts = "a";
+  for (int n = 0; n < 60; ++n) umlauts += "\u00fc";
+  EXPECT_THAT(evidence(Network{}.answers(Protocol::upnp, umlauts.c_str()).report(), "gateway"),
+              AllOf(HasSubstr("\u00fc..."), Not(HasSubstr("\\x"))));
 }
 
 TEST(NetcheckReport, CountsDocumentationAddressesAsPublicAndSaysSo) {
