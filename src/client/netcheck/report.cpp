@@ -419,8 +419,11 @@ class Judge {
       case Verdict::refused: {
         const auto refusal = main_refusal(path_.mapping.refused);
         const auto failure = refusal ? refusal->failure : MappingFailure::no_answer;
-        summary =
-            "Not opened: " + gateway_text() + " refuses, because " + std::string{because(failure)} + ".";
+        summary = "Not opened: " + gateway_text() +
+                  (failure == MappingFailure::no_answer ? " does not answer the request for a port."
+                   : failure == MappingFailure::nonsense
+                       ? " answers what the protocol does not allow."
+                       : " refuses, because " + std::string{because(failure)} + ".");
         advice = what_to_do(failure, by_hand);
         if (claimed_ && !is_public(kind_))
           advice += " That alone will not do: the gateway's " + claimed_->to_string() + " is " +
