@@ -222,7 +222,11 @@ class Judge {
 
   void gateway_stage() {
     auto& stage = out_.gateway;
-    if (!path_.gateway) return;
+    if (!path_.routed) return;
+    if (!path_.gateway) {
+      stage.evidence = shown(path_.interface) + " is point-to-point: there is no gateway to ask";
+      return;
+    }
     if (path_.answers.empty()) {
       stage.state = State::no;
       stage.evidence = path_.gateway->to_string() + " answers neither PCP nor NAT-PMP nor UPnP";
@@ -341,7 +345,7 @@ class Judge {
 
   Verdict verdict() const {
     using enum Verdict;
-    if (!path_.gateway) return no_network;
+    if (!path_.routed) return no_network;
     if (arrived() && seen_from_outside_) return reachable;
     const bool other_nat = out_.second_nat.state == State::yes;
     if (granted()) {
@@ -436,7 +440,8 @@ class Judge {
         advice = "See to the gateway's connection to the provider, then try again.";
         return;
       case Verdict::no_gateway:
-        summary = no + gateway_text() + " opens no ports when asked.";
+        summary = no + (path_.gateway ? gateway_text() + " opens no ports when asked."
+                                      : "there is no gateway here that could be asked to open a port.");
         advice = "Switch on PCP, NAT-PMP or UPnP in the router's settings, or " + by_hand + " by hand.";
         return;
       case Verdict::no_network:
@@ -595,9 +600,11 @@ Stage network_stage(const Observations& seen, const std::vector<Address>& ipv6) 
   Stage stage{"network", State::no, {}};
   std::vector<std::string> parts;
   for (const auto& path : seen.paths) {
-    if (path.gateway) stage.state = State::yes;
+    if (path.routed) stage.state = State::yes;
     parts.push_back(shown(path.interface) + " has " + path.local.to_string() +
-                    (path.gateway ? " and the gateway " + path.gateway->to_string() : " and no gateway"));
+                    (!path.routed   ? " and no default route"
+                     : path.gateway ? " and the gateway " + path.gateway->to_string()
+                                    : ", point-to-point"));
   }
   if (!ipv6.empty()) {
     stage.state = State::yes;
@@ -648,7 +655,7 @@ NetcheckReport report(const Observations& seen) {
     out.verdict = Verdict::no_network;
     out.summary = seen.paths.empty()
                       ? "No network: no interface of this host has an address that leads anywhere."
-                      : "No network: this host has an address, but no gateway to the internet.";
+                      : "No network: this host has an address, but no default route to the internet.";
     out.advice = "Connect this host to a network, then try again.";
   }
   for (auto* stage : {&best->gateway, &best->mapping, &best->address, &best->second_nat, &best->probe})

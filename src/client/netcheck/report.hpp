@@ -54,7 +54,8 @@ struct TestMapping {
 struct Path {
   std::string interface;
   Address local;
-  std::optional<Address> gateway;  ///< none: the interface has an address, and no default route
+  bool routed = true;              ///< a default route leads there
+  std::optional<Address> gateway;  ///< none: point-to-point, so there is nobody to ask
   std::vector<Answered> answers;
   std::optional<Address> gateway_external;  ///< as it told by any protocol
   TestMapping mapping;

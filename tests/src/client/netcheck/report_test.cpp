@@ -28,7 +28,8 @@ class Network {
         {.interface = "eth0", .local = address("192.168.1.20"), .gateway = address("192.168.1.1")});
   }
   Network& own_address(const char* text) { return path().local = address(text), *this; }
-  Network& no_gateway_address() { return path().gateway.reset(), *this; }
+  Network& no_default_route() { return path().gateway.reset(), path().routed = false, *this; }
+  Network& point_to_point() { return path().gateway.reset(), path().interface = "ppp0", *this; }
   Network& no_ipv4() { return seen_.paths.clear(), *this; }
   Network& tcp() { return seen_.transport = Transport::tcp, *this; }
   Network& answers(Protocol by, const char* with = "") { return path().answers.push_back({by, with}), *this; }
@@ -354,11 +355,23 @@ TEST(NetcheckReport, FindsNoNetwork) {
   const auto nothing = Network{}.no_ipv4().report();
   EXPECT_EQ(nothing.verdict, Verdict::no_network);
   EXPECT_EQ(states(nothing), "n-----n");
-  const auto no_route = Network{}.no_gateway_address().report();
+  const auto no_route = Network{}.no_default_route().report();
   EXPECT_EQ(no_route.verdict, Verdict::no_network);
-  EXPECT_EQ(evidence(no_route, "network"), "eth0 has 192.168.1.20 and no gateway");
-  EXPECT_THAT(no_route.summary, HasSubstr("no gateway"));
+  EXPECT_EQ(evidence(no_route, "network"), "eth0 has 192.168.1.20 and no default route");
+  EXPECT_THAT(no_route.summary, HasSubstr("no default route"));
   EXPECT_EQ(Network{}.no_ipv4().ipv6("fe80::1").ipv6("fd00::1").report().verdict, Verdict::no_network);
+}
+
+TEST(NetcheckReport, AsksNobodyOnAPointToPointLink) {
+  const auto open = Network{}.point_to_point().own_address("203.0.114.20").report();
+  EXPECT_EQ(open.verdict, Verdict::likely_reachable);
+  EXPECT_EQ(states(open), "y--yuun");
+  EXPECT_EQ(evidence(open, "network"), "ppp0 has 203.0.114.20, point-to-point");
+  EXPECT_EQ(evidence(open, "gateway"), "ppp0 is point-to-point: there is no gateway to ask");
+  EXPECT_EQ(Network{}.point_to_point().own_address("100.64.0.7").report().verdict, Verdict::carrier_nat);
+  const auto behind = Network{}.point_to_point().own_address("10.8.0.2").report();
+  EXPECT_EQ(behind.verdict, Verdict::no_gateway);
+  EXPECT_THAT(behind.summary, HasSubstr("no gateway here"));
 }
 
 TEST(NetcheckReport, CountsTheBestOfTwoWaysOut) {
