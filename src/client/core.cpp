@@ -834,6 +834,7 @@ void Core::close(DoorId id, bool leave_lease, TimePoint now) {
   if (found == doors_.end() || found->second->closing) return;
   auto& door = *found->second;
   door.closing = true;
+  ++closing_[{door.request.transport, door.request.internal_port}];
   for (auto& side : door.sides) {
     side.current = nullptr;
     for (auto& attempt : side.attempts) {
@@ -850,11 +851,11 @@ void Core::close(DoorId id, bool leave_lease, TimePoint now) {
 }
 
 void Core::touch_all(TimePoint now) {
-  for (auto next = doors_.begin(); next != doors_.end();) {
-    auto& door = *next->second;
-    ++next;  // touch() may take the door away
-    touch(door, now);
-  }
+  std::vector<DoorId> all;  // a touch may take doors away
+  all.reserve(doors_.size());
+  for (const auto& [id, door] : doors_) all.push_back(id);
+  for (const auto id : all)
+    if (const auto door = doors_.find(id); door != doors_.end()) touch(*door->second, now);
 }
 
 /// Brings a door up to date: what its attempts have to say and to send, who else is to be asked, what the
@@ -882,6 +883,7 @@ void Core::touch(Door& door, TimePoint now) {
     event.family = door.sides[0].wanted ? Family::ipv4 : Family::ipv6;
     event.grant = door.sides[0].grant ? door.sides[0].grant : door.sides[1].grant;
     tell(door, std::move(event));
+    if (const auto count = closing_.find({transport, port}); --count->second == 0) closing_.erase(count);
     doors_.erase(id);
     for (auto& [other, next] : doors_)
       if (next->request.transport == transport && next->request.internal_port == port) {
@@ -907,12 +909,13 @@ void Core::touch(Door& door, TimePoint now) {
 
   if (slot_free_) {
     slot_free_ = false;
+    const auto id = door.id;  // the touch of another may come back to this one and end it
     for (auto left = waiting_.size(); left > 0 && !waiting_.empty(); --left) {
       const auto next = doors_.find(waiting_.front());
       waiting_.pop_front();
       if (next == doors_.end()) continue;
       next->second->waits_for_slot = false;
-      if (next->first == door.id) continue;
+      if (next->first == id) continue;
       touch(*next->second, now);
       if (next->second->waits_for_slot) break;  // the slots are full again
     }
@@ -1112,10 +1115,8 @@ void Core::add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt,
 void Core::plan(Door& door, Side& side, TimePoint now) {
   side.look_at.reset();
   if (door.closing || !side.wanted) return;
-  for (const auto& [id, other] : doors_)
-    if (other->closing && other.get() != &door && other->request.transport == door.request.transport &&
-        other->request.internal_port == door.request.internal_port)
-      return;  // touch() comes back when that one is gone
+  if (closing_.contains({door.request.transport, door.request.internal_port}))
+    return;  // touch() comes back when that one is gone
   const auto later = [&](TimePoint at) {
     if (!side.look_at || at < *side.look_at) side.look_at = at;
   };

@@ -138,6 +138,7 @@ class Core {
   std::map<std::uint64_t, std::unique_ptr<Device>> devices_;
   std::map<DoorId, std::unique_ptr<Door>> doors_;
   Deadlines deadlines_;
+  std::map<std::pair<Transport, Port>, unsigned> closing_;  ///< a port is asked for again when it is given back
   std::deque<DoorId> waiting_;  ///< for a slot of a server
   bool slot_free_ = false;
 

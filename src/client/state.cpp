@@ -443,7 +443,7 @@ void ClientState::wait_for_alarm() {
   alarm_.async_wait(asio::posix::stream_descriptor::wait_read,
                     [weak = weak_from_this(), stays](const error_code& error) {
                       const auto self = weak.lock();
-                      if (!self || (error && !self->linger_until_)) return;
+                      if (!self || error) return;
                       const std::lock_guard lock{self->mutex_};
                       self->on_alarm();
                     });
@@ -617,6 +617,7 @@ void ClientState::begin_open(PortRequest request, std::uint64_t call, detail::Op
   auto& held = doors_.at(door);
   held.open = {call, std::move(done)};
   tell_waiters(held, door);
+  if (!held.has_handle && !core_->has_door(door)) doors_.erase(door);
   pump();
 }
 
