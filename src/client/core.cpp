@@ -338,23 +338,43 @@ void Core::forget_place(std::uint64_t place, TimePoint now) {
   devices_.erase(place);
 }
 
+void Core::add_server(const Network::Interface& interface, const Address& address, const Address& local,
+                      TimePoint now) {
+  if (servers_.size() >= max_servers) return;
+  for (const auto& [id, server] : servers_)
+    if (server->address == address && server->interface == interface.index) return;
+  auto server = std::make_unique<Server>();
+  server->id = next_id_++;
+  server->interface = interface.index;
+  server->interface_name = interface.name;
+  server->address = address;
+  server->local = local;
+  server->family = address.is_v4() ? Family::ipv4 : Family::ipv6;
+  if (!options_.pcp) server->pcp = Server::Speaks::no;
+  if (!may_speak_natpmp(*server)) server->natpmp = Server::Speaks::no;
+  ask_address(*server, now);
+  servers_.emplace(server->id, std::move(server));
+}
+
+bool Core::may_speak_natpmp(const Server& server) const {
+  return options_.natpmp && server.family == Family::ipv4 && !pcp::is_anycast(server.address);
+}
+
+/// A provider's server that is none of the routers here (RFC 7723): asked once these have been (ANY-3-01).
+void Core::add_anycast(TimePoint now) {
+  if (!options_.pcp || !options_.gateways.empty() ||
+      std::any_of(servers_.begin(), servers_.end(),
+                  [](const auto& each) { return each.second->pcp == Server::Speaks::yes; }))
+    return;
+  for (const auto& each : network_.interfaces) {
+    if (!each.ipv4.empty() && !each.routers4.empty())
+      add_server(each, pcp::anycast_v4, each.ipv4.front().address, now);
+    if (!each.ipv6.empty() && !each.routers6.empty())
+      add_server(each, pcp::anycast_v6, each.ipv6.front().address, now);
+  }
+}
+
 void Core::add_servers(TimePoint now) {
-  const auto add = [&](const Network::Interface& interface, const Address& address, const Address& local) {
-    if (servers_.size() >= max_servers) return;
-    for (const auto& [id, server] : servers_)
-      if (server->address == address && server->interface == interface.index) return;
-    auto server = std::make_unique<Server>();
-    server->id = next_id_++;
-    server->interface = interface.index;
-    server->interface_name = interface.name;
-    server->address = address;
-    server->local = local;
-    server->family = address.is_v4() ? Family::ipv4 : Family::ipv6;
-    if (!options_.pcp) server->pcp = Server::Speaks::no;
-    if (!options_.natpmp || server->family == Family::ipv6) server->natpmp = Server::Speaks::no;
-    ask_address(*server, now);
-    servers_.emplace(server->id, std::move(server));
-  };
   if (!options_.pcp && !options_.natpmp) return;
   if (!options_.gateways.empty()) {
     for (const auto& gateway : options_.gateways) {
@@ -372,7 +392,7 @@ void Core::add_servers(TimePoint now) {
       const auto& own = gateway.is_v4() ? best->ipv4 : best->ipv6;
       const auto near =
           std::find_if(own.begin(), own.end(), [&](const Prefix& one) { return one.contains(gateway); });
-      add(*best, gateway, (near == own.end() ? own.front() : *near).address);
+      add_server(*best, gateway, (near == own.end() ? own.front() : *near).address, now);
     }
     return;
   }
@@ -381,10 +401,10 @@ void Core::add_servers(TimePoint now) {
       if (each.ipv4.empty()) break;
       const auto near = std::find_if(each.ipv4.begin(), each.ipv4.end(),
                                      [&](const Prefix& one) { return one.contains(router); });
-      add(each, router, (near == each.ipv4.end() ? each.ipv4.front() : *near).address);
+      add_server(each, router, (near == each.ipv4.end() ? each.ipv4.front() : *near).address, now);
     }
     if (options_.pcp && !each.ipv6.empty())
-      for (const auto& router : each.routers6) add(each, router, each.ipv6.front().address);
+      for (const auto& router : each.routers6) add_server(each, router, each.ipv6.front().address, now);
   }
 }
 
@@ -462,7 +482,7 @@ void Core::discover(TimePoint now) {
     if (server->pcp != Server::Speaks::no || options_.pcp)
       out_.push_back({server->id, server->interface, server->local, server->address, pcp::server_port,
                       pcp::encode_announce_request(server->local)});
-    if (server->natpmp == Server::Speaks::no && options_.natpmp && server->family == Family::ipv4) {
+    if (server->natpmp == Server::Speaks::no && may_speak_natpmp(*server)) {
       server->natpmp = Server::Speaks::unknown;
       ask_address(*server, now);
     }
@@ -488,13 +508,14 @@ bool Core::discovered(TimePoint now) const {
 void Core::rediscover(TimePoint now) {
   for (auto& [id, server] : servers_) {
     if (server->pcp == Server::Speaks::no && options_.pcp) server->pcp = Server::Speaks::unknown;
-    if (server->natpmp == Server::Speaks::no && options_.natpmp && server->family == Family::ipv4) {
+    if (server->natpmp == Server::Speaks::no && may_speak_natpmp(*server)) {
       server->natpmp = Server::Speaks::unknown;
       server->asks_address.reset();
     }
     ask_address(*server, now);
   }
   add_servers(now);
+  add_anycast(now);
   begin_search(now);
 }
 

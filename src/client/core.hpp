@@ -104,7 +104,11 @@ class Core {
 
   std::uint64_t random();
   std::chrono::nanoseconds random_up_to(std::chrono::nanoseconds most);
+  void add_server(const Network::Interface& interface, const Address& address, const Address& local,
+                  TimePoint now);
   void add_servers(TimePoint now);
+  void add_anycast(TimePoint now);
+  bool may_speak_natpmp(const Server& server) const;
   void begin_search(TimePoint now);
   void send_search(TimePoint now);
   void rediscover(TimePoint now);
@@ -138,7 +142,8 @@ class Core {
   std::map<std::uint64_t, std::unique_ptr<Device>> devices_;
   std::map<DoorId, std::unique_ptr<Door>> doors_;
   Deadlines deadlines_;
-  std::map<std::pair<Transport, Port>, unsigned> closing_;  ///< a port is asked for again when it is given back
+  std::map<std::pair<Transport, Port>, unsigned>
+      closing_;                 ///< a port is asked for again when it is given back
   std::deque<DoorId> waiting_;  ///< for a slot of a server
   bool slot_free_ = false;
 
