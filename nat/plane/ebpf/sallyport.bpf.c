@@ -600,8 +600,8 @@ static __always_inline bool is_busy(sp_u8 part, sp_u16 port) {
 }
 
 /* Whether the router itself has a socket for such a packet (POL-TGT-05). */
-PROGRAM int has_socket(struct __sk_buff *skb, sp_u8 protocol, sp_u32 source, sp_u32 destination,
-                                  sp_u32 ports) {
+static __always_inline int look_for_socket(struct __sk_buff *skb, sp_u8 protocol, sp_u32 source, sp_u32 destination,
+                                           sp_u32 ports) {
   /* As bpf_sock_tuple, without the room for IPv6. */
   struct {
     __be32 saddr, daddr;
@@ -615,35 +615,43 @@ PROGRAM int has_socket(struct __sk_buff *skb, sp_u8 protocol, sp_u32 source, sp_
   bpf_sk_release(found);
   return 1;
 }
+PROGRAM int has_socket(struct __sk_buff *skb, sp_u8 protocol, sp_u32 source, sp_u32 destination, sp_u32 ports) {
+  return look_for_socket(skb, protocol, source, destination, ports);
+}
+
+/* Whether a port of TCP or UDP is for others: reserved, another device's by a lease of its twin, or the router's. A
+ * function of its own, as claim() would not fit into the stack with it (Linux 6.1). */
+PROGRAM int is_kept(struct __sk_buff *skb, struct work *w, sp_u16 external) {
+  const struct sp_config *cfg = configuration();
+  if (!cfg || !w || w->part >= SP_PARTS || is_busy(w->part, external)) return 1;
+  const struct sp_slot *twin = slot_of(w->address, w->part == SP_TCP ? SP_UDP : SP_TCP, external);
+  if (twin && is_lease(twin) && twin->host != w->source && in_force(twin, w)) return 1;
+  /* 192.0.2.1: a caller from outside, whoever it is. */
+  return look_for_socket(skb, w->protocol, 0xc0000201, external_of(cfg, w), 9u << 16 | external);
+}
 
 /* Claims an external port for an implicit mapping, if it may have it. `resting`: also one that rests for another
  * host. */
 PROGRAM int claim(struct __sk_buff *skb, struct work *w, sp_u16 external, sp_u32 resting) {
   if (!w || external == 0 || w->part >= SP_PARTS) return 0;
   struct sp_slot *slot = slot_of(w->address, w->part, external);
-  /* Asked for where it is needed: kept over the calls between, it would not fit into the stack (Linux 6.1). */
   const struct sp_config *cfg = configuration();
   if (!slot || !cfg) return 0;
+  /* Before the owner: whoever claims it from here on is noticed by one of the two. */
+  const sp_u32 seen_until_s = __sync_fetch_and_add(&slot->deadline_s, 0);
   const sp_u64 seen = *(volatile sp_u64 *)slot;
   const sp_u8 kind = (sp_u8)(seen >> 48);
   if (kind == SP_EXPLICIT || kind == SP_STATIC) return 0;
-  if (kind != SP_FREE && !sp_is_over(slot->deadline_s, w->now_s)) return 0;
+  if (kind != SP_FREE && !sp_is_over(seen_until_s, w->now_s)) return 0;
   if (w->part != SP_ICMP) {
     /* One that is over is not freed before the next sweep. */
     const bool outbound = kind == SP_IMPLICIT || kind == SP_DRAINING;
-    const sp_u32 until_s = outbound ? slot->deadline_s + cfg->reuse_delay : slot->deadline_s;
+    const sp_u32 until_s = outbound ? seen_until_s + cfg->reuse_delay : seen_until_s;
     if (!resting && sp_rests((sp_u32)seen, until_s, w->source, w->now_s)) return 0;
-    if (is_busy(w->part, external)) return 0;
-    const struct sp_slot *twin = slot_of(w->address, w->part == SP_TCP ? SP_UDP : SP_TCP, external);
-    if (twin && is_lease(twin) && twin->host != w->source && in_force(twin, w)) return 0;
-    cfg = configuration();
-    /* 192.0.2.1: a caller from outside, whoever it is. */
-    if (!cfg || has_socket(skb, w->protocol, 0xc0000201, external_of(cfg, w), 9u << 16 | external)) return 0;
+    if (is_kept(skb, w, external)) return 0;
   }
   /* Its deadline first: whoever sees the new owner sees that it is in force. Who is too late leaves the winner's. */
-  const sp_u32 until_s = *(volatile sp_u32 *)&slot->deadline_s;
-  if (kind != SP_FREE && !sp_is_over(until_s, w->now_s)) return 0;
-  if (__sync_val_compare_and_swap(&slot->deadline_s, until_s, sp_deadline(w->now_s, 1)) != until_s) return 0;
+  if (__sync_val_compare_and_swap(&slot->deadline_s, seen_until_s, sp_deadline(w->now_s, 1)) != seen_until_s) return 0;
   const sp_u64 mine = word_of(w->source, w->sport, SP_IMPLICIT, (sp_u8)((seen >> 56) + SP_ANEW));
   if (__sync_val_compare_and_swap((sp_u64 *)slot, seen, mine) != seen) return 0;
   slot->aux = 0xffffffff;
