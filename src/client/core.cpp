@@ -578,7 +578,12 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
     const auto header = pcp::decode_response_header(datagram);
     if (!header) return;
     if (header->result == pcp::ResultCode::unsupp_version) {
-      no_pcp(server, now);
+      // It speaks the version that it names, so this is about a request of NAT-PMP (PCP-9-01).
+      if (server.asks_address && server.asks_address->handle_datagram(datagram, now))
+        drain(server, now);
+      else if (const auto nonce = nonce_in(datagram);
+               !nonce.empty() && by_key_.contains(key_of(id, 'P', nonce)))
+        no_pcp(server, now);
       return touch_all(now);
     }
     server.pcp = Server::Speaks::yes;
@@ -591,11 +596,8 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
         (std::to_integer<unsigned>(datagram[2]) << 8 | std::to_integer<unsigned>(datagram[3])) ==
         static_cast<unsigned>(natpmp::ResultCode::unsupported_version);
     if (to_pcp) {  // nothing that was sent with version 0 deserves this: it is about a PCP request (PCP-9-08)
-      if (std::to_integer<unsigned>(datagram[1]) >= 128) {
-        no_pcp(server, now);
-        touch_all(now);
-      }
-      return;
+      no_pcp(server, now);
+      return touch_all(now);
     }
     if (!response) return;
     protocol = Protocol::natpmp;
@@ -615,7 +617,14 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
       key = key_of(id, 'N', natpmp_name(map->transport, map->internal_port));
     }
   } else {
-    return;
+    const bool refuses = datagram[3] == static_cast<std::byte>(pcp::ResultCode::unsupp_version) &&
+                         (datagram[1] & std::byte{128}) != std::byte{0};
+    if (!refuses) return;
+    if (server.asks_address && server.asks_address->handle_datagram(datagram, now))
+      drain(server, now);
+    else
+      no_pcp(server, now);
+    return touch_all(now);
   }
 
   if (const auto about = by_key_.find(key); !key.empty() && about != by_key_.end()) {
@@ -749,6 +758,7 @@ void Core::handle_announcement(std::span<const std::byte> datagram, const Addres
         server->natpmp = Server::Speaks::unknown;
         ask_address(*server, now);
       }
+      server->asks_address->refresh(now);  // nobody is asked: the answer is here
       server->asks_address->handle_datagram(datagram, now);
       drain(*server, now);
       if (lost) restarted(id, Protocol::natpmp, announcement_spread, now);
@@ -943,6 +953,17 @@ void Core::touch(Door& door, TimePoint now) {
   }
 }
 
+/// Takes what the client of a mapping has to send. True when that was something.
+bool Core::send(const Server& server, wire::DatagramMappingClient& client) {
+  bool any = false;
+  while (auto bytes = client.poll_transmit()) {
+    out_.push_back(
+        {server.id, server.interface, server.local, server.address, pcp::server_port, std::move(*bytes)});
+    any = true;
+  }
+  return any;
+}
+
 /// Feeds the time to the attempts of a side and takes what they give. True when something happened.
 bool Core::advance(Door& door, Side& side, TimePoint now) {
   bool moved = false;
@@ -957,13 +978,9 @@ bool Core::advance(Door& door, Side& side, TimePoint now) {
     if (const auto due = attempt.client->next_deadline(); due && *due <= now)
       attempt.client->handle_timeout(now);
     if (attempt.datagrams) {
-      const auto server = servers_.find(attempt.place);
-      while (auto bytes = attempt.datagrams->poll_transmit()) {
+      if (const auto server = servers_.find(attempt.place);
+          server != servers_.end() && send(*server->second, *attempt.datagrams))
         attempt.sent = true;
-        if (server != servers_.end())
-          out_.push_back({server->second->id, server->second->interface, server->second->local,
-                          server->second->address, pcp::server_port, std::move(*bytes)});
-      }
     } else {
       while (auto ask = attempt.service->poll_ask()) {
         attempt.sent = true;
@@ -1104,10 +1121,15 @@ void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
                             side.current->granted->external.port == attempt.granted->external.port;
   attempt.state = Attempt::State::leaving;
   attempt.refresh_at.reset();
-  if (may_be_held)
-    attempt.client->release(now);
-  else
-    attempt.client = nullptr;
+  if (may_be_held) attempt.client->release(now);
+  const auto server = servers_.find(attempt.place);
+  const bool never_spoke =
+      attempt.datagrams && server != servers_.end() &&
+      (attempt.protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) !=
+          Server::Speaks::yes;
+  if (may_be_held && never_spoke)  // told once, and not waited for
+    send(*server->second, *attempt.datagrams);
+  if (!may_be_held || never_spoke) attempt.client = nullptr;
 }
 
 void Core::free_slot(Attempt& attempt) {

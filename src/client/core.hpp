@@ -19,6 +19,10 @@
 #include "sallyport/values/result.hpp"
 #include "src/client/network.hpp"
 
+namespace sallyport::wire {
+class DatagramMappingClient;
+}
+
 namespace sallyport::client {
 
 /// Identifies one wish of the program, for as long as the core lives.
@@ -114,6 +118,7 @@ class Core {
   void rediscover(TimePoint now);
   void ask_address(Server& server, TimePoint now);
   void drain(Server& server, TimePoint now);
+  bool send(const Server& server, wire::DatagramMappingClient& client);
   void drain(Device& device, TimePoint now);
   void no_pcp(Server& server, TimePoint now);
   void drop_silent_attempts(const Server& server, Protocol protocol, TimePoint now);
