@@ -56,6 +56,13 @@ struct OpenWords {
   bool exact = false, only_ipv4 = false, only_ipv6 = false, detach_lease = false;
   GatewayWords gateway;
 };
+struct NetcheckWords {
+  std::optional<std::string> helper;  ///< HOST[:PORT]
+  std::optional<unsigned> port;       ///< 1..65535
+  std::string protocol = "udp";
+  std::optional<std::string> patience;
+  GatewayWords gateway;
+};
 
 /// The commands, each in its own file; the exit code. What their words look like is main.cpp's.
 int status(const Options& options);
@@ -66,6 +73,7 @@ int unblock(const Options& options, const std::vector<std::string>& what);
 int watch(const Options& options);
 int open(const Options& options, const OpenWords& words);
 int close(const Options& options, const OpenWords& words);
+int netcheck(const Options& options, const NetcheckWords& words);
 
 /// "sallyport: TEXT" on stderr; the text is made printable.
 void complain(std::string_view text);

@@ -71,6 +71,23 @@ class Commands {
     command = app.add_subcommand("close", "Close a port that 'open' left open");
     add_port_words(*command);
     command->callback([&] { run = [&] { return close(options, open_); }; });
+
+    command = app.add_subcommand("netcheck",
+                                 "Show whether the internet can reach this host, or what is in the way");
+    command
+        ->add_option(
+            "--stun", netcheck_.helper,
+            "A STUN server on the internet (RFC 5780) that tries it from outside (default port: 3478)")
+        ->type_name("HOST[:PORT]");
+    command->add_option("--port", netcheck_.port, "The port to try (default: a free one)")
+        ->check(CLI::Range(1, 65535));
+    command
+        ->add_option("--protocol", netcheck_.protocol, "udp (default) or tcp; from outside UDP only is tried")
+        ->check(CLI::IsMember({"tcp", "udp"}));
+    command->add_option("--for", netcheck_.patience, "Take no longer than this time (default 5s)")
+        ->type_name("TIME");
+    add_gateway_words(*command, netcheck_.gateway);
+    command->callback([&] { run = [&] { return netcheck(options, netcheck_); }; });
   }
   Commands(const Commands&) = delete;
   Commands& operator=(const Commands&) = delete;
@@ -89,20 +106,20 @@ class Commands {
         ->type_name("PORT");
     command.add_flag("-4,--ipv4", open_.only_ipv4, "A mapping by IPv4 only");
     command.add_flag("-6,--ipv6", open_.only_ipv6, "A pinhole by IPv6 only")->excludes("--ipv4");
-    add_gateway_words(command);
+    add_gateway_words(command, open_.gateway);
   }
-  void add_gateway_words(CLI::App& command) {
-    command.add_option("--via", open_.gateway.via, "auto (default: all at once), pcp, natpmp or upnp")
+  static void add_gateway_words(CLI::App& command, GatewayWords& words) {
+    command.add_option("--via", words.via, "auto (default: all at once), pcp, natpmp or upnp")
         ->check(CLI::IsMember({"auto", "pcp", "natpmp", "upnp"}));
-    command.add_option("--gateway", open_.gateway.gateways, "Ask this gateway and no other; may be repeated")
+    command.add_option("--gateway", words.gateways, "Ask this gateway and no other; may be repeated")
         ->type_name("ADDR");
     command
-        .add_option("--interface", open_.gateway.interfaces,
-                    "Ask on this interface and no other; may be repeated")
+        .add_option("--interface", words.interfaces, "Ask on this interface and no other; may be repeated")
         ->type_name("NAME");
   }
 
   OpenWords open_;
+  NetcheckWords netcheck_;
   ListWords list_;
   RevokeWords revoke_;
   std::string id_, block_;
@@ -147,7 +164,8 @@ int main(int argc, char** argv) {
         if (word == "--socket") ++i;
         if (word.empty() || word.front() == '-') continue;
         complain("'" + std::string{word} +
-                 "' is no command; there are status, list, show, revoke, unblock and watch; open and close.");
+                 "' is no command; there are status, list, show, revoke, unblock and watch; open, close "
+                 "and netcheck.");
         return usage;
       }
     complain(std::string{error.what()} +

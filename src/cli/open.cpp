@@ -13,6 +13,7 @@
 #include "sallyport/admin/filter.hpp"
 #include "sallyport/client/client.hpp"
 #include "src/cli/command.hpp"
+#include "src/cli/gateway_words.hpp"
 #include "src/cli/json_text.hpp"
 #include "src/cli/table.hpp"
 
@@ -137,8 +138,7 @@ int to_request(const OpenWords& words, std::string_view command, client::PortReq
 
 }  // namespace
 
-static int client_options(const GatewayWords& words, std::string_view command,
-                          client::ClientOptions& options) {
+int to_client_options(const GatewayWords& words, std::string_view command, client::ClientOptions& options) {
   if (words.via != "auto") {
     options.pcp = words.via == "pcp";
     options.natpmp = words.via == "natpmp";
@@ -150,7 +150,6 @@ static int client_options(const GatewayWords& words, std::string_view command,
     options.gateways.push_back(*gateway);
   }
   options.interfaces = words.interfaces;
-  options.state_file = state_file();
   return ok;
 }
 
@@ -158,7 +157,8 @@ int open(const Options& options, const OpenWords& words) {
   client::PortRequest request{.internal_port = *Port::from(words.port)};
   if (const int wrong = to_request(words, "open", request)) return wrong;
   client::ClientOptions gateways;
-  if (const int wrong = client_options(words.gateway, "open", gateways)) return wrong;
+  if (const int wrong = to_client_options(words.gateway, "open", gateways)) return wrong;
+  gateways.state_file = state_file();
 
   asio::io_context io;
   int code = ok;
@@ -230,7 +230,8 @@ int close(const Options& options, const OpenWords& words) {
   if (const int wrong = to_request(words, "close", request)) return wrong;
   request.lifetime = std::chrono::seconds{120};
   client::ClientOptions gateways;
-  if (const int wrong = client_options(words.gateway, "close", gateways)) return wrong;
+  if (const int wrong = to_client_options(words.gateway, "close", gateways)) return wrong;
+  gateways.state_file = state_file();
 
   asio::io_context io;
   int code = ok;

@@ -42,6 +42,11 @@ void begin_list_gateways(const State& state, std::uint64_t call, GatewaysDone do
   state->begin_list_gateways(call, std::move(done));
 }
 
+void begin_netcheck(const State& state, NetcheckOptions options, std::uint64_t call, NetcheckDone done) {
+  if (!state) return done(make_error_code(Errc::closed), {});
+  state->begin_netcheck(std::move(options), call, std::move(done));
+}
+
 }  // namespace detail
 
 PortHandle& PortHandle::operator=(PortHandle&& other) noexcept {

@@ -495,6 +495,25 @@ bool Core::has_network(Family family) const {
   });
 }
 
+std::vector<Core::Refusal> Core::refusals(DoorId id, Family family) const {
+  std::vector<Refusal> all;
+  const auto door = doors_.find(id);
+  if (door == doors_.end()) return all;
+  for (const auto& attempt : door->second->sides[static_cast<std::size_t>(family)].attempts) {
+    const auto server = servers_.find(attempt->place);
+    const bool speaks = server == servers_.end() ||
+                        (attempt->protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) ==
+                            Server::Speaks::yes;
+    if (attempt->state == Attempt::State::refused || (attempt->silent && speaks))
+      all.push_back({attempt->protocol, attempt->failure, attempt->code});
+  }
+  for (const auto& [_, device] : devices_)  // a gateway by its name only: it has nothing that could be asked
+    if (device->is_ready() &&
+        (family == Family::ipv4 ? !device->point->connection() : !device->point->description().firewall6))
+      all.push_back({Protocol::upnp, MappingFailure::unsupported, 0});
+  return all;
+}
+
 bool Core::discovered(TimePoint now) const {
   if (now < discover_begun_ + 1200ms) return false;  // MX 1 gives a device as much time
   if (now >= discover_begun_ + 2s) return true;

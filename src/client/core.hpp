@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "protocols/upnp/http/exchange.hpp"
+#include "protocols/wire/mapping_client.hpp"
 #include "sallyport/client/port.hpp"
 #include "sallyport/values/mapping_service.hpp"
 #include "sallyport/values/result.hpp"
@@ -95,6 +96,13 @@ class Core {
   std::size_t doors() const noexcept { return doors_.size(); }
   /// False from the door's `closed` event on.
   bool has_door(DoorId door) const { return doors_.contains(door); }
+  struct Refusal {
+    Protocol protocol{};
+    wire::MappingFailure failure{};
+    unsigned code = 0;  ///< the protocol's own; 0: none
+  };
+  /// Who has said why the door is not open, as it stands now.
+  std::vector<Refusal> refusals(DoorId door, Family family) const;
   /// True when this host has an address of the family that gateways can be asked from.
   bool has_network(Family family) const;
 

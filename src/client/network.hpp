@@ -17,6 +17,7 @@ struct Network {
     std::vector<Prefix> ipv6;       ///< the same, global ones only
     std::vector<Address> routers4;  ///< next hops of default routes
     std::vector<Address> routers6;
+    bool direct4 = false, direct6 = false;  ///< a default route without a next hop: point-to-point
     friend bool operator==(const Interface&, const Interface&) = default;
   };
   std::vector<Interface> interfaces;

@@ -15,6 +15,7 @@
 
 #include "protocols/pcp/codec.hpp"
 #include "protocols/upnp/ssdp/codec.hpp"
+#include "src/client/netcheck/run.hpp"
 #include "src/transport/socket_tools.hpp"
 
 namespace sallyport::client {
@@ -83,21 +84,23 @@ Network to_network(const transport::NetworkState& state, const ClientOptions& op
           !is_unique_local(each.address.address))
         here.interface.ipv6.push_back(each.address);
     const auto take_routers = [&](const std::vector<transport::NetworkState::Route>& routes,
-                                  std::uint8_t length, std::vector<Address>& routers) {
+                                  std::uint8_t length, std::vector<Address>& routers, bool& direct) {
       for (const auto& route : routes) {
         if (route.destination.length != length) continue;
         for (std::size_t i = 0; i < route.interfaces.size(); ++i) {
-          if (route.interfaces[i] != link.index || i >= route.gateways.size() ||
-              route.gateways[i].is_unspecified())
+          if (route.interfaces[i] != link.index) continue;
+          if (i >= route.gateways.size() || route.gateways[i].is_unspecified()) {
+            direct = true;
             continue;
+          }
           if (std::find(routers.begin(), routers.end(), route.gateways[i]) == routers.end())
             routers.push_back(route.gateways[i]);
           here.metric = std::min(here.metric, route.metric);
         }
       }
     };
-    take_routers(state.routes, 96, here.interface.routers4);
-    take_routers(state.routes6, 0, here.interface.routers6);
+    take_routers(state.routes, 96, here.interface.routers4, here.interface.direct4);
+    take_routers(state.routes6, 0, here.interface.routers6, here.interface.direct6);
     if (!here.interface.ipv4.empty() || !here.interface.ipv6.empty()) all.push_back(std::move(here));
   }
   const auto leads_out = [](const Ranked& each) {
@@ -636,6 +639,30 @@ void ClientState::finish_listings(TimePoint now) {
   for (auto& each : std::exchange(listings_, {})) each.done.done({}, core_->gateways());
 }
 
+void ClientState::begin_netcheck(NetcheckOptions options, std::uint64_t call, detail::NetcheckDone done) {
+  const std::lock_guard lock{mutex_};
+  if (shut_down_) return done(make_error_code(Errc::closed), {});
+  std::erase_if(netchecks_, [](const auto& each) { return each.second.expired(); });
+  const auto run =
+      std::make_shared<netcheck::Run>(shared_from_this(), options_, std::move(options), std::move(done));
+  netchecks_[call] = run;
+  run->start();
+}
+
+std::vector<Core::Refusal> ClientState::refusals(DoorId door, Family family) {
+  const std::lock_guard lock{mutex_};
+  return core_->refusals(door, family);
+}
+
+std::optional<DoorId> ClientState::door_of(Transport transport, Port port) {
+  const std::lock_guard lock{mutex_};
+  for (const auto& [id, held] : doors_)
+    if (held.has_handle && held.request.transport == transport && held.request.internal_port == port &&
+        core_->has_door(id))
+      return id;
+  return std::nullopt;
+}
+
 std::vector<Grant> ClientState::grants(DoorId door) {
   const std::lock_guard lock{mutex_};
   std::vector<Grant> all;
@@ -666,6 +693,8 @@ void ClientState::shut_down() {
   const std::lock_guard lock{mutex_};
   if (std::exchange(shut_down_, true)) return;
   for (auto& each : std::exchange(listings_, {})) each.done.done(make_error_code(Errc::closed), {});
+  for (const auto& [_, netcheck] : std::exchange(netchecks_, {}))
+    if (const auto run = netcheck.lock()) run->stop(make_error_code(Errc::closed));
   if (!started_) return;
   const auto now = BootClock::now();
   std::vector<DoorId> all;
@@ -696,6 +725,11 @@ void ClientState::cancel(std::uint64_t call) {
       done(aborted, PortHandle{});
       return pump();
     }
+  }
+  if (const auto found = netchecks_.find(call); found != netchecks_.end()) {
+    if (const auto run = found->second.lock()) run->stop(aborted);
+    netchecks_.erase(found);
+    return;
   }
   for (auto& each : listings_)
     if (each.done.id == call) {

@@ -25,6 +25,10 @@
 
 namespace sallyport::client {
 
+namespace netcheck {
+class Run;
+}
+
 /// What is behind Client and its handles: the core, and the sockets, the clock and the network it needs. Any
 /// thread; one lock guards it all, and nobody is called back while it is held.
 class ClientState : public std::enable_shared_from_this<ClientState> {
@@ -42,7 +46,11 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
   void begin_close(DoorId door, std::uint64_t call, detail::CloseDone done);
   void begin_open(PortRequest request, std::uint64_t call, detail::OpenDone done);
   void begin_list_gateways(std::uint64_t call, detail::GatewaysDone done);
+  void begin_netcheck(NetcheckOptions options, std::uint64_t call, detail::NetcheckDone done);
   std::vector<Grant> grants(DoorId door);
+  std::vector<Core::Refusal> refusals(DoorId door, Family family);
+  /// The door that the program keeps for the port already.
+  std::optional<DoorId> door_of(Transport transport, Port port);
   /// The handle has gone; nobody waits for what comes of it.
   void drop(DoorId door, bool leave_lease);
   /// The client has gone: everything is given back, in the background.
@@ -121,6 +129,7 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
 
   std::map<DoorId, Held> doors_;
   std::vector<Listing> listings_;
+  std::map<std::uint64_t, std::weak_ptr<netcheck::Run>> netchecks_;  ///< by call
   DoorId last_door_ = 0;
 };
 

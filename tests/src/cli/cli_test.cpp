@@ -75,7 +75,7 @@ TEST_F(Cli, SaysHowToStartADaemonThatDoesNotAnswer) {
 TEST_F(Cli, ExplainsWrongUse) {
   const std::pair<std::vector<std::string>, const char*> wrong[] = {
       {{}, "subcommand is required"},
-      {{"lsit"}, "'lsit' is no command; there are status, list, show, revoke, unblock and watch."},
+      {{"lsit"}, "'lsit' is no command; there are status, list, show, revoke, unblock and watch; open, close and netcheck."},
       {{"list", "--every"}, "--every"},
       {{"list", "xbox"}, "'xbox' is no filter"},
       {{"list", "protocol=sctp"}, "there are tcp, udp"},
