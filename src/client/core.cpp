@@ -1304,9 +1304,11 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
     } else {
       const auto near = std::find_if(here->ipv4.begin(), here->ipv4.end(),
                                      [&](const Prefix& one) { return one.contains(device->host); });
-      attempt->local = point.local_address().is_unspecified()
-                           ? (near == here->ipv4.end() ? here->ipv4.front() : *near).address
-                           : point.local_address();
+      // what the gateway saw of this host last, unless this host has moved since
+      const bool still = std::any_of(here->ipv4.begin(), here->ipv4.end(),
+                                     [&](const Prefix& one) { return one.address == point.local_address(); });
+      attempt->local = still ? point.local_address()
+                             : (near == here->ipv4.end() ? here->ipv4.front() : *near).address;
       auto client = std::make_unique<upnp::igd::PortMappingClient>(*point.connection(), wish, attempt->local,
                                                                    random(), now);
       if (point.address_asked())
