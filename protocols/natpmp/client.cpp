@@ -21,6 +21,7 @@ constexpr Duration wait_not_now = 32s;
 constexpr Duration wait_silence = 64s;
 constexpr Duration longest_wait = 15min;
 constexpr int max_deletions = 3;  ///< NPM-3.1-06
+constexpr Duration longest_way = 1s;  ///< what was sent before that has arrived, or never will
 
 MappingFailure failure_of(ResultCode code) {
   switch (code) {
@@ -165,11 +166,8 @@ bool MappingClient::handle_datagram(std::span<const std::byte> datagram, TimePoi
     answer = *map;
   }
   const bool success = answer.result == ResultCode::success;
-  if (deletion_at_) {  // an answer to what was asked before the deletion is not waited for
-    if (!success || answer.lifetime_s == 0) {
-      deletion_at_.reset();
-      deletion_due_ = false;
-    }
+  if (deletion_at_) {
+    handle_while_deleting(success && answer.lifetime_s != 0, now);
     return true;
   }
   if (!attempts_.running()) return true;
@@ -210,6 +208,20 @@ void MappingClient::handle_grant(Port external, std::uint32_t lifetime_s, TimePo
   expires_ = now + std::chrono::seconds{std::min(lifetime_s, longest_lifetime_s)};
   plan_renewal(now);
   tell(kind);
+}
+
+/// A deletion that overtook a request has deleted nothing.
+void MappingClient::handle_while_deleting(bool grant, TimePoint now) {
+  if (grant) {
+    if (overtakable_ > 0) --overtakable_;
+    if (std::exchange(deletion_answered_, false)) send_deletion(now);
+  } else if (overtakable_ > 0) {
+    deletion_answered_ = true;
+    deletion_at_ = std::max(now, last_sent_ + longest_way);
+  } else {
+    deletion_at_.reset();
+    deletion_due_ = false;
+  }
 }
 
 void MappingClient::handle_error(ResultCode code, TimePoint now) {
@@ -273,6 +285,7 @@ void MappingClient::refresh(TimePoint now) {
 void MappingClient::release(TimePoint now) {
   if (released_) return;
   const bool holds = state_ == State::held || maybe_granted_;
+  overtakable_ = attempts_.running() ? attempts_.sent() : 0;
   released_ = true;
   state_ = State::stopped;
   attempts_.stop();
@@ -373,6 +386,7 @@ void MappingClient::give_back(TimePoint now) {
 
 void MappingClient::send_deletion(TimePoint now) {
   deletion_due_ = true;
+  if (now >= last_sent_ + longest_way) overtakable_ = 0;
   if (++deletions_ < max_deletions)
     deletion_at_ = now + Attempts::first_wait * (1 << (deletions_ - 1));
   else

@@ -114,6 +114,7 @@ class MappingClient final : public wire::DatagramMappingClient {
 
   void handle_grant(Port external, std::uint32_t lifetime_s, TimePoint now);
   void handle_error(ResultCode code, TimePoint now);
+  void handle_while_deleting(bool grant, TimePoint now);
   void handle_attempt(TimePoint now);
   void plan_renewal(TimePoint from);
   void expire(TimePoint now);
@@ -143,6 +144,8 @@ class MappingClient final : public wire::DatagramMappingClient {
   std::optional<TimePoint> deletion_at_;
   int deletions_ = 0;
   bool deletion_due_ = false;
+  int overtakable_ = 0;  ///< requests on their way when the deletion was sent, which may arrive behind it
+  bool deletion_answered_ = false;
 
   std::deque<wire::MappingEvent> events_;
 };

@@ -25,6 +25,7 @@ constexpr std::uint32_t longest_lifetime_s = 86400;  ///< PCP-15-04
 constexpr Duration wait_after_withdrawal = 30s;
 constexpr Duration first_unreachable_wait = 60s;
 constexpr int max_deletions = 3;  ///< PCP-15.1-12
+constexpr Duration longest_way = 1s;  ///< what was sent before that has arrived, or never will
 constexpr std::size_t filter_size = option_header_size + 20;
 constexpr std::size_t max_filters =
     (max_message - header_size - map_body_size - option_header_size) / filter_size;
@@ -157,11 +158,8 @@ bool MappingClient::handle_datagram(std::span<const std::byte> datagram, TimePoi
       map->internal_port != wish_.internal_port)
     return false;
   const bool success = header->result == ResultCode::success;
-  if (deletion_at_) {  // an answer to what was asked before the deletion is not waited for
-    if (!success || header->lifetime_s == 0) {
-      deletion_at_.reset();
-      deletion_due_ = false;
-    }
+  if (deletion_at_) {
+    handle_while_deleting(success && header->lifetime_s != 0, now);
     return true;
   }
   if (success) return handle_success(*header, *map, datagram.subspan(header_size + map_body_size), now);
@@ -246,6 +244,20 @@ void MappingClient::handle_error(ResultCode code, std::optional<std::uint32_t> l
   wait(why, length, !(told && code == ResultCode::not_authorized), now);
 }
 
+/// A deletion that overtook a request has deleted nothing.
+void MappingClient::handle_while_deleting(bool grant, TimePoint now) {
+  if (grant) {
+    overtakable_ = false;
+    if (std::exchange(deletion_answered_, false)) send_deletion(now);
+  } else if (overtakable_) {
+    deletion_answered_ = true;
+    deletion_at_ = std::max(now, last_sent_ + longest_way);
+  } else {
+    deletion_at_.reset();
+    deletion_due_ = false;
+  }
+}
+
 /// Asks at once for less, where that may be what the gateway could not do; false when there is nothing to
 /// leave out.
 bool MappingClient::without(ResultCode code, TimePoint now) {
@@ -315,6 +327,7 @@ void MappingClient::refresh(TimePoint now) {
 void MappingClient::release(TimePoint now) {
   if (released_) return;
   const bool holds = state_ == State::held || maybe_granted_;
+  overtakable_ = awaiting_;
   released_ = true;
   state_ = State::stopped;
   awaiting_ = request_due_ = maybe_granted_ = false;
@@ -456,6 +469,7 @@ void MappingClient::give_back(TimePoint now) {
 
 void MappingClient::send_deletion(TimePoint now) {
   deletion_due_ = true;
+  if (now >= last_sent_ + longest_way) overtakable_ = false;
   if (++deletions_ < max_deletions)
     deletion_at_ = now + next_timeout(deletion_timeout_);
   else

@@ -56,6 +56,7 @@ class MappingClient final : public wire::DatagramMappingClient {
                       TimePoint now);
   void handle_error(ResultCode code, std::optional<std::uint32_t> lifetime_s, TimePoint now);
   void handle_grant(const ExternalEndpoint& external, std::uint32_t lifetime_s, TimePoint now);
+  void handle_while_deleting(bool grant, TimePoint now);
   bool without(ResultCode code, TimePoint now);
   bool has_filters(std::span<const std::byte> options) const;
 
@@ -105,6 +106,8 @@ class MappingClient final : public wire::DatagramMappingClient {
   Duration deletion_timeout_{};
   int deletions_ = 0;
   bool deletion_due_ = false;
+  bool overtakable_ = false;  ///< a request was on its way when the deletion was sent and may arrive behind it
+  bool deletion_answered_ = false;
 
   std::deque<wire::MappingEvent> events_;
 };

@@ -47,6 +47,7 @@ constexpr nanoseconds announcement_spread = 5s;  // PCP-14.1-07, NPM-3.7-03
 constexpr nanoseconds restart_spread = 500ms;
 constexpr nanoseconds upgrade_every = 1h;
 constexpr nanoseconds ignore_location = 30s;
+constexpr nanoseconds address_age = 1min;  // UPnP tells nobody but subscribers that it is another
 
 constexpr std::size_t max_servers = 16;
 constexpr std::size_t max_devices = 16;
@@ -161,11 +162,17 @@ struct Core::Device {
   std::optional<std::uint32_t> boot_id;
   std::unique_ptr<upnp::igd::ControlPoint> point;
   std::optional<TimePoint> ready_since;
+  TimePoint address_read{};  ///< when the external address was last asked for
   unsigned in_flight = 0;
   bool restarted = false;
 
   bool is_learning() const { return point->state() == upnp::igd::ControlPoint::State::learning; }
   bool is_ready() const { return point->state() == upnp::igd::ControlPoint::State::ready; }
+  /// True when both are one box, found by two of its addresses.
+  bool is_same(const Device& other) const {
+    const auto& udn = point->description().udn;
+    return !udn.empty() && udn == other.point->description().udn;
+  }
 };
 
 /// One door at one gateway by one protocol.
@@ -614,7 +621,7 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
     const bool to_pcp =
         (std::to_integer<unsigned>(datagram[2]) << 8 | std::to_integer<unsigned>(datagram[3])) ==
         static_cast<unsigned>(natpmp::ResultCode::unsupported_version);
-    if (to_pcp) {  // nothing that was sent with version 0 deserves this: it is about a PCP request (PCP-9-08)
+    if (to_pcp) {  // nothing that was sent with version 0 deserves this: it is about a PCP request (PCP-9-08, PCP-9-10)
       no_pcp(server, now);
       return touch_all(now);
     }
@@ -748,7 +755,7 @@ void Core::drain(Device& device, TimePoint now) {
     asks_.push_back({id, std::move(ask->ask)});
   }
   if (!device.is_ready()) return;
-  if (!device.ready_since) device.ready_since = now;
+  if (!device.ready_since) device.ready_since = device.address_read = now;
   if (const auto external = device.point->external_address(); external && device.point->address_asked())
     for (auto& [id, door] : doors_)
       for (auto& attempt : door->sides[0].attempts)
@@ -811,6 +818,14 @@ void Core::handle_reply(std::uint64_t ask, const Result<upnp::http::Reply>& repl
     for (auto& attempt : side.attempts)
       if (attempt->id == asked.attempt && attempt->service && attempt->client) {
         attempt->service->handle_reply(asked.inner, reply, now);
+        if (const auto device = devices_.find(asked.place);
+            reply && device != devices_.end() &&
+            now >= device->second->address_read +
+                       (device->second->point->external_address() ? address_age : first_rediscovery)) {
+          device->second->address_read = now;
+          device->second->point->refresh_address(now);
+          drain(*device->second, now);
+        }
         return touch(*door->second, now);
       }
 }
@@ -834,10 +849,12 @@ void Core::handle_timeout(TimePoint now) {
     }
   if (rediscover_at_ && *rediscover_at_ <= now) {
     rediscover_at_.reset();
-    const bool wanting = std::any_of(doors_.begin(), doors_.end(), [](const auto& each) {
+    const bool wanting = std::any_of(doors_.begin(), doors_.end(), [this](const auto& each) {
       return !each.second->closing &&
              std::any_of(each.second->sides.begin(), each.second->sides.end(),
-                         [](const Side& side) { return side.wanted && !side.grant; });
+                         [this](const Side& side) {
+                           return side.wanted && !side.grant && has_network(side.family);
+                         });
     });
     if (wanting) {
       rediscover_after_ = std::min(rediscover_after_ * 2, longest_rediscovery);
@@ -1036,10 +1053,11 @@ void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) 
       case MappingEvent::Kind::granted:
       case MappingEvent::Kind::renewed:
       case MappingEvent::Kind::changed:
+        // that the gateway's address is another says nothing about the mapping
+        if (!attempt.granted || attempt.granted->at != event->granted.at) attempt.gateway_restarted = false;
         attempt.granted = event->granted;
         attempt.state = Attempt::State::granted;
         attempt.silent = false;
-        attempt.gateway_restarted = false;
         attempt.retry_at.reset();
         take_grant(door, side, attempt, now);
         if (attempt.protocol == Protocol::natpmp && server != servers_.end() &&
@@ -1131,12 +1149,19 @@ void Core::take_end(Door& door, Side& side, Attempt& attempt, bool told, Errc re
   rediscover_after_ = first_rediscovery;
 }
 
+/// True when both ask one gateway, by whatever of its addresses: one request may then undo what the other did.
+bool Core::is_same_box(const Attempt& one, const Attempt& other) const {
+  if (one.gateway == other.gateway) return true;
+  const auto a = devices_.find(one.place), b = devices_.find(other.place);
+  return a != devices_.end() && b != devices_.end() && a->second->is_same(*b->second);
+}
+
 void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
   if (!attempt.client || attempt.state == Attempt::State::leaving) return;
   free_slot(attempt);
   const bool may_be_held = attempt.sent && attempt.state != Attempt::State::refused;
   attempt.shadows_current = side.current && attempt.state == Attempt::State::granted &&
-                            side.current->gateway == attempt.gateway &&
+                            is_same_box(*side.current, attempt) &&
                             side.current->granted->external.port == attempt.granted->external.port;
   attempt.state = Attempt::State::leaving;
   attempt.refresh_at.reset();
@@ -1263,7 +1288,15 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
     if (have || !device->is_ready() || find_attempt(side, id, Protocol::upnp)) continue;
     const auto& point = *device->point;
     const bool six = side.family == Family::ipv6;
-    if (six ? !point.description().firewall6 : point.connection() == nullptr) continue;
+    // who asks over IPv6 is nobody to whom IPv4 ports are mapped
+    if (six ? !point.description().firewall6 : point.connection() == nullptr || !device->host.is_v4()) continue;
+    const bool by_other_path =
+        std::any_of(side.attempts.begin(), side.attempts.end(), [&, here = device.get()](const auto& each) {
+          const auto other = devices_.find(each->place);
+          return other != devices_.end() && other->second->is_same(*here) && !each->silent &&
+                 each->state != Attempt::State::refused;
+        });
+    if (by_other_path) continue;
     // the same box may be asked by a better protocol just now
     auto free_at = TimePoint::min();
     for (const auto& [server_id, server] : servers_) {
@@ -1331,7 +1364,7 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
     if (!side.look_at || at < *side.look_at) side.look_at = at;
   };
   const Attempt* refused = nullptr;
-  bool pending = false;
+  bool pending = false, known = false;
   std::optional<TimePoint> retry_at;
   for (const auto& attempt : side.attempts) {
     if (attempt->state == Attempt::State::refused) {
@@ -1343,7 +1376,7 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
           (server != servers_.end() &&
            (attempt->protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) ==
                Server::Speaks::yes))
-        pending = true;
+        pending = known = true;
     }
   }
   for (const auto& [id, device] : devices_) pending = pending || device->is_learning();
@@ -1358,9 +1391,10 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
   const auto waited = absent ? nanoseconds{silence_after} : now - side.begun;
   if (refused ? (pending && waited < silence_after) || waited < refusal_after : waited < silence_after)
     return later(side.begun + (refused && !pending ? refusal_after : silence_after));
-  const auto reason = refused                    ? to_errc(refused->failure)
-                      : has_network(side.family) ? Errc::no_gateway
-                                                 : Errc::no_network;
+  const auto reason = refused                     ? to_errc(refused->failure)
+                      : !has_network(side.family) ? Errc::no_network
+                      : known                     ? Errc::no_answer
+                                                  : Errc::no_gateway;
   if (side.settled && side.told_reason == reason) return;
   side.settled = true;
   side.told_reason = reason;

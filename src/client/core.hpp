@@ -141,6 +141,7 @@ class Core {
   void take_events(Door& door, Side& side, Attempt& attempt, TimePoint now);
   void take_grant(Door& door, Side& side, Attempt& attempt, TimePoint now);
   void take_end(Door& door, Side& side, Attempt& attempt, bool told, Errc reason, TimePoint now);
+  bool is_same_box(const Attempt& one, const Attempt& other) const;
   void let_go(Side& side, Attempt& attempt, TimePoint now);
   void free_slot(Attempt& attempt);
   Attempt* find_attempt(Side& side, std::uint64_t place, Protocol protocol);

@@ -126,7 +126,7 @@ class Simulation {
     }
     request.lifetime = lifetime_;
     request.description = "door";
-    request.ipv6 = dice_.percent(80);
+    request.ipv6 = !request.exact && dice_.percent(80);  // a pinhole has no other port
     world_.open(std::move(request));
   }
   void close_one() {

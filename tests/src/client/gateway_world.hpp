@@ -663,8 +663,8 @@ class World {
     }
     if (door.closing && event.kind != EventKind::closed) throw Broken{"an event while closing"};
     if (event.kind == EventKind::granted || event.kind == EventKind::renewed || event.kind == EventKind::changed) {
+      if (!told || told->deadline != event.grant->deadline) fresh = now();
       told = event.grant;
-      fresh = now();
     } else {
       told.reset();
     }
