@@ -11,7 +11,11 @@ boost::asio::any_io_executor executor_of(const State& state) {
   return state ? state->executor() : boost::asio::any_io_executor{boost::asio::system_executor{}};
 }
 
-std::uint64_t next_call(const State& state) { return state ? state->next_call() : 0; }
+template <int boost_version>
+std::uint64_t next_call(const State& state) {
+  return state ? state->next_call() : 0;
+}
+template std::uint64_t next_call<BOOST_VERSION>(const State& state);
 
 void cancel_call(const std::weak_ptr<ClientState>& state, std::uint64_t call) {
   if (const auto here = state.lock()) here->cancel(call);

@@ -27,6 +27,7 @@ VALUES = ("include/sallyport/values/",)
 # room -> (own rooms it may include from, libraries it may use). The longest room name that fits a file counts.
 ROOMS = {
     "include/sallyport/values": (VALUES, ()),
+    "include/sallyport": (VALUES + ("include/sallyport/",), ()),  # for C
     "include/sallyport/admin": (VALUES + ("include/sallyport/admin/",), ()),
     "include/sallyport/client": (VALUES + ("include/sallyport/client/",), ("asio",)),
     "src/values": (VALUES, ()),

@@ -11,11 +11,17 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/system/error_code.hpp>
+#include <boost/version.hpp>
 
 #include "sallyport/client/detail/completion.hpp"
 #include "sallyport/client/error.hpp"
 #include "sallyport/client/netcheck.hpp"
 #include "sallyport/client/port.hpp"
+
+#if defined(BOOST_ASIO_DISABLE_THREADS) || defined(BOOST_ASIO_NO_TYPEID) || defined(BOOST_ASIO_HAS_IO_URING)
+#error \
+    "The Sallyport library shares Asio's objects with this program, which must not be built without threads or RTTI, or on io_uring"
+#endif
 
 /// Opens ports of this host at whatever gateway the network has, and keeps them open. One call, any
 /// completion token:
@@ -56,6 +62,9 @@ using GatewaysDone = Completion<boost::system::error_code, std::vector<Gateway>>
 using NetcheckDone = Completion<boost::system::error_code, NetcheckReport>;
 
 boost::asio::any_io_executor executor_of(const State& state);
+/// The library and its user hand Asio's objects to each other, so both must have the same version of Boost;
+/// with another one than the library's, this does not link.
+template <int boost_version>
 std::uint64_t next_call(const State& state);
 void cancel_call(const std::weak_ptr<ClientState>& state, std::uint64_t call);
 void begin_wait(const State& state, std::uint64_t door, std::uint64_t call, WaitDone done);
@@ -68,7 +77,7 @@ void begin_netcheck(const State& state, NetcheckOptions options, std::uint64_t c
 /// Begins a call: whoever waits for it may cancel it from now on.
 template <class Done, class Handler, class Begin>
 void start(const State& state, Handler handler, Begin begin) {
-  const auto call = next_call(state);
+  const auto call = next_call<BOOST_VERSION>(state);
   on_cancel(handler, [weak = std::weak_ptr{state}, call] { cancel_call(weak, call); });
   begin(call, Done{std::move(handler), executor_of(state)});
 }
