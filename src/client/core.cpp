@@ -25,7 +25,7 @@ using wire::MappingEvent;
 using wire::MappingFailure;
 
 // How long a better protocol may be silent before a lesser one asks for the mapping too.
-constexpr nanoseconds unknown_grace = 10ms;  // nobody knows whether it is spoken at all
+constexpr nanoseconds unknown_grace = 30ms;  // nobody knows whether it is spoken at all
 constexpr nanoseconds known_grace = 300ms;   // it was spoken before
 constexpr nanoseconds device_grace = 30ms;   // from when the description was there
 constexpr nanoseconds slot_time = 300ms;     // an unanswered first question keeps others waiting no longer
@@ -38,6 +38,7 @@ constexpr unsigned upnp_slots = 4;
 
 constexpr nanoseconds refusal_after = 250ms;  // all that answered have refused, and nobody else has answered
 constexpr nanoseconds silence_after = 2800ms;
+constexpr nanoseconds slow_after = 8s;  // somebody has answered a search, and takes his time over the rest
 
 constexpr nanoseconds search_gaps[] = {200ms, 500ms, 1s};
 constexpr nanoseconds search_again = 60s;
@@ -48,6 +49,7 @@ constexpr nanoseconds restart_spread = 500ms;
 constexpr nanoseconds upgrade_every = 1h;
 constexpr nanoseconds ignore_location = 30s;
 constexpr nanoseconds address_age = 1min;  // UPnP tells nobody but subscribers that it is another
+constexpr nanoseconds address_again = 2min;  // UPnP gateways announce no change of their address
 
 constexpr std::size_t max_servers = 16;
 constexpr std::size_t max_devices = 16;
@@ -126,6 +128,10 @@ bool is_on_link(const std::vector<Prefix>& own, const Address& address) {
                      [&](const Prefix& each) { return each.length < 128 && each.contains(address); });
 }
 
+bool is_root(const upnp::ssdp::Sighting& sighting) noexcept {
+  return sighting.type.starts_with("urn:schemas-upnp-org:device:InternetGatewayDevice:");
+}
+
 bool is_link_local(const Address& address) noexcept { return upnp::ssdp::is_link_local(address); }
 
 }  // namespace
@@ -158,8 +164,10 @@ struct Core::Device {
   std::string interface_name;
   std::string location;
   Address host;
-  std::string uuid;
+  std::string uuid;       ///< of whatever was seen first
+  std::string root_uuid;  ///< empty until the root device itself was seen
   std::optional<std::uint32_t> boot_id;
+  std::optional<TimePoint> address_at;  ///< ask for the external address again
   std::unique_ptr<upnp::igd::ControlPoint> point;
   std::optional<TimePoint> ready_since;
   TimePoint address_read{};  ///< when the external address was last asked for
@@ -297,7 +305,7 @@ void Core::set_network(Network network, TimePoint now) {
          !is_on_link(found->ipv6, device->host) && options_.gateways.empty()))
       gone.push_back(id);
   }
-  for (const auto id : gone) forget_place(id, now);
+  for (const auto id : gone) forget_place(id, Errc::network_changed, now);
   // an address of ours that went makes mappings for it worthless, wherever they are
   for (auto& [id, door] : doors_)
     for (auto& side : door->sides)
@@ -331,12 +339,12 @@ void Core::set_network(Network network, TimePoint now) {
   touch_all(now);
 }
 
-void Core::forget_place(std::uint64_t place, TimePoint now) {
+void Core::forget_place(std::uint64_t place, Errc why, TimePoint now) {
   for (auto& [id, door] : doors_)
     for (auto& side : door->sides)
       for (auto& attempt : side.attempts) {
         if (attempt->place != place) continue;
-        if (side.current == attempt.get()) take_end(*door, side, *attempt, false, Errc::network_changed, now);
+        if (side.current == attempt.get()) take_end(*door, side, *attempt, false, why, now);
         free_slot(*attempt);
         by_key_.erase(attempt->key);
         attempt->client = nullptr;
@@ -438,6 +446,8 @@ void Core::drain(Server& server, TimePoint now) {
     const auto external = result.state == State::address ? result.address : Address::v4(0);
     if (server.external != external) {
       server.external = external;
+      for (auto& [id, device] : devices_)
+        if (device->host == server.address && holds(id)) device->address_at = now;
       for (auto& [id, door] : doors_)
         for (auto& attempt : door->sides[0].attempts)
           if (attempt->place == server.id && attempt->protocol == Protocol::natpmp && attempt->client)
@@ -547,18 +557,22 @@ void Core::rediscover(TimePoint now) {
 
 // --- what comes in ---
 
+/// Whether something is granted there.
+bool Core::holds(std::uint64_t place, std::optional<Protocol> by) const {
+  return std::any_of(doors_.begin(), doors_.end(), [&](const auto& each) {
+    return std::any_of(each.second->sides.begin(), each.second->sides.end(), [&](const Side& side) {
+      return std::any_of(side.attempts.begin(), side.attempts.end(), [&](const auto& attempt) {
+        return attempt->place == place && (!by || attempt->protocol == *by) &&
+               attempt->state == Attempt::State::granted;
+      });
+    });
+  });
+}
+
 void Core::no_pcp(Server& server, TimePoint now) {
   if (server.pcp == Server::Speaks::yes) {
     // it spoke PCP a moment ago: what it holds is not given up for one answer
-    const bool holds = std::any_of(doors_.begin(), doors_.end(), [&](const auto& each) {
-      return std::any_of(each.second->sides.begin(), each.second->sides.end(), [&](const Side& side) {
-        return std::any_of(side.attempts.begin(), side.attempts.end(), [&](const auto& attempt) {
-          return attempt->place == server.id && attempt->protocol == Protocol::pcp &&
-                 attempt->state == Attempt::State::granted;
-        });
-      });
-    });
-    if (holds) return;
+    if (holds(server.id, Protocol::pcp)) return;
   }
   server.pcp = Server::Speaks::no;
   drop_silent_attempts(server, Protocol::pcp, now);
@@ -713,7 +727,11 @@ void Core::handle_sighting(std::span<const std::byte> datagram, const Address& f
     if (device->interface != interface || device->point->location() != *location) continue;
     const auto boot =
         sighting->kind == Kind::update && sighting->next_boot_id ? sighting->next_boot_id : sighting->boot_id;
-    const bool another_boot = boot && device->boot_id && *boot != *device->boot_id;
+    bool another_boot = boot && device->boot_id && *boot != *device->boot_id;
+    if (is_root(*sighting) && !sighting->uuid.empty() && sighting->uuid != device->root_uuid) {
+      another_boot = another_boot || !device->root_uuid.empty();  // it has forgotten its name too
+      device->root_uuid = sighting->uuid;
+    }
     if (boot) device->boot_id = boot;
     if (sighting->kind == Kind::update) return;  // still the same run of the device (UDA 1.2.4)
     if (another_boot || (device->restarted && sighting->kind == Kind::alive)) {
@@ -742,6 +760,7 @@ void Core::handle_sighting(std::span<const std::byte> datagram, const Address& f
   device->location = name;
   device->host = from;
   device->uuid = sighting->uuid;
+  if (is_root(*sighting)) device->root_uuid = sighting->uuid;
   device->boot_id = sighting->boot_id;
   device->point = std::make_unique<upnp::igd::ControlPoint>(*location, interface, random(), now);
   drain(*device, now);
@@ -756,6 +775,7 @@ void Core::drain(Device& device, TimePoint now) {
   }
   if (!device.is_ready()) return;
   if (!device.ready_since) device.ready_since = device.address_read = now;
+  if (!device.address_at) device.address_at = now + address_again;
   if (const auto external = device.point->external_address(); external && device.point->address_asked())
     for (auto& [id, door] : doors_)
       for (auto& attempt : door->sides[0].attempts)
@@ -768,7 +788,11 @@ void Core::handle_announcement(std::span<const std::byte> datagram, const Addres
   if (datagram.size() < 4) return;
   for (auto& [id, server] : servers_) {
     if (server->address != from || server->interface != interface) continue;
-    if (const auto epoch = pcp::announced_epoch(datagram); epoch && options_.pcp) {
+    if (const auto epoch = pcp::announced_epoch(datagram); epoch && !options_.pcp) {
+      // the gateway has news, and its answer by NAT-PMP has the epoch too
+      if (server->asks_address) server->asks_address->refresh(now);
+      return drain(*server, now);
+    } else if (epoch) {
       server->epoch_s = *epoch;
       if (server->pcp_epoch.lost_state(*epoch, now)) restarted(id, Protocol::pcp, announcement_spread, now);
       if (server->pcp != Server::Speaks::yes) {
@@ -808,12 +832,18 @@ void Core::handle_reply(std::uint64_t ask, const Result<upnp::http::Reply>& repl
         !device->second->ready_since) {
       if (ignored_.size() >= 64) ignored_.clear();
       ignored_[device->second->location] = now + ignore_location;
-      forget_place(asked.place, now);
+      forget_place(asked.place, Errc::no_answer, now);
     }
     return touch_all(now);
   }
   const auto door = doors_.find(asked.door);
   if (door == doors_.end()) return;
+  if (reply && (reply->status == 404 || reply->status == 410) && holds(asked.place)) {
+    // A restart gave its services other URLs: it is learned anew, as a gateway that holds nothing.
+    forget_place(asked.place, Errc::no_answer, now);
+    begin_search(now);
+    return touch_all(now);
+  }
   for (auto& side : door->second->sides)
     for (auto& attempt : side.attempts)
       if (attempt->id == asked.attempt && attempt->service && attempt->client) {
@@ -842,11 +872,17 @@ void Core::handle_timeout(TimePoint now) {
       drain(*server, now);
       look = look || spoke != server->natpmp;
     }
-  for (auto& [id, device] : devices_)
+  for (auto& [id, device] : devices_) {
+    if (device->address_at && *device->address_at <= now) {
+      device->address_at = now + address_again;
+      if (holds(id)) device->point->refresh_address(now);
+      drain(*device, now);
+    }
     if (const auto due = device->point->next_deadline(); due && *due <= now) {
       device->point->handle_timeout(now);
       drain(*device, now);
     }
+  }
   if (rediscover_at_ && *rediscover_at_ <= now) {
     rediscover_at_.reset();
     const bool wanting = std::any_of(doors_.begin(), doors_.end(), [this](const auto& each) {
@@ -1063,6 +1099,11 @@ void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) 
         if (attempt.protocol == Protocol::natpmp && server != servers_.end() &&
             server->second->asks_address && event->kind == MappingEvent::Kind::renewed)
           server->second->asks_address->refresh(now), drain(*server->second, now);
+        if (const auto device = devices_.find(attempt.place);
+            device != devices_.end() && event->kind == MappingEvent::Kind::renewed) {
+          device->second->point->refresh_address(now);
+          drain(*device->second, now);
+        }
         break;
       case MappingEvent::Kind::ended:
         attempt.state = Attempt::State::asking;
@@ -1364,7 +1405,7 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
     if (!side.look_at || at < *side.look_at) side.look_at = at;
   };
   const Attempt* refused = nullptr;
-  bool pending = false, known = false;
+  bool pending = false, slow = false, known = false;
   std::optional<TimePoint> retry_at;
   for (const auto& attempt : side.attempts) {
     if (attempt->state == Attempt::State::refused) {
@@ -1372,6 +1413,7 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
       if (attempt->retry_at && (!retry_at || *attempt->retry_at < *retry_at)) retry_at = attempt->retry_at;
     } else if (attempt->state == Attempt::State::asking && !attempt->silent) {
       const auto server = servers_.find(attempt->place);
+      slow = slow || attempt->service;
       if (attempt->service ||
           (server != servers_.end() &&
            (attempt->protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) ==
@@ -1379,7 +1421,8 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
         pending = known = true;
     }
   }
-  for (const auto& [id, device] : devices_) pending = pending || device->is_learning();
+  for (const auto& [id, device] : devices_) slow = slow || device->is_learning();
+  pending = pending || slow;
   pending = pending || door.waits_for_slot;
   if (!rediscover_at_) rediscover_at_ = now + std::max(rediscover_after_, first_rediscovery);
 
@@ -1389,8 +1432,8 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
   if (absent && door.sides[static_cast<std::size_t>(other)].wanted && has_network(other)) return;
 
   const auto waited = absent ? nanoseconds{silence_after} : now - side.begun;
-  if (refused ? (pending && waited < silence_after) || waited < refusal_after : waited < silence_after)
-    return later(side.begun + (refused && !pending ? refusal_after : silence_after));
+  const auto patience = refused && !pending ? refusal_after : slow && !refused ? slow_after : silence_after;
+  if (waited < patience) return later(side.begun + patience);
   const auto reason = refused                     ? to_errc(refused->failure)
                       : !has_network(side.family) ? Errc::no_network
                       : known                     ? Errc::no_answer
@@ -1452,7 +1495,10 @@ std::optional<TimePoint> Core::next_deadline() const {
   if (!doors_.empty()) at(rediscover_at_);
   for (const auto& [id, server] : servers_)
     if (server->asks_address) at(server->asks_address->next_deadline());
-  for (const auto& [id, device] : devices_) at(device->point->next_deadline());
+  for (const auto& [id, device] : devices_) {
+    at(device->point->next_deadline());
+    if (!doors_.empty()) at(device->address_at);
+  }
   return earliest;
 }
 

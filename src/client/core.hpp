@@ -128,10 +128,11 @@ class Core {
   void drain(Server& server, TimePoint now);
   bool send(const Server& server, wire::DatagramMappingClient& client);
   void drain(Device& device, TimePoint now);
+  bool holds(std::uint64_t place, std::optional<Protocol> by = std::nullopt) const;
   void no_pcp(Server& server, TimePoint now);
   void drop_silent_attempts(const Server& server, Protocol protocol, TimePoint now);
   void restarted(std::uint64_t place, Protocol protocol, std::chrono::nanoseconds spread, TimePoint now);
-  void forget_place(std::uint64_t place, TimePoint now);
+  void forget_place(std::uint64_t place, Errc why, TimePoint now);
 
   void touch(Door& door, TimePoint now);
   void touch_all(TimePoint now);

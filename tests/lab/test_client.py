@@ -19,8 +19,8 @@ ANNOUNCED = 6.5  # an announcement spreads its hearers over up to 5 s (PCP-14.1-
 
 
 class ClientCase(LabCase):
-    words = ()   # how the client asks
-    via = "pcp"  # what grants then
+    words = ()      # how the client asks
+    via = ("pcp",)  # what may grant then
 
     def open(self, port, *words, wait=True, **kw):
         opened = Opened(self.lab, port, *self.words, *words, **kw)
@@ -87,14 +87,15 @@ class Opens:
         service = self.tcp_service(port, name=b"tcp:")
         opened = self.open(port)
         grant = opened.grant()
-        self.assertEqual((grant["via"], grant["gateway"], grant["interface"]), (self.via, LAN, "eth0"))
+        self.assertIn(grant["via"], self.via)
+        self.assertEqual((grant["gateway"], grant["interface"]), (LAN, "eth0"))
         self.assertEqual((grant["internal"], grant["external"]), ({"address": DEVICE1, "port": port},
                                                                    {"address": EXTERNAL, "port": port}))
         self.assertEqual(grant["lifetime_s"], 7200)
         self.in_tcp(service, port)
-        self.assertEqual(self.held("tcp", port), [port])  # one, whatever the gateway speaks
+        self.only("tcp", port)  # whatever the gateway speaks
         self.assertEqual(opened.end(signal.SIGINT), (0, "closed"))
-        self.assertEqual(opened.kinds(), ["granted", "closed"])
+        self.assertEqual(opened.kinds(), ["granted", *["renewed"] * (len(opened.events) - 2), "closed"])
         self.assertEqual(self.held("tcp", port), [])
         self.assertTrue(tcp_shut(self.lab.internet, (EXTERNAL, port)))
 
@@ -148,12 +149,12 @@ class Opens:
 class OpensAtSallyportd(AtSallyportd, Opens, ClientCase):
     """All protocols at once."""
 
-    vias = ("pcp", "natpmp", "upnp")
+    via = ("pcp", "natpmp", "upnp")
 
     def test_short_leases_live_on_PCP_11_2_1_NPM_3_7(self):
         port = self.port()
         service = self.tcp_service(port, name=b"on:")
-        all_of = [self.open(port if via == "pcp" else self.port(), "--via", via, "--for", "8s") for via in self.vias]
+        all_of = [self.open(port if via == "pcp" else self.port(), "--via", via, "--for", "8s") for via in self.via]
         for opened in all_of:
             opened.grant()
         began = time.monotonic()
@@ -172,7 +173,7 @@ class OpensAtSallyportd(AtSallyportd, Opens, ClientCase):
     def test_nothing_is_lost_when_the_gateway_forgets_everything_PCP_8_5_NPM_3_6(self):
         port = self.port()
         service = self.tcp_service(port, name=b"again:")
-        all_of = [self.open(port if via == "pcp" else self.port(), "--via", via) for via in self.vias]
+        all_of = [self.open(port if via == "pcp" else self.port(), "--via", via) for via in self.via]
         for opened in all_of:
             opened.grant()
         # an epoch that has hardly counted cannot go back (PCP-8.5-01)
@@ -200,16 +201,16 @@ class PcpAtSallyportd(AtSallyportd, Opens, ClientCase):
 
 class NatPmpAtSallyportd(AtSallyportd, Opens, ClientCase):
     config = {"listen": {"protocols": ["natpmp"]}}
-    via = "natpmp"
+    via = ("natpmp",)
 
 
 class UpnpAtSallyportd(AtSallyportd, Opens, ClientCase):
     config = {"listen": {"protocols": ["upnp"]}}
-    via = "upnp"
+    via = ("upnp",)
 
 
 class OpensAtMiniupnpd(AtMiniupnpd, Opens, ClientCase):
-    vias = ("pcp", "natpmp", "upnp")
+    via = ("pcp", "natpmp", "upnp")
     test_short_leases_live_on = OpensAtSallyportd.test_short_leases_live_on_PCP_11_2_1_NPM_3_7
     test_nothing_is_lost_when_the_gateway_forgets_everything = (
         OpensAtSallyportd.test_nothing_is_lost_when_the_gateway_forgets_everything_PCP_8_5_NPM_3_6)
@@ -225,23 +226,23 @@ class PcpAtMiniupnpd(AtMiniupnpd, Opens, ClientCase):
 
 
 class NatPmpAtMiniupnpd(PcpAtMiniupnpd):
-    words, via = ("--via", "natpmp"), "natpmp"
+    words, via = ("--via", "natpmp"), ("natpmp",)
 
 
 class UpnpAtMiniupnpd(AtMiniupnpd, Opens, ClientCase):
     speaks = {"natpmp": False}
-    via = "upnp"
+    via = ("upnp",)
 
 
 class Happens(AtSallyportd, ClientCase):
     """What becomes of an open port while it is open."""
 
-    vias = ("pcp", "natpmp", "upnp")
+    via = ("pcp", "natpmp", "upnp")
 
     def test_a_crash_of_the_gateway_that_keeps_its_leases_is_not_noticed(self):
         port = self.port()
         service = self.tcp_service(port, name=b"kept:")
-        all_of = [self.open(port if via == "pcp" else self.port(), "--via", via) for via in self.vias]
+        all_of = [self.open(port if via == "pcp" else self.port(), "--via", via) for via in self.via]
         for opened in all_of:
             opened.grant()
         before = sorted((row["id"], row["external"]["port"]) for row in self.leases("kind=explicit"))
@@ -255,7 +256,8 @@ class Happens(AtSallyportd, ClientCase):
 
     def test_another_external_address_is_told(self):
         other = "203.0.114.8"
-        all_of = [self.open(self.port(), "--via", via) for via in self.vias]
+        # UPnP tells no such news: a renewal brings it
+        all_of = [self.open(self.port(), "--via", via, "--for", "8s") for via in self.via]
         for opened in all_of:
             self.assertEqual(opened.grant()["external"]["address"], EXTERNAL)
         self.lab.wan_address(other, EXTERNAL)
@@ -323,7 +325,9 @@ class Happens(AtSallyportd, ClientCase):
         ports = [self.port() for _ in range(24)]
         all_of = [self.open(port, "--protocol", "udp" if port % 2 else "tcp", device=1 + port % 2) for port in ports]
         for opened in all_of:
-            self.assertEqual(opened.grant()["via"], "pcp")
+            opened.grant()
+        for port in ports:  # a lesser one that a slow answer made is given back
+            self.only("udp" if port % 2 else "tcp", port)
         rows = [(row["protocol"], row["internal"]["port"]) for row in self.leases() if row["internal"]["port"] in ports]
         self.assertEqual(sorted(rows), sorted(("udp" if port % 2 else "tcp", port) for port in ports))
         for opened in all_of:
