@@ -39,6 +39,8 @@ constexpr unsigned upnp_slots = 4;
 constexpr nanoseconds refusal_after = 250ms;  // all that answered have refused, and nobody else has answered
 constexpr nanoseconds silence_after = 2800ms;
 constexpr nanoseconds slow_after = 8s;  // somebody has answered a search, and takes his time over the rest
+constexpr nanoseconds busy_for =
+    1s;  // a gateway that has just answered others has not been silent to who waits
 
 constexpr nanoseconds search_gaps[] = {200ms, 500ms, 1s};
 constexpr nanoseconds search_again = 60s;
@@ -201,6 +203,7 @@ struct Core::Attempt {
   bool sent = false;
   bool silent = false;  ///< asking, and told so far only that nobody answers
   bool slot = false;
+  bool to_release = false;  ///< leaving, and still waiting for a slot to say so
   TimePoint begun{};
   std::optional<wire::Granted> granted;
   MappingFailure failure{};
@@ -234,6 +237,7 @@ struct Core::Door {
   std::uint64_t nonce_seed = 0;
   std::optional<Deadlines::iterator> deadline;
   bool waits_for_slot = false;
+  TimePoint turn_at{};  ///< when it last came to its turn, after others
 };
 
 Core::Core(Options options) : options_{std::move(options)}, random_state_{options_.seed} {}
@@ -953,6 +957,15 @@ void Core::close(DoorId id, bool leave_lease, TimePoint now) {
   touch(door, now);
 }
 
+bool Core::waits_to_close(DoorId id) const {
+  const auto door = doors_.find(id);
+  if (door == doors_.end()) return false;
+  return std::any_of(door->second->sides.begin(), door->second->sides.end(), [](const Side& side) {
+    return std::any_of(side.attempts.begin(), side.attempts.end(),
+                       [](const auto& attempt) { return attempt->to_release; });
+  });
+}
+
 void Core::touch_all(TimePoint now) {
   std::vector<DoorId> all;  // a touch may take doors away
   all.reserve(doors_.size());
@@ -991,9 +1004,10 @@ void Core::touch(Door& door, TimePoint now) {
     for (auto& [other, next] : doors_)
       if (next->request.transport == transport && next->request.internal_port == port) {
         for (auto& side : next->sides) side.begun = now;  // it had to wait for this one
-        return touch(*next, now);
+        touch(*next, now);
+        break;
       }
-    return;
+    return hand_out_slots(now);
   }
   std::optional<TimePoint> earliest;
   const auto at = [&](std::optional<TimePoint> due) {
@@ -1002,7 +1016,7 @@ void Core::touch(Door& door, TimePoint now) {
   for (const auto& side : door.sides) {
     at(side.look_at);
     for (const auto& attempt : side.attempts) {
-      if (attempt->client) at(attempt->client->next_deadline());
+      if (attempt->client && !attempt->to_release) at(attempt->client->next_deadline());
       at(attempt->refresh_at);
       if (attempt->slot) at(attempt->begun + slot_time);
     }
@@ -1010,19 +1024,25 @@ void Core::touch(Door& door, TimePoint now) {
   // nothing is due twice at one moment: what was not moved on by the touch is looked at a little later
   if (earliest) door.deadline = deadlines_.emplace(std::max(*earliest, now + 1ms), door.id);
 
-  if (slot_free_) {
-    slot_free_ = false;
-    const auto id = door.id;  // the touch of another may come back to this one and end it
+  hand_out_slots(now);
+}
+
+/// Touches those who wait for a slot, in their order, until the slots are full again.
+void Core::hand_out_slots(TimePoint now) {
+  if (std::exchange(handing_out_, true)) return;  // of a touch from here: what it frees is seen below
+  while (std::exchange(slot_free_, false)) {
     for (auto left = waiting_.size(); left > 0 && !waiting_.empty(); --left) {
-      const auto next = doors_.find(waiting_.front());
+      const auto id = waiting_.front();
       waiting_.pop_front();
+      const auto next = doors_.find(id);
       if (next == doors_.end()) continue;
       next->second->waits_for_slot = false;
-      if (next->first == id) continue;
+      if (now < answered_at_ + busy_for) next->second->turn_at = now;
       touch(*next->second, now);
-      if (next->second->waits_for_slot) break;  // the slots are full again
+      if (const auto still = doors_.find(id); still != doors_.end() && still->second->waits_for_slot) break;
     }
   }
+  handing_out_ = false;
 }
 
 /// Takes what the client of a mapping has to send. True when that was something.
@@ -1043,6 +1063,14 @@ bool Core::advance(Door& door, Side& side, TimePoint now) {
     auto& attempt = *side.attempts[i];
     if (!attempt.client) continue;
     if (attempt.slot && now >= attempt.begun + slot_time) free_slot(attempt);
+    if (attempt.to_release) {
+      if (!take_slot(attempt, now)) {
+        wait_for_slot(door);
+        continue;
+      }
+      attempt.to_release = false;
+      attempt.client->release(now);
+    }
     if (attempt.refresh_at && *attempt.refresh_at <= now) {
       attempt.refresh_at.reset();
       attempt.client->refresh(now);
@@ -1082,6 +1110,7 @@ bool Core::advance(Door& door, Side& side, TimePoint now) {
 
 void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) {
   while (const auto event = attempt.client ? attempt.client->poll_event() : std::nullopt) {
+    if (attempt.slot && event->failure != MappingFailure::no_answer) answered_at_ = now;
     free_slot(attempt);
     if (attempt.state == Attempt::State::leaving) continue;
     const auto server = servers_.find(attempt.place);
@@ -1206,15 +1235,39 @@ void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
                             side.current->granted->external.port == attempt.granted->external.port;
   attempt.state = Attempt::State::leaving;
   attempt.refresh_at.reset();
-  if (may_be_held) attempt.client->release(now);
   const auto server = servers_.find(attempt.place);
   const bool never_spoke =
       attempt.datagrams && server != servers_.end() &&
       (attempt.protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) !=
           Server::Speaks::yes;
-  if (may_be_held && never_spoke)  // told once, and not waited for
+  if (may_be_held && !never_spoke) {
+    attempt.to_release = true;  // advance() does
+    return;
+  }
+  if (may_be_held) {  // told once, and not waited for: the port may be wanted again
+    attempt.client->release(now);
     send(*server->second, *attempt.datagrams);
-  if (!may_be_held || never_spoke) attempt.client = nullptr;
+  }
+  attempt.client = nullptr;
+}
+
+/// Room for one more question at the attempt's gateway; free_slot() gives it back.
+bool Core::take_slot(Attempt& attempt, TimePoint now) {
+  unsigned* in_flight = nullptr;
+  auto most = upnp_slots;
+  if (const auto server = servers_.find(attempt.place); server != servers_.end()) {
+    const bool pcp = attempt.protocol == Protocol::pcp;
+    in_flight = pcp ? &server->second->pcp_in_flight : &server->second->natpmp_in_flight;
+    most = pcp ? pcp_slots : natpmp_slots;
+  } else if (const auto device = devices_.find(attempt.place); device != devices_.end()) {
+    in_flight = &device->second->in_flight;
+  }
+  if (in_flight == nullptr || hurried_) return true;
+  if (*in_flight >= most) return false;
+  ++*in_flight;
+  attempt.slot = true;
+  attempt.begun = now;
+  return true;
 }
 
 void Core::free_slot(Attempt& attempt) {
@@ -1223,6 +1276,10 @@ void Core::free_slot(Attempt& attempt) {
   if (const auto server = servers_.find(attempt.place); server != servers_.end())
     --(attempt.protocol == Protocol::pcp ? server->second->pcp_in_flight : server->second->natpmp_in_flight);
   if (const auto device = devices_.find(attempt.place); device != devices_.end()) --device->second->in_flight;
+}
+
+void Core::wait_for_slot(Door& door) {
+  if (!std::exchange(door.waits_for_slot, true)) waiting_.push_back(door.id);
 }
 
 Core::Attempt* Core::find_attempt(Side& side, std::uint64_t place, Protocol protocol) {
@@ -1248,10 +1305,6 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
   const auto later = [&](TimePoint at) {
     if (!side.look_at || at < *side.look_at) side.look_at = at;
   };
-  const auto wait_for_slot = [&] {
-    if (std::exchange(door.waits_for_slot, true)) return;
-    waiting_.push_back(door.id);
-  };
   wire::MappingWish wish{.transport = door.request.transport,
                          .internal_port = door.request.internal_port,
                          .external_port = door.request.external_port,
@@ -1275,7 +1328,7 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
                   (!server->upgraded_at || now >= *server->upgraded_at + upgrade_every));
     if (server->pcp != Server::Speaks::no && !pcp_attempt && wants_pcp) {
       if (server->pcp_in_flight >= pcp_slots) {
-        wait_for_slot();
+        wait_for_slot(door);
       } else {
         ++server->pcp_in_flight;
         if (have) server->upgraded_at = now;
@@ -1307,7 +1360,7 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
       }
     }
     if (server->natpmp_in_flight >= natpmp_slots) {
-      wait_for_slot();
+      wait_for_slot(door);
       continue;
     }
     ++server->natpmp_in_flight;
@@ -1364,7 +1417,7 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
                                    [&](const auto& each) { return each.index == device->interface; });
     if (here == network_.interfaces.end() || (six ? here->ipv6 : here->ipv4).empty()) continue;
     if (device->in_flight >= upnp_slots) {
-      wait_for_slot();
+      wait_for_slot(door);
       continue;
     }
     ++device->in_flight;
@@ -1431,9 +1484,12 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
   const bool absent = !has_network(side.family);
   if (absent && door.sides[static_cast<std::size_t>(other)].wanted && has_network(other)) return;
 
-  const auto waited = absent ? nanoseconds{silence_after} : now - side.begun;
+  // it has to wait for its turn, where others get their answers
+  if (!refused && door.waits_for_slot && now < answered_at_ + busy_for) return later(answered_at_ + busy_for);
+  const auto begun = refused ? side.begun : std::max(side.begun, door.turn_at);
+  const auto waited = absent ? nanoseconds{silence_after} : now - begun;
   const auto patience = refused && !pending ? refusal_after : slow && !refused ? slow_after : silence_after;
-  if (waited < patience) return later(side.begun + patience);
+  if (waited < patience) return later(begun + patience);
   const auto reason = refused                     ? to_errc(refused->failure)
                       : !has_network(side.family) ? Errc::no_network
                       : known                     ? Errc::no_answer

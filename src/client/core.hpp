@@ -56,6 +56,10 @@ class Core {
   void open(DoorId door, PortRequest request, std::optional<ExternalEndpoint> last, TimePoint now);
   /// Gives back what the door holds, or leaves it to expire; `closed` is its last event.
   void close(DoorId door, bool leave_lease, TimePoint now);
+  /// True while the gateway is not yet told, because it is busy with others.
+  bool waits_to_close(DoorId door) const;
+  /// What is closed from now on is given back at once, however much that is: nobody will be here to go on.
+  void hurry() noexcept { hurried_ = true; }
   /// Asks who is there, without making a mapping.
   void discover(TimePoint now);
   /// True when all that answered to discover() has said what it has to say.
@@ -144,7 +148,10 @@ class Core {
   void take_end(Door& door, Side& side, Attempt& attempt, bool told, Errc reason, TimePoint now);
   bool is_same_box(const Attempt& one, const Attempt& other) const;
   void let_go(Side& side, Attempt& attempt, TimePoint now);
+  bool take_slot(Attempt& attempt, TimePoint now);
   void free_slot(Attempt& attempt);
+  void wait_for_slot(Door& door);
+  void hand_out_slots(TimePoint now);
   Attempt* find_attempt(Side& side, std::uint64_t place, Protocol protocol);
   void add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt, TimePoint now);
   Grant describe(const Door& door, const Side& side, const Attempt& attempt) const;
@@ -160,7 +167,8 @@ class Core {
   std::map<std::pair<Transport, Port>, unsigned>
       closing_;                 ///< a port is asked for again when it is given back
   std::deque<DoorId> waiting_;  ///< for a slot of a server
-  bool slot_free_ = false;
+  bool slot_free_ = false, handing_out_ = false, hurried_ = false;
+  TimePoint answered_at_{};  ///< when a slot was freed by an answer
 
   struct Asked {
     std::uint64_t place = 0, inner = 0;

@@ -462,6 +462,10 @@ void ClientState::on_alarm() {
   for (auto next = doors_.begin(); next != doors_.end();) {
     auto& [id, held] = *next++;
     if (!held.close_until || now < *held.close_until) continue;
+    if (core_->waits_to_close(id)) {
+      held.close_until = now + close_patience;
+      continue;
+    }
     held.close_until.reset();
     if (held.close) std::exchange(held.close, {}).done(make_error_code(Errc::no_answer));
     if (!held.has_handle) doors_.erase(id);
@@ -699,6 +703,7 @@ void ClientState::shut_down() {
   const auto now = BootClock::now();
   std::vector<DoorId> all;
   for (const auto& [id, held] : doors_) all.push_back(id);
+  core_->hurry();
   for (const auto id : all) core_->close(id, false, now);
   linger_until_ = now + linger;
   if (alarm_.is_open()) {
