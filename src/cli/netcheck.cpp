@@ -131,7 +131,7 @@ int netcheck(const Options& options, const NetcheckWords& words) {
       }));
   while (!done && io.run_one() > 0) {
   }
-  io.run_for(1s);  // what is not given back yet
+  io.run_for(500ms);  // what is not given back yet
   return code;
 }
 

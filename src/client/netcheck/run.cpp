@@ -458,6 +458,11 @@ void Run::give_back() {
       continue;
     }
     take_mapping(way);  // its address may have been told since
+    if (!way.path.mapping.granted) {  // what comes of a request without an answer needs no waiting for
+      way.client->shut_down();
+      way.closed = true;
+      continue;
+    }
     way.client->begin_close(way.door, way.client->next_call(),
                             {[self = shared_from_this(), &way](const error_code&) {
                                way.closed = true;
