@@ -75,7 +75,9 @@ TEST_F(Cli, SaysHowToStartADaemonThatDoesNotAnswer) {
 TEST_F(Cli, ExplainsWrongUse) {
   const std::pair<std::vector<std::string>, const char*> wrong[] = {
       {{}, "subcommand is required"},
-      {{"lsit"}, "'lsit' is no command; there are status, list, show, revoke, unblock and watch; open, close and netcheck."},
+      {{"lsit"},
+       "'lsit' is no command; there are status, list, show, revoke, unblock and watch; open, close and "
+       "netcheck."},
       {{"list", "--every"}, "--every"},
       {{"list", "xbox"}, "'xbox' is no filter"},
       {{"list", "protocol=sctp"}, "there are tcp, udp"},
@@ -90,6 +92,37 @@ TEST_F(Cli, ExplainsWrongUse) {
       {{"unblock"}, "say what is meant"},
       {{"unblock", "kind=static"}, "device, protocol and internal only"},
       {{"watch", "k7f2"}, "k7f2"},
+      {{"open"}, "PORT is required"},
+      {{"open", "0"}, "PORT"},
+      {{"open", "65536"}, "PORT"},
+      {{"open", "22000", "--protocol", "sctp"}, "--protocol"},
+      {{"open", "22000", "--external", "70000"}, "--external"},
+      {{"open", "22000", "--for", "soon"}, "--for takes a time such as 90s"},
+      {{"open", "22000", "--remote", "198.51.100"},
+       "--remote takes ADDRESS or ADDRESS/LENGTH, not '198.51.100'"},
+      {{"open", "22000", "--gateway", "router"}, "--gateway takes an address, not 'router'"},
+      {{"open", "22000", "--via", "igd"}, "--via"},
+      {{"open", "22000", "-4", "-6"}, "--ipv6"},
+      {{"close"}, "PORT is required"},
+      {{"close", "22000", "--gateway", "192.168.1"}, "--gateway takes an address, not '192.168.1'"},
+      {{"close", "22000", "--for", "1h"}, "--for"},
+      {{"netcheck", "22000"}, "22000"},
+      {{"netcheck", "--port", "0"}, "--port"},
+      {{"netcheck", "--protocol", "sctp"}, "--protocol"},
+      {{"netcheck", "--stun", ""}, "--stun takes HOST or HOST:PORT, not ''"},
+      {{"netcheck", "--stun", "stun.example.net:"}, "not 'stun.example.net:'"},
+      {{"netcheck", "--stun", "stun.example.net:0"}, "not 'stun.example.net:0'"},
+      {{"netcheck", "--stun", "stun.example.net:65536"}, "not 'stun.example.net:65536'"},
+      {{"netcheck", "--stun", "stun.example.net:1:2"}, "not 'stun.example.net:1:2'"},
+      {{"netcheck", "--stun", "[2001:db8::1"}, "not '[2001:db8::1'"},
+      {{"netcheck", "--stun", "[2001:db8::1]3478"}, "not '[2001:db8::1]3478'"},
+      {{"netcheck", "--stun", "[192.0.2.1]:3478"}, "not '[192.0.2.1]:3478'"},
+      {{"netcheck", "--stun", "stun://example.net"}, "not 'stun://example.net'"},
+      {{"netcheck", "--for", "500ms"}, "--for takes a time from 1s to 60s, not '500ms'"},
+      {{"netcheck", "--for", "0s"}, "not '0s'"},
+      {{"netcheck", "--for", "2m"}, "not '2m'"},
+      {{"netcheck", "--gateway", "router"}, "--gateway takes an address, not 'router'"},
+      {{"netcheck", "--via", "igd"}, "--via"},
   };
   for (const auto& [words, message] : wrong) {
     const auto ran = run(words);
@@ -101,6 +134,22 @@ TEST_F(Cli, ExplainsWrongUse) {
   EXPECT_EQ(run({"--help"}).code, 0);
   EXPECT_THAT(run({"revoke", "--help"}).out, HasSubstr("--dry-run"));
   EXPECT_THAT(run({"--version"}).out, StartsWith("sallyport "));
+}
+
+TEST_F(Cli, NetcheckOfNoNetworkIsAnAnswerInWordsAndInJson) {
+  const auto text = run({"netcheck", "--interface", "no-such0"}, false);
+  EXPECT_EQ(text.code, 5);
+  EXPECT_THAT(text.out, StartsWith("No network: "));
+  EXPECT_EQ(text.err, "");
+  const auto ran = run({"--json", "netcheck", "--interface", "no-such0", "--stun", "[2001:db8::1]:3479",
+                        "--port", "22000", "--protocol", "tcp"},
+                       false);
+  EXPECT_EQ(ran.code, 5);
+  const auto report = json::parse(ran.out);
+  EXPECT_EQ(report["verdict"], "no_network");
+  EXPECT_EQ(report["helper"], "[2001:db8::1]:3479");
+  EXPECT_EQ(report["port"], 22000);
+  EXPECT_EQ(report["protocol"], "tcp");
 }
 
 TEST_F(Cli, AnEmptyListIsNoFailure) {
