@@ -22,11 +22,12 @@ def attribute(kind, value):
     return struct.pack("!HH", kind, len(value)) + value + b"\0" * (-len(value) % 4)
 
 
-def address(endpoint, xored=False):
-    number, port = struct.unpack("!I", socket.inet_aton(endpoint[0]))[0], endpoint[1]
-    if xored:
-        number, port = number ^ COOKIE, port ^ COOKIE >> 16
-    return struct.pack("!BBHI", 0, 1, port, number)
+def address(endpoint, xored=b""):
+    six = ":" in endpoint[0]
+    number, port = socket.inet_pton(socket.AF_INET6 if six else socket.AF_INET, endpoint[0]), endpoint[1]
+    if xored:  # of IPv6 with the request's number after the cookie
+        number, port = bytes(a ^ b for a, b in zip(number, struct.pack("!I", COOKIE) + xored)), port ^ COOKIE >> 16
+    return struct.pack("!BBH", 0, 2 if six else 1, port) + number
 
 
 def read_address(value, xored=False):
@@ -93,7 +94,7 @@ class Server:
             by = at ^ (2 if change & 4 else 0) ^ (1 if change & 2 else 0)
             if RESPONSE_PORT in asked:
                 to = (sender[0], struct.unpack_from("!H", asked[RESPONSE_PORT])[0])
-            attributes = [(SOFTWARE, b"lab"), (XOR_MAPPED_ADDRESS, address(sender, True)),
+            attributes = [(SOFTWARE, b"lab"), (XOR_MAPPED_ADDRESS, address(sender, number)),
                           (MAPPED_ADDRESS, address(sender))]
             if self.probes:
                 attributes += [(RESPONSE_ORIGIN, address(self.endpoints[by])),

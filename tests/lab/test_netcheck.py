@@ -6,14 +6,19 @@
 
 import json
 import shutil
+import signal
+import subprocess
 import unittest
 
 import stun
 import wire
 from ahead import OUTER, PRIVATE, SHARED, LabBehind, masquerade
-from lab import DEVICE1, EXTERNAL, FAR, OTHER_FAR, SILENCE, Host, Lab
+from lab import DEVICE1, EXTERNAL, FAR, LAN, OTHER_FAR, PATIENCE, SILENCE, Host, Lab, wait_until
 from labcase import LabCase
+from test_firewall6 import FAR6, HOST
+from test_firewall6 import Ipv6Case as Ipv6Lab
 
+OTHER_FAR6 = "2001:db8:100::20"
 STAGES = ["network", "gateway", "mapping", "address", "second_nat", "probe", "ipv6"]
 
 
@@ -113,6 +118,90 @@ class Public(Netcheck, LabCase):
         lines = self.netcheck(*self.with_helper(), text=True).splitlines()
         self.assertTrue(lines[0].startswith("Reachable:"), lines)
         self.assertEqual([line for line in lines if len(line) > 80], [])
+
+
+class Asked(LabCase):
+    """How it is asked, and what it leaves behind."""
+
+    config = {"listen": {"protocols": ["pcp", "natpmp", "upnp"]}}
+
+    def netcheck(self, *words):
+        done = self.lab.device1.call(self.lab.cli_path, "netcheck", *words)
+        return done.returncode, json.loads(done.stdout)
+
+    def test_by_each_protocol_alone(self):
+        for via in ("pcp", "natpmp", "upnp"):
+            code, report = self.netcheck("--json", "--via", via, "--interface", "eth0", "--gateway", LAN)
+            path = report["paths"][0]
+            self.assertEqual((code, report["verdict"], path["via"], path["protocols"]), (0, "likely_reachable", via, [via]))
+            self.assertEqual(path["mapped"], {"address": EXTERNAL, "port": report["port"]})
+            self.assertEqual(self.leases("kind=explicit"), [])
+
+    def test_all_protocols_are_listed_and_one_maps(self):
+        _, report = self.netcheck("--json", "--protocol", "tcp")
+        self.assertEqual((report["paths"][0]["protocols"], report["paths"][0]["via"]), (["pcp", "natpmp", "upnp"], "pcp"))
+        self.assertIn("IGD:2", report["stages"][1]["evidence"])
+
+    def test_of_a_gateway_that_is_not_there(self):
+        code, report = self.netcheck("--json", "--gateway", "192.168.50.77", "--for", "2s")
+        self.assertEqual((code, report["verdict"], report["paths"][0]["gateway"]), (5, "no_gateway", "192.168.50.77"))
+
+    def test_a_port_in_use_is_opened_and_not_probed(self):
+        with stun.Server(self.lab.internet) as helper, self.lab.device1.udp(DEVICE1, self.port()) as service:
+            port = service.getsockname()[1]
+            _, report = self.netcheck("--json", "--port", str(port), "--stun", "%s:%d" % helper.address)
+        self.assertEqual((report["verdict"], report["paths"][0]["probe"]), ("likely_reachable", "skipped"))
+        self.assertEqual(report["paths"][0]["mapped"]["port"], port)
+
+    def test_ctrl_c_gives_the_test_mapping_back(self):
+        child = self.lab.device1.popen(self.lab.cli_path, "netcheck", "--stun", "%s:23478" % FAR, "--for", "30s",
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until("the test mapping is there", lambda: self.leases("kind=explicit"))
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=PATIENCE)
+        self.assertEqual((child.returncode, out), (1, ""))
+        self.assertIn("interrupted", err)
+        self.assertEqual(self.leases("kind=explicit"), [])
+
+    def test_it_ends_in_its_time_when_the_gateway_falls_silent(self):
+        child = self.lab.device1.popen(self.lab.cli_path, "netcheck", "--json", "--for", "2s", stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, text=True)
+        wait_until("the test mapping is there", lambda: self.leases("kind=explicit"))
+        self.daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            out, _ = child.communicate(timeout=PATIENCE)
+        finally:
+            self.daemon.process.send_signal(signal.SIGCONT)
+        self.assertEqual((child.returncode, json.loads(out)["verdict"]), (0, "likely_reachable"))
+        wait_until("what was sent meanwhile has ended the test mapping", lambda: not self.leases("kind=explicit"))
+
+
+class ByIpv6(Ipv6Lab):
+    """Beside IPv4, with a helper that has both."""
+
+    def netcheck(self, *words):
+        return json.loads(asked(self, self.lab.device1, self.lab.cli_path, "--json", *words))
+
+    def test_a_pinhole_is_opened_probed_and_given_back(self):
+        self.lab.internet.ip("addr", "add", f"{OTHER_FAR6}/128", "dev", "lo", "nodad")
+        with stun.Server(self.lab.internet, addresses=(FAR6, OTHER_FAR6)) as helper:
+            report = self.netcheck("--stun", "[%s]:%d" % helper.address)
+            self.assertIn(((OTHER_FAR6, 3479), (HOST, report["port"])),
+                          [(sender, to[:2]) for sender, to in helper.sent])
+        six = report["ipv6"]
+        self.assertEqual((six["pinhole"], six["via"], six["probe"], six["addresses"]),
+                         ({"address": HOST, "port": report["port"]}, "pcp", "yes", [HOST]))
+        self.assertEqual(report["stages"][6]["state"], "yes")
+        self.assertEqual((report["verdict"], report["paths"][0]["seen"]), ("likely_reachable", None))
+        self.assertEqual(self.leases("kind=explicit"), [])
+
+    def test_alone(self):
+        self.lab.device1.ip("addr", "flush", "dev", "eth0", "scope", "global", "to", "0.0.0.0/0")
+        self.addCleanup(self.lab.device1.ip, "route", "replace", "default", "via", LAN)
+        self.addCleanup(self.lab.device1.ip, "addr", "add", f"{DEVICE1}/24", "dev", "eth0")
+        report = self.netcheck()
+        self.assertEqual((report["verdict"], report["paths"]), ("likely_reachable", []))
+        self.assertEqual(report["external"], {"address": HOST, "port": report["port"]})
 
 
 class HostFirewall(Public):
