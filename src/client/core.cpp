@@ -35,6 +35,7 @@ constexpr nanoseconds slot_time = 300ms;     // an unanswered first question kee
 constexpr unsigned pcp_slots = 16;
 constexpr unsigned natpmp_slots = 1;  // NPM-3.1-01
 constexpr unsigned upnp_slots = 4;
+constexpr std::size_t most_woken = 32;  // of those that wait, when one slot is free
 
 constexpr nanoseconds refusal_after = 250ms;  // all that answered have refused, and nobody else has answered
 constexpr nanoseconds silence_after = 2800ms;
@@ -209,6 +210,7 @@ struct Core::Attempt {
   MappingFailure failure{};
   unsigned code = 0;
   std::optional<TimePoint> retry_at, refresh_at;
+  std::optional<Port> asked_port;  ///< of UPnP: the external one that is asked for first
   bool gateway_restarted = false;  ///< what ends now is lost, not revoked
   bool shadows_current = false;    ///< its end may take the mapping of the current one along
 };
@@ -622,12 +624,12 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
     const auto header = pcp::decode_response_header(datagram);
     if (!header) return;
     if (header->result == pcp::ResultCode::unsupp_version) {
-      // It speaks the version that it names, so this is about a request of NAT-PMP (PCP-9-01).
-      if (server.asks_address && server.asks_address->handle_datagram(datagram, now))
-        drain(server, now);
-      else if (const auto nonce = nonce_in(datagram);
-               !nonce.empty() && by_key_.contains(key_of(id, 'P', nonce)))
+      // It speaks the version that it names: this is about a request of NAT-PMP (PCP-9-01), unless it repeats
+      // what PCP asked.
+      if (const auto nonce = nonce_in(datagram); !nonce.empty() && by_key_.contains(key_of(id, 'P', nonce)))
         no_pcp(server, now);
+      else if (server.asks_address && server.asks_address->handle_datagram(datagram, now))
+        drain(server, now);
       return touch_all(now);
     }
     server.pcp = Server::Speaks::yes;
@@ -1027,19 +1029,18 @@ void Core::touch(Door& door, TimePoint now) {
   hand_out_slots(now);
 }
 
-/// Touches those who wait for a slot, in their order, until the slots are full again.
+/// Touches those who wait for a slot, in their order.
 void Core::hand_out_slots(TimePoint now) {
   if (std::exchange(handing_out_, true)) return;  // of a touch from here: what it frees is seen below
   while (std::exchange(slot_free_, false)) {
-    for (auto left = waiting_.size(); left > 0 && !waiting_.empty(); --left) {
+    for (auto left = std::min(waiting_.size(), most_woken); left > 0 && !waiting_.empty(); --left) {
       const auto id = waiting_.front();
       waiting_.pop_front();
       const auto next = doors_.find(id);
       if (next == doors_.end()) continue;
       next->second->waits_for_slot = false;
       if (now < answered_at_ + busy_for) next->second->turn_at = now;
-      touch(*next->second, now);
-      if (const auto still = doors_.find(id); still != doors_.end() && still->second->waits_for_slot) break;
+      touch(*next->second, now);  // which waits again when it is another gateway's slot that is free
     }
   }
   handing_out_ = false;
@@ -1195,7 +1196,7 @@ void Core::take_grant(Door& door, Side& side, Attempt& attempt, TimePoint now) {
   event.grant = side.grant = grant;
   side.settled = true;
   side.told_reason = {};
-  door.last = grant.external;
+  if (side.family == Family::ipv4) door.last = grant.external;
   tell(door, std::move(event));
   // lesser ones that have asked, or would, are no longer needed; a better one may still answer
   for (auto& other : side.attempts)
@@ -1294,6 +1295,25 @@ void Core::add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt,
   attempt->slot = true;
   if (!attempt->key.empty()) by_key_[attempt->key] = {door.id, attempt->id};
   side.attempts.push_back(std::move(attempt));
+}
+
+/// IGD:1 gives a port to the host that has it already, and the other mapping of that host is gone.
+Port Core::port_to_ask(const Door& door, const wire::MappingWish& wish, std::uint64_t device) {
+  const auto is_own = [&](Port port) {
+    return std::any_of(doors_.begin(), doors_.end(), [&](const auto& each) {
+      const auto& attempts = each.second->sides[0].attempts;
+      return each.first != door.id && each.second->request.transport == wish.transport &&
+             std::any_of(attempts.begin(), attempts.end(), [&](const auto& attempt) {
+               return attempt->place == device && attempt->state != Attempt::State::refused &&
+                      port == (attempt->granted ? std::optional{attempt->granted->external.port} : attempt->asked_port);
+             });
+    });
+  };
+  auto port = wish.external_port.value_or(wish.internal_port);
+  if (wish.exact) return port;
+  if (is_own(port)) port = wish.internal_port;
+  while (is_own(port)) port = *Port::from(static_cast<std::uint32_t>(1024 + random() % (65536 - 1024)));
+  return port;
 }
 
 /// Decides who is to be asked now that is not asked yet, and when to think about it again.
@@ -1436,7 +1456,9 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
                                      [&](const Prefix& one) { return one.address == point.local_address(); });
       attempt->local = still ? point.local_address()
                              : (near == here->ipv4.end() ? here->ipv4.front() : *near).address;
-      auto client = std::make_unique<upnp::igd::PortMappingClient>(*point.connection(), wish, attempt->local,
+      auto own = wish;
+      own.external_port = attempt->asked_port = port_to_ask(door, wish, id);
+      auto client = std::make_unique<upnp::igd::PortMappingClient>(*point.connection(), own, attempt->local,
                                                                    random(), now);
       if (point.address_asked())
         client->set_external_address(point.external_address().value_or(Address::v4(0)));

@@ -140,6 +140,7 @@ class Core {
 
   void touch(Door& door, TimePoint now);
   void touch_all(TimePoint now);
+  Port port_to_ask(const Door& door, const wire::MappingWish& wish, std::uint64_t device);
   void plan(Door& door, Side& side, TimePoint now);
   void settle(Door& door, Side& side, TimePoint now);
   bool advance(Door& door, Side& side, TimePoint now);

@@ -13,6 +13,7 @@ using Kind = MappingEvent::Kind;
 
 constexpr unsigned silences_before_told = 2;
 constexpr unsigned max_removals = 3;
+constexpr auto end_blur = 10s;  ///< on its way, and in the rounding of clocks
 
 }  // namespace
 
@@ -159,7 +160,8 @@ void ServiceClient::refuse_status(unsigned status, TimePoint now) {
 }
 
 void ServiceClient::lost(MappingFailure failure, unsigned code, bool told, TimePoint now) {
-  tell_end(failure, code, told);
+  // what ends now by itself, and at the gateway a moment earlier than here, was taken by nobody
+  tell_end(failure, code, told && (held_->lifetime_s == 0 || now + end_blur < lease_end()));
   failures_ = 0;
   schedule(first_step(), now + spread(2s));
 }
