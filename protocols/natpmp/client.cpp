@@ -212,11 +212,12 @@ void MappingClient::handle_grant(Port external, std::uint32_t lifetime_s, TimePo
 
 /// A deletion that overtook a request has deleted nothing.
 void MappingClient::handle_while_deleting(bool grant, TimePoint now) {
-  if (grant) {
-    if (overtakable_ > 0) --overtakable_;
-    if (std::exchange(deletion_answered_, false)) send_deletion(now);
+  if (grant && overtakable_ > 0) {
+    --overtakable_;
+    send_deletion(now);  // answers may come in another order than what they answer
+  } else if (grant) {
+    return;
   } else if (overtakable_ > 0) {
-    deletion_answered_ = true;
     deletion_at_ = std::max(now, last_sent_ + longest_way);
   } else {
     deletion_at_.reset();

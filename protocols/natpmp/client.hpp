@@ -145,7 +145,6 @@ class MappingClient final : public wire::DatagramMappingClient {
   int deletions_ = 0;
   bool deletion_due_ = false;
   int overtakable_ = 0;  ///< requests on their way when the deletion was sent, which may arrive behind it
-  bool deletion_answered_ = false;
 
   std::deque<wire::MappingEvent> events_;
 };

@@ -246,11 +246,12 @@ void MappingClient::handle_error(ResultCode code, std::optional<std::uint32_t> l
 
 /// A deletion that overtook a request has deleted nothing.
 void MappingClient::handle_while_deleting(bool grant, TimePoint now) {
-  if (grant) {
+  if (grant && overtakable_) {
     overtakable_ = false;
-    if (std::exchange(deletion_answered_, false)) send_deletion(now);
+    send_deletion(now);  // answers may come in another order than what they answer
+  } else if (grant) {
+    return;
   } else if (overtakable_) {
-    deletion_answered_ = true;
     deletion_at_ = std::max(now, last_sent_ + longest_way);
   } else {
     deletion_at_.reset();

@@ -107,7 +107,6 @@ class MappingClient final : public wire::DatagramMappingClient {
   int deletions_ = 0;
   bool deletion_due_ = false;
   bool overtakable_ = false;  ///< a request was on its way when the deletion was sent and may arrive behind it
-  bool deletion_answered_ = false;
 
   std::deque<wire::MappingEvent> events_;
 };

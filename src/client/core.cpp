@@ -155,7 +155,7 @@ struct Core::Server {
   std::optional<std::uint32_t> epoch_s;
   std::optional<natpmp::AddressClient> asks_address;
   std::optional<Address> external;
-  TimePoint natpmp_since{};
+  TimePoint natpmp_since{}, address_read{};
   std::optional<TimePoint> upgraded_at;  ///< when PCP was last tried again beside a lesser grant
   unsigned pcp_in_flight = 0, natpmp_in_flight = 0;
 };
@@ -435,6 +435,13 @@ void Core::ask_address(Server& server, TimePoint now) {
   drain(server, now);
 }
 
+/// An announcement of another one may not have been heard.
+void Core::read_address_again(Server& server, TimePoint now) {
+  if (!server.asks_address || !server.external || now < server.address_read + address_age) return;
+  server.asks_address->refresh(now);
+  drain(server, now);
+}
+
 void Core::drain(Server& server, TimePoint now) {
   if (!server.asks_address) return;
   auto& asks = *server.asks_address;
@@ -449,6 +456,7 @@ void Core::drain(Server& server, TimePoint now) {
       server.natpmp = Server::Speaks::yes;
       server.natpmp_since = now;
     }
+    server.address_read = now;
     const auto external = result.state == State::address ? result.address : Address::v4(0);
     if (server.external != external) {
       server.external = external;
@@ -814,7 +822,7 @@ void Core::handle_announcement(std::span<const std::byte> datagram, const Addres
         server->natpmp = Server::Speaks::unknown;
         ask_address(*server, now);
       }
-      server->asks_address->refresh(now);  // nobody is asked: the answer is here
+      server->asks_address->refresh(now);  // whose question this answers
       server->asks_address->handle_datagram(datagram, now);
       drain(*server, now);
       if (lost) restarted(id, Protocol::natpmp, announcement_spread, now);
@@ -930,6 +938,7 @@ void Core::open(DoorId id, PortRequest request, std::optional<ExternalEndpoint> 
   auto& added = *doors_.emplace(id, std::move(door)).first->second;
 
   add_servers(now);
+  for (auto& [server_id, server] : servers_) read_address_again(*server, now);
   const bool someone =
       std::any_of(devices_.begin(), devices_.end(), [](const auto& each) { return each.second->is_ready(); });
   if (!searched_ || (!someone && now >= search_begun_ + 3s) || now >= search_begun_ + search_again)
@@ -1126,9 +1135,8 @@ void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) 
         attempt.silent = false;
         attempt.retry_at.reset();
         take_grant(door, side, attempt, now);
-        if (attempt.protocol == Protocol::natpmp && server != servers_.end() &&
-            server->second->asks_address && event->kind == MappingEvent::Kind::renewed)
-          server->second->asks_address->refresh(now), drain(*server->second, now);
+        if (attempt.protocol == Protocol::natpmp && server != servers_.end())
+          read_address_again(*server->second, now);
         if (const auto device = devices_.find(attempt.place);
             device != devices_.end() && event->kind == MappingEvent::Kind::renewed) {
           device->second->point->refresh_address(now);
@@ -1231,9 +1239,10 @@ void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
   if (!attempt.client || attempt.state == Attempt::State::leaving) return;
   free_slot(attempt);
   const bool may_be_held = attempt.sent && attempt.state != Attempt::State::refused;
-  attempt.shadows_current = side.current && attempt.state == Attempt::State::granted &&
-                            is_same_box(*side.current, attempt) &&
-                            side.current->granted->external.port == attempt.granted->external.port;
+  // of one whose answer is still to come nobody knows the port
+  attempt.shadows_current = may_be_held && side.current && is_same_box(*side.current, attempt) &&
+                            (attempt.state != Attempt::State::granted ||
+                             side.current->granted->external.port == attempt.granted->external.port);
   attempt.state = Attempt::State::leaving;
   attempt.refresh_at.reset();
   const auto server = servers_.find(attempt.place);

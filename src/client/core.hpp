@@ -129,6 +129,7 @@ class Core {
   void send_search(TimePoint now);
   void rediscover(TimePoint now);
   void ask_address(Server& server, TimePoint now);
+  void read_address_again(Server& server, TimePoint now);
   void drain(Server& server, TimePoint now);
   bool send(const Server& server, wire::DatagramMappingClient& client);
   void drain(Device& device, TimePoint now);

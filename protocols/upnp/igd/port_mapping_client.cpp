@@ -133,7 +133,13 @@ void PortMappingClient::handle_check(const soap::Answer& answer, TimePoint now) 
     lost(MappingFailure::not_authorized, 0, true, now);
     return;
   }
-  if (held_->lifetime_s == 0) return schedule_renewal(now);
+  if (held_->lifetime_s == 0) {
+    // it did not say that the lease was what it choked on: perhaps it was something that has passed
+    if (form_ != Form::permanent || permanent_only_ || std::exchange(leased_again_, true))
+      return schedule_renewal(now);
+    form_ = Form::full;
+    return schedule(Step::renew, now);
+  }
   if (!verifying) return schedule(Step::renew, now);
   // 0 says nothing: many have it there whatever they were asked for
   const auto left = soap::parse_ui4(answer.find("NewLeaseDuration").value_or(""));

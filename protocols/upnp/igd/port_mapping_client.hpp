@@ -47,6 +47,7 @@ class PortMappingClient final : public ServiceClient {
   bool asked_any_ = false;  ///< the last `add` was an AddAnyPortMapping
   Form form_ = Form::full;
   bool permanent_only_ = false;             ///< 725 was said
+  bool leased_again_ = false;               ///< Form::permanent was looked into once
   bool same_port_ = false;                  ///< 724 was said
   bool no_any_ = false;                     ///< AddAnyPortMapping does not work here
   bool no_check_ = false;                   ///< GetSpecificPortMappingEntry does not work here

@@ -238,16 +238,19 @@ class World {
     pump();
   }
   void leave() {
+    wake();
     say("host has no network");
     core->set_network({}, now());
     pump();
   }
   void move_host() {
+    wake();
     ++host_number_;
     say("host moves to " + host4().to_string());
     join();
   }
   DoorId open(PortRequest request) {
+    wake();
     const auto id = ++last_door_;
     say("open " + name(request) + " as " + std::to_string(id));
     doors.emplace(id, Wanted{.request = request});
@@ -257,6 +260,7 @@ class World {
     return id;
   }
   void close(DoorId id, bool leave_lease = false) {
+    wake();
     say("close " + std::to_string(id));
     doors.at(id).closing = true;
     core->close(id, leave_lease, now());
@@ -264,7 +268,15 @@ class World {
     pump();
   }
   bool is_asleep() const { return now() < asleep_until_; }
+  void wake() {
+    asleep_until_ = std::min(asleep_until_, now());
+    // what was under way when it fell asleep has failed
+    for (const auto id : std::exchange(failed_asleep_, {}))
+      core->handle_reply(id, boost::system::errc::make_error_code(boost::system::errc::timed_out), now());
+    pump();
+  }
   void sleep(nanoseconds time) {
+    wake();
     say("host sleeps for " + seconds(time));
     asleep_until_ = now() + time;
   }
@@ -281,6 +293,7 @@ class World {
       };
       if (!pending_.empty()) due(pending_.begin()->first);
       if (const auto at = core->next_deadline()) due(std::max(*at, asleep_until_));
+      if (!failed_asleep_.empty()) due(asleep_until_);
       if (service) due(service->next_deadline());
       if (port5351_) due(port5351_->next_deadline());
       if (ssdp_) due(ssdp_->next_deadline());
@@ -296,6 +309,7 @@ class World {
         run();
         pump();
       }
+      if (!is_asleep() && !failed_asleep_.empty()) wake();
       if (!is_asleep())
         if (const auto at = core->next_deadline(); at && *at <= now()) {
           ++wakes;
@@ -364,7 +378,8 @@ class World {
       }
     }
     std::size_t ours = 0;
-    for (const auto& each : all) ours += each.internal.address != neighbour;
+    for (const auto& each : all)  // what UPnP made permanent for an address that the host had is out of its reach
+      ours += each.internal.address != neighbour && (each.deadline || is_host(each.internal.address));
     if (ours != wanted_leases)
       throw Broken{std::to_string(wanted_leases) + " leases are wanted; the gateway has " + list()};
   }
@@ -558,7 +573,7 @@ class World {
 
   void fail_ask(std::uint64_t id, nanoseconds delay, boost::system::errc::errc_t why) {
     later(delay, [this, id, why] {
-      if (is_asleep()) return fail_ask(id, asleep_until_ - now(), why);
+      if (is_asleep()) return failed_asleep_.push_back(id);
       say("HTTP " + std::to_string(id) + " fails");
       core->handle_reply(id, boost::system::errc::make_error_code(why), now());
     });
@@ -601,8 +616,7 @@ class World {
       commit();
       if (!*reply || after) return fail_ask(ask.id, 3s, timed_out);
       later(way(), [this, id = ask.id, reply, local] {
-        if (is_asleep() || !connected || !is_host(local))
-          return fail_ask(id, std::max<nanoseconds>(3s, asleep_until_ - now()), timed_out);
+        if (is_asleep() || !connected || !is_host(local)) return fail_ask(id, 3s, timed_out);
         if (telling) {
           const auto code = (*reply)->body.find("<errorCode>");
           say("<- HTTP " + std::to_string(id) + " " + std::to_string((*reply)->status) +
@@ -686,6 +700,7 @@ class World {
   unsigned gena_ = 0;
   int external_number_ = 0, host_number_ = 0;
   TimePoint asleep_until_{};
+  std::vector<std::uint64_t> failed_asleep_;
   DoorId last_door_ = 0;
   std::multimap<TimePoint, std::function<void()>> pending_;
 };
