@@ -206,6 +206,7 @@ int open(const Options& options, const OpenWords& words) {
       next();
     });
   };
+  next();  // first: what is known at once is shown before it ends the wait
   port.async_wait([&](const error_code& error, const client::Grant&) {
     if (ending) return;
     if (!error) {
@@ -216,7 +217,6 @@ int open(const Options& options, const OpenWords& words) {
     complain("the port cannot be opened: " + error.message() + ". " + what_next(error));
     end(true);
   });
-  next();
   if (!options.json && !words.detach_lease)
     complain("opening " + std::string{to_string(request.transport)} + " port " + std::to_string(words.port) +
              "; it stays open until Ctrl-C.");

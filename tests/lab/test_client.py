@@ -1,15 +1,13 @@
 """The client library by way of `sallyport open` and `close`, at sallyportd and at Debian's miniupnpd: each protocol
 alone and all at once."""
 
-import os
 import shutil
 import signal
 import tempfile
 import time
 import unittest
 
-import upnp
-from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, LAN, OTHER_FAR, PEER, Lab, run, tcp_ask, tcp_shut, udp_ask, wait_until
+from lab import DEVICE1, DEVICE2, EXTERNAL, FAR, LAN, OTHER_FAR, tcp_ask, tcp_shut, wait_until
 from labcase import LabCase
 from opened import Miniupnpd, Opened, environment
 
@@ -22,7 +20,7 @@ class ClientCase(LabCase):
     words = ()      # how the client asks
     via = ("pcp",)  # what may grant then
 
-    def open(self, port, *words, wait=True, **kw):
+    def open(self, port, *words, **kw):
         opened = Opened(self.lab, port, *self.words, *words, **kw)
         self.addCleanup(opened.close)
         return opened
@@ -35,11 +33,10 @@ class ClientCase(LabCase):
                                              self.lab.cli_path, command, *map(str, (*words, *self.words)), "--json")
         return done.returncode, done.stdout, done.stderr, time.monotonic() - began
 
-    def in_tcp(self, service, external, to=EXTERNAL):
-        self.assertEqual(tcp_ask(self.lab.internet, (to, external), (FAR, 0))[0], service.name)
+    def in_tcp(self, service, external):
+        self.assertEqual(tcp_ask(self.lab.internet, (EXTERNAL, external), (FAR, 0))[0], service.name)
 
     def in_udp(self, service, external):
-        # a service that answers: miniupnpd's rules know no CONTROL to come after what is dropped
         self.assertEqual(self.answer_of(self.lab.internet, (EXTERNAL, external), source=(FAR, 0))[0], service.name)
 
     def held(self, protocol, port):
@@ -321,6 +318,20 @@ class Happens(AtSallyportd, ClientCase):
             self.lab.internet.connect((EXTERNAL, port), (OTHER_FAR, 0), timeout=0.7)
         self.assertEqual(opened.end(), (0, "closed"))
 
+    def test_two_of_one_user_remember_both_ports(self):
+        home = tempfile.mkdtemp(prefix="home-", dir=self.lab.directory)
+        ports = {self.port(): self.port() for _ in range(4)}
+        all_of = [self.open(port, "--external", wish, home=home) for port, wish in ports.items()]
+        for opened in all_of:
+            opened.grant()
+        for opened in all_of:
+            opened.end(signal.SIGKILL)
+        for port, wish in ports.items():
+            again = self.open(port, home=home)
+            self.assertEqual(again.grant()["external"]["port"], wish)
+            self.assertEqual(self.held("tcp", port), [wish])
+            self.assertEqual(again.end(), (0, "closed"))
+
     def test_many_at_once_are_one_lease_each(self):
         ports = [self.port() for _ in range(24)]
         all_of = [self.open(port, "--protocol", "udp" if port % 2 else "tcp", device=1 + port % 2) for port in ports]
@@ -351,15 +362,29 @@ class Refuses(AtSallyportd, ClientCase):
 class NobodyAnswers(ClientCase):
     starts = False
 
+    def setUp(self):
+        self.device_asks = self.sniff(self.lab.device1, "eth0")
+        # silence, and no word that nobody listens there
+        self.lab.gateway.run("nft", "-f", "-", stdin="table ip mute { chain in { type filter hook input priority 0; drop; }; }")
+        self.addCleanup(self.lab.gateway.run, "nft", "delete", "table", "ip", "mute")
+
     def test_is_told_with_its_code(self):
-        for device, words in ((1, ()), (1, ("--via", "upnp"))):
-            code, out, errors, seconds = self.run_client("open", self.port(), *words, device=device)
+        for words in ((), ("--via", "upnp")):
+            code, out, errors, seconds = self.run_client("open", self.port(), *words)
             self.assertEqual(code, UNREACHABLE, out + errors)
             self.assertIn('"reason":"no_gateway"', out)
             self.assertIn("netcheck", errors)
             self.assertLess(seconds, 5)  # 3 s of waiting
 
-    def test_a_gateway_that_comes_later_is_found(self):
-        opened = Opened(self.lab, self.port())
-        self.addCleanup(opened.close)
-        self.assertEqual(opened.event("refused")["reason"], "no_gateway")
+    def test_ctrl_c_is_not_held_up_by_silence(self):
+        opened = self.open(self.port())
+        wait_until("it asks", lambda: self.device_asks.find(lambda p: p.dport == 5351))
+        began = time.monotonic()
+        self.assertEqual(opened.end(), (0, "closed"))
+        self.assertLess(time.monotonic() - began, 2)
+
+    def test_without_a_network(self):
+        self.lab.device2.ip("link", "set", "eth0", "down")
+        code, out, errors, _ = self.run_client("open", self.port(), device=2)
+        self.assertEqual(code, UNREACHABLE, out + errors)
+        self.assertIn('"reason":"no_network"', out)
