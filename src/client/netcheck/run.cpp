@@ -114,8 +114,9 @@ struct Run::Way {
 
   std::shared_ptr<ClientState> client;  ///< none: nobody is asked
   DoorId door = 0;
-  bool answered = false;  ///< a grant, or why there is none
-  bool opened = false;    ///< the mapping is what it will be
+  std::vector<std::uint64_t> calls;  ///< begun there
+  bool answered = false;             ///< a grant, or why there is none
+  bool opened = false;               ///< the mapping is what it will be
   bool closed = false;
 
   std::shared_ptr<Socket> view_socket, probe_socket;
@@ -258,7 +259,7 @@ void Run::open_test_port(Way& way, bool six, ClientOptions gateways) {
                                .description = "netcheck",
                                .ipv4 = !six,
                                .ipv6 = six});
-  way.client->begin_wait(way.door, way.client->next_call(),
+  way.client->begin_wait(way.door, way.calls.emplace_back(way.client->next_call()),
                          {[self = shared_from_this(), &way](const error_code&, const Grant&) {
                             way.answered = true;
                             self->look();
@@ -457,13 +458,13 @@ void Run::give_back() {
       way.closed = true;
       continue;
     }
-    take_mapping(way);  // its address may have been told since
+    take_mapping(way);                // its address may have been told since
     if (!way.path.mapping.granted) {  // what comes of a request without an answer needs no waiting for
       way.client->shut_down();
       way.closed = true;
       continue;
     }
-    way.client->begin_close(way.door, way.client->next_call(),
+    way.client->begin_close(way.door, way.calls.emplace_back(way.client->next_call()),
                             {[self = shared_from_this(), &way](const error_code&) {
                                way.closed = true;
                                self->look();
@@ -501,7 +502,10 @@ void Run::finish(error_code error) {
     socket->descriptor.close(ignored);
   }
   for (const auto& way : ways_)
-    if (way->client) way->client->shut_down();  // gives back in the background what is still held
+    if (const auto client = std::exchange(way->client, nullptr)) {
+      for (const auto call : way->calls) client->cancel(call);  // they hold on to us, and we to them
+      client->shut_down();  // gives back in the background what is still held
+    }
   if (const auto client = client_.lock(); client && listing_ != 0 && !listed_at_) client->cancel(listing_);
   done_(error, error ? NetcheckReport{} : report(observations()));
 }
