@@ -35,7 +35,7 @@ constexpr nanoseconds slot_time = 300ms;     // an unanswered first question kee
 constexpr unsigned pcp_slots = 16;
 constexpr unsigned natpmp_slots = 1;  // NPM-3.1-01
 constexpr unsigned upnp_slots = 4;
-constexpr std::size_t most_woken = 32;  // of those that wait, when one slot is free
+constexpr std::size_t most_woken = 32;  // in vain, of those that wait, when a slot is free
 
 constexpr nanoseconds refusal_after = 250ms;  // all that answered have refused, and nobody else has answered
 constexpr nanoseconds silence_after = 2800ms;
@@ -1042,14 +1042,17 @@ void Core::touch(Door& door, TimePoint now) {
 void Core::hand_out_slots(TimePoint now) {
   if (std::exchange(handing_out_, true)) return;  // of a touch from here: what it frees is seen below
   while (std::exchange(slot_free_, false)) {
-    for (auto left = std::min(waiting_.size(), most_woken); left > 0 && !waiting_.empty(); --left) {
+    auto in_vain = most_woken;  // another gateway's slot is what they wait for
+    for (auto left = waiting_.size(); left > 0 && in_vain > 0 && !waiting_.empty(); --left) {
       const auto id = waiting_.front();
       waiting_.pop_front();
       const auto next = doors_.find(id);
       if (next == doors_.end()) continue;
       next->second->waits_for_slot = false;
       if (now < answered_at_ + busy_for) next->second->turn_at = now;
-      touch(*next->second, now);  // which waits again when it is another gateway's slot that is free
+      touch(*next->second, now);
+      if (const auto still = doors_.find(id); still != doors_.end() && still->second->waits_for_slot)
+        --in_vain;
     }
   }
   handing_out_ = false;
