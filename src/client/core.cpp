@@ -1242,7 +1242,8 @@ void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
   if (!attempt.client || attempt.state == Attempt::State::leaving) return;
   free_slot(attempt);
   const bool may_be_held = attempt.sent && attempt.state != Attempt::State::refused;
-  // of one whose answer is still to come nobody knows the port
+  // Many gateways have one table for all protocols: what is given back by one may be what another holds. Of one
+  // whose answer is still to come nobody knows the port.
   attempt.shadows_current = may_be_held && side.current && is_same_box(*side.current, attempt) &&
                             (attempt.state != Attempt::State::granted ||
                              side.current->granted->external.port == attempt.granted->external.port);
