@@ -258,7 +258,7 @@ nanoseconds Core::random_up_to(nanoseconds most) {
              : nanoseconds{static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(most.count()))};
 }
 
-Nonce Core::nonce_of(const Door& door, const Side& side) {
+Nonce Core::nonce_of(const Door& door, const Side& side, const Server& server) {
   boost::uuids::uuid space{};
   std::string name;
   if (options_.secret) {
@@ -269,6 +269,8 @@ Nonce Core::nonce_of(const Door& door, const Side& side) {
   }
   name += std::string{to_string(door.request.transport)} + ' ' +
           std::to_string(door.request.internal_port.number()) + ' ' + std::string{to_string(side.family)};
+  // may be one of the routers, and must not end what that one granted
+  if (pcp::is_anycast(server.address)) name += " anycast";
   const auto id = boost::uuids::name_generator_sha1{space}(name);
   Nonce nonce;  // without the octets that carry the version and the variant
   std::memcpy(nonce.data(), id.data, 6);
@@ -1352,8 +1354,13 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
   }
   const bool have = side.current != nullptr;
 
+  const bool router_speaks_pcp = std::any_of(servers_.begin(), servers_.end(), [&](const auto& each) {
+    return each.second->family == side.family && each.second->pcp == Server::Speaks::yes &&
+           !pcp::is_anycast(each.second->address);
+  });
   for (auto& [id, server] : servers_) {
     if (server->family != side.family) continue;
+    if (router_speaks_pcp && pcp::is_anycast(server->address)) continue;  // only where no router does
     const auto* pcp_attempt = find_attempt(side, id, Protocol::pcp);
     const bool wants_pcp =
         !have || (side.current->protocol != Protocol::pcp && side.current->gateway == server->address &&
@@ -1366,7 +1373,7 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
         ++server->pcp_in_flight;
         if (have) server->upgraded_at = now;
         auto attempt = std::make_unique<Attempt>();
-        const auto nonce = nonce_of(door, side);
+        const auto nonce = nonce_of(door, side, *server);
         auto client = std::make_unique<pcp::MappingClient>(wish, server->local, nonce, random(), now);
         attempt->datagrams = client.get();
         attempt->client = std::move(client);

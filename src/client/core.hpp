@@ -158,7 +158,7 @@ class Core {
   void add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt, TimePoint now);
   Grant describe(const Door& door, const Side& side, const Attempt& attempt) const;
   void tell(const Door& door, Event event);
-  Nonce nonce_of(const Door& door, const Side& side);
+  Nonce nonce_of(const Door& door, const Side& side, const Server& server);
 
   Options options_;
   Network network_;
