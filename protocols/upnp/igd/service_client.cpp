@@ -91,6 +91,7 @@ void ServiceClient::handle_reply(std::uint64_t id, const Result<http::Reply>& re
     else
       handle_refusal(step, std::get<soap::Refusal>(read), now);
   }
+  if (std::exchange(refresh_next_, false)) return refresh(now);
   handle_timeout(now);
 }
 
@@ -175,7 +176,11 @@ void ServiceClient::set_external(const Address& address) {
 }
 
 void ServiceClient::refresh(TimePoint now) {
-  if (releasing_ || finished_ || in_flight_ || asking_) return;
+  if (releasing_ || finished_) return;
+  if (in_flight_ || asking_) {
+    refresh_next_ = true;  // what was asked may have met the old state or the new
+    return;
+  }
   if (!held_ && !due_) return;  // refused for good
   failures_ = 0;
   schedule(refresh_step(), now);

@@ -88,6 +88,7 @@ class ServiceClient : public wire::MappingClient, public http::Asker {
   std::uint64_t seed_;
   Step step_{};
   bool asking_ = false;  ///< poll_ask() has something to give
+  bool refresh_next_ = false;  ///< once the answer is there: an old number may name another's pinhole by now
   std::optional<std::uint64_t> in_flight_;
   std::uint64_t last_id_ = 0;
   std::optional<TimePoint> due_;

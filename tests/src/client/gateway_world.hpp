@@ -403,7 +403,8 @@ class World {
   Kind kind;
   Link link;
   Dice dice;
-  bool connected = true;  ///< else neither host nor gateway hears of the other
+  bool deaf_to_pcp = false;  ///< a gateway that drops what it does not know
+  bool connected = true;     ///< else neither host nor gateway hears of the other
   ManualClock clock;
   lease::LeasePolicy policy;
   std::unique_ptr<lease::LeaseService> service;
@@ -512,6 +513,7 @@ class World {
     for (int i = 0; i < copies; ++i)
       later(way(), [this, out] {
         if (!connected) return;
+        if (out.to_port == 5351 && deaf_to_pcp && out.bytes[0] == std::byte{2}) return;
         if (out.to_port == 5351) return hear(out);
         if (!ssdp_) return;
         const auto from = out.local.is_unspecified() ? host_link : out.local;
