@@ -610,13 +610,17 @@ void Core::drop_silent_attempts(const Server& server, Protocol protocol, TimePoi
 void Core::restarted(std::uint64_t place, Protocol protocol, nanoseconds spread, TimePoint now) {
   for (auto& [id, door] : doors_)
     for (auto& side : door->sides)
-      for (auto& attempt : side.attempts)
-        if (attempt->place == place && attempt->protocol == protocol && attempt->client &&
-            attempt->state != Attempt::State::leaving) {
-          attempt->gateway_restarted = true;
-          const auto at = now + random_up_to(spread);
-          if (!attempt->refresh_at || *attempt->refresh_at > at) attempt->refresh_at = at;
+      for (auto& attempt : side.attempts) {
+        if (attempt->place != place || attempt->protocol != protocol || !attempt->client) continue;
+        if (attempt->state == Attempt::State::leaving) {
+          // a new run of a gateway may have given the number of this pinhole to another
+          if (protocol == Protocol::upnp && side.family == Family::ipv6) attempt->client = nullptr;
+          continue;
         }
+        attempt->gateway_restarted = true;
+        const auto at = now + random_up_to(spread);
+        if (!attempt->refresh_at || *attempt->refresh_at > at) attempt->refresh_at = at;
+      }
   rediscover_after_ = first_rediscovery;
   touch_all(now);
 }

@@ -57,7 +57,7 @@ class Simulation {
     world_.join();
     const auto first = 1 + dice_.below(5);
     for (std::uint64_t i = 0; i < first; ++i) open_one();
-    const auto rounds = 1 + dice_.below(2);
+    const auto rounds = dice_.percent(20) ? 2U : 1U;
     for (std::uint64_t round = 0; round < rounds; ++round) {
       world_.link = harsh_;
       const auto faults = 1 + dice_.below(5);
