@@ -1,5 +1,5 @@
-// The client's core against our own gateway, in worlds that lose, double, delay and reorder what is sent, in which
-// gateways restart, links break, hosts sleep and move, and administrators revoke. One seed, one story.
+// The client's core against our own gateway, in worlds that lose, double, delay and reorder what is sent, in
+// which gateways restart, links break, hosts sleep and move, and administrators revoke. One seed, one story.
 #include <cstdlib>
 #include <iostream>
 #include <set>
@@ -67,10 +67,10 @@ class Simulation {
       }
       world_.run(gap());
       calm();
-      // A lease that was forgotten, unheard, shows at its renewal: at 5/8 of its lifetime at most (PCP-11.2.1,
-      // NPM-3.3-19). One that is in the way ends with its lifetime. Whoever was refused or heard nothing asks
-      // again within 1800 s and an eighth (PCP's longest error lifetime; its retransmission, NAT-PMP's back-off
-      // and the rediscovery are shorter).
+      // A lease that was forgotten, unheard, shows at its renewal: at 5/8 of its lifetime at most
+      // (PCP-11.2.1, NPM-3.3-19). One that is in the way ends with its lifetime. Whoever was refused or heard
+      // nothing asks again within 1800 s and an eighth (PCP's longest error lifetime; its retransmission,
+      // NAT-PMP's back-off and the rediscovery are shorter).
       world_.run(lifetime_ + 2100s);
       world_.expect_settled();
       churn();
@@ -220,13 +220,14 @@ class Simulation {
     world_.expect_settled();
   }
   void limit() const {
-    const auto hours = std::chrono::duration<double, std::ratio<3600>>(world_.now().time_since_epoch()).count();
+    const auto hours =
+        std::chrono::duration<double, std::ratio<3600>>(world_.now().time_since_epoch()).count();
     const auto calls = static_cast<double>(world_.stimuli + 4 * faults_ + 4);
     // an hour of searching in vain, of retransmissions and of renewals; and what follows an event at once
     const auto most = 6 * (hours * 200 + calls * 60);
     if (static_cast<double>(world_.sent + world_.asked) > most)
-      throw Broken{std::to_string(world_.sent) + " datagrams and " + std::to_string(world_.asked) + " asks in " +
-                   std::to_string(hours) + " hours"};
+      throw Broken{std::to_string(world_.sent) + " datagrams and " + std::to_string(world_.asked) +
+                   " asks in " + std::to_string(hours) + " hours"};
     if (static_cast<double>(world_.wakes) > 4 * most) throw Broken{std::to_string(world_.wakes) + " wakes"};
   }
 
@@ -264,7 +265,8 @@ TEST(CoreSimulation, PortsAreOpenWheneverTheGatewayCanBeReachedAndNoLeaseIsLeftO
   const auto first = number_from("SALLYPORT_SIMULATION_FIRST", 1);
   const auto count = number_from("SALLYPORT_SIMULATION_SEEDS", usual_seeds);
   unsigned failed = 0;
-  for (auto seed = first; seed < first + count && failed < number_from("SALLYPORT_SIMULATION_FAILURES", 3); ++seed)
+  for (auto seed = first; seed < first + count && failed < number_from("SALLYPORT_SIMULATION_FAILURES", 3);
+       ++seed)
     failed += !goes_well(seed);
 }
 

@@ -7,8 +7,9 @@ namespace {
 using client::Errc;
 using client::Protocol;
 
-constexpr World::Kind all{}, pcp_only{.natpmp = false, .upnp = false}, natpmp_only{.pcp = false, .upnp = false},
-    upnp_only{.pcp = false, .natpmp = false}, igd1_only{.pcp = false, .natpmp = false, .igd = 1};
+constexpr World::Kind all{}, pcp_only{.natpmp = false, .upnp = false},
+    natpmp_only{.pcp = false, .upnp = false}, upnp_only{.pcp = false, .natpmp = false},
+    igd1_only{.pcp = false, .natpmp = false, .igd = 1};
 
 World::Kind with_ipv6(World::Kind kind) {
   kind.ipv6 = true;
@@ -49,9 +50,9 @@ class CoreTest : public ::testing::Test {
     return text;
   }
   std::size_t granted() const {
-    return static_cast<std::size_t>(std::count_if(world->doors.begin(), world->doors.end(), [&](const auto& each) {
-      return each.second.grants[0].has_value();
-    }));
+    return static_cast<std::size_t>(
+        std::count_if(world->doors.begin(), world->doors.end(),
+                      [&](const auto& each) { return each.second.grants[0].has_value(); }));
   }
 
   std::unique_ptr<World> world;
@@ -201,6 +202,37 @@ TEST_F(CoreTest, APinholeIsOpenedByPcpAndByUpnp) {
     world->close(door);
     world->run(15s);
     world->expect_settled();
+  }
+}
+
+TEST_F(CoreTest, AnAnnouncementFromAnybodyElseIsIgnored) {  // PCP-14.1-08, NPM-3.2.1-04
+  const std::vector<std::byte> pcp = [] {
+    std::vector<std::byte> bytes(24);  // of epoch 0
+    bytes[0] = std::byte{2};
+    bytes[1] = std::byte{0x80};
+    return bytes;
+  }();
+  const std::vector<std::byte> natpmp = [] {
+    std::vector<std::byte> bytes(12);
+    bytes[1] = std::byte{0x80};
+    bytes[8] = std::byte{203};
+    return bytes;
+  }();
+  for (const auto& kind : {pcp_only, natpmp_only}) {
+    start(kind);
+    const auto door = open();
+    world->run(5s);
+    world->requests.clear();
+    const auto told = story(door);
+    const auto announce = [&](const Address& from) {
+      world->core->handle_announcement(kind.pcp ? pcp : natpmp, from, 2, world->now());
+      world->run(10s);
+    };
+    announce(World::neighbour);
+    EXPECT_TRUE(world->requests.empty());
+    EXPECT_EQ(story(door), told);
+    announce(World::gateway);
+    EXPECT_FALSE(world->requests.empty());
   }
 }
 

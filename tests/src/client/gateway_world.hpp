@@ -55,7 +55,8 @@ class Dice {
   std::uint64_t below(std::uint64_t limit) { return limit == 0 ? 0 : next() % limit; }
   bool percent(unsigned chance) { return below(100) < chance; }
   nanoseconds between(nanoseconds least, nanoseconds most) {
-    return least + nanoseconds{static_cast<std::int64_t>(below(static_cast<std::uint64_t>((most - least).count()) + 1))};
+    return least + nanoseconds{static_cast<std::int64_t>(
+                       below(static_cast<std::uint64_t>((most - least).count()) + 1))};
   }
 
  private:
@@ -106,8 +107,10 @@ class World {
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
-  static inline const Address gateway = *Address::parse("192.168.1.1"), gateway6 = *Address::parse("2001:db8:1::1"),
-                              gateway_link = *Address::parse("fe80::1"), host_link = *Address::parse("fe80::10"),
+  static inline const Address gateway = *Address::parse("192.168.1.1"),
+                              gateway6 = *Address::parse("2001:db8:1::1"),
+                              gateway_link = *Address::parse("fe80::1"),
+                              host_link = *Address::parse("fe80::10"),
                               neighbour = *Address::parse("192.168.1.99");
   static constexpr std::uint64_t host_mac = 0x020000000010;
 
@@ -121,7 +124,9 @@ class World {
     bytes[15] = static_cast<std::byte>(0x10 + host_number_);
     return Address{bytes};
   }
-  bool is_host(const Address& one) const { return one == host4() || (kind.ipv6 && one == host6()) || one == host_link; }
+  bool is_host(const Address& one) const {
+    return one == host4() || (kind.ipv6 && one == host6()) || one == host_link;
+  }
 
   // --- the gateway
 
@@ -130,11 +135,10 @@ class World {
     plane_ = std::make_unique<nat::MemoryPlane>();
     plane_->set_network(view_, now());
     store_ = std::make_unique<MemoryStore>(disk_);
-    service = std::make_unique<lease::LeaseService>(
-        lease::LeaseService::Dependencies{*plane_, *store_, clock, 42, [this](const Address& one) {
-                                            return one == neighbour ? std::optional<std::uint64_t>{0x99}
-                                                                    : std::optional{host_mac};
-                                          }});
+    service = std::make_unique<lease::LeaseService>(lease::LeaseService::Dependencies{
+        *plane_, *store_, clock, 42, [this](const Address& one) {
+          return one == neighbour ? std::optional<std::uint64_t>{0x99} : std::optional{host_mac};
+        }});
     service->start(policy, view_, now());
     commit();
     if (kind.pcp || kind.natpmp) port5351_ = std::make_unique<daemon::Port5351>(*service);
@@ -158,7 +162,8 @@ class World {
   bool is_running() const { return service != nullptr; }
   /// PCP, NAT-PMP and UPnP go on or off as the configuration's keys do.
   void set_spoken(bool pcp, bool natpmp, bool upnp) {
-    say(std::string{"gateway speaks"} + (pcp ? " pcp" : "") + (natpmp ? " natpmp" : "") + (upnp ? " upnp" : ""));
+    say(std::string{"gateway speaks"} + (pcp ? " pcp" : "") + (natpmp ? " natpmp" : "") +
+        (upnp ? " upnp" : ""));
     kind.pcp = pcp;
     kind.natpmp = natpmp;
     kind.upnp = upnp;
@@ -190,8 +195,10 @@ class World {
     return service ? service->list({}, now()) : std::vector<LeaseView>{};
   }
   void revoke(const LeaseView& lease, std::optional<std::chrono::seconds> block = {}) {
-    say("admin revokes " + std::to_string(lease.internal.port.number()) + " of " + lease.internal.address.to_string());
-    ++revoked[{lease.transport, lease.internal.port, lease.internal.address.is_v4() ? Family::ipv4 : Family::ipv6}];
+    say("admin revokes " + std::to_string(lease.internal.port.number()) + " of " +
+        lease.internal.address.to_string());
+    ++revoked[{lease.transport, lease.internal.port,
+               lease.internal.address.is_v4() ? Family::ipv4 : Family::ipv6}];
     const std::uint64_t numbers[] = {lease.number};
     std::optional<lease::LeaseService::BlockFor> how;
     if (block) how = lease::LeaseService::BlockFor{*block};
@@ -223,8 +230,12 @@ class World {
   // --- the host
 
   client::Network network() const {
-    client::Network::Interface here{.index = 2, .name = "eth0", .ipv4 = {{host4(), 120}}, .ipv6 = {},
-                                    .routers4 = {gateway}, .routers6 = {}};
+    client::Network::Interface here{.index = 2,
+                                    .name = "eth0",
+                                    .ipv4 = {{host4(), 120}},
+                                    .ipv6 = {},
+                                    .routers4 = {gateway},
+                                    .routers6 = {}};
     if (kind.ipv6) {
       here.ipv6 = {{host6(), 64}};
       here.routers6 = {gateway_link};
@@ -347,8 +358,9 @@ class World {
     std::string text;
     for (const auto& lease : leases())
       text += std::string{to_string(lease.via)} + " " + std::string{to_string(lease.transport)} + " " +
-              lease.external.address.to_string() + ":" + std::to_string(lease.external.port.number()) + " -> " +
-              lease.internal.address.to_string() + ":" + std::to_string(lease.internal.port.number()) + "; ";
+              lease.external.address.to_string() + ":" + std::to_string(lease.external.port.number()) +
+              " -> " + lease.internal.address.to_string() + ":" +
+              std::to_string(lease.internal.port.number()) + "; ";
     return text.empty() ? "nothing" : text;
   }
   /// Each wanted door is open as told, once, and nothing else is of this host.
@@ -356,7 +368,8 @@ class World {
     const auto all = leases();
     std::size_t wanted_leases = 0;
     for (const auto& [id, door] : doors) {
-      if (door.closing && !door.closed) throw Broken{"door " + std::to_string(id) + " does not come to its end"};
+      if (door.closing && !door.closed)
+        throw Broken{"door " + std::to_string(id) + " does not come to its end"};
       if (door.closing) continue;
       for (const auto family : {Family::ipv4, Family::ipv6}) {
         const bool six = family == Family::ipv6;
@@ -368,17 +381,21 @@ class World {
                        " is not open; the gateway has " + list()};
         const auto host = six ? host6() : host4();
         const auto held = std::count_if(all.begin(), all.end(), [&](const auto& each) {
-          return is_of(each, door, host) && each.external == told->external && each.via == via_of(told->protocol);
+          return is_of(each, door, host) && each.external == told->external &&
+                 each.via == via_of(told->protocol);
         });
         if (held != 1)
-          throw Broken{"door " + std::to_string(id) + " was told open at " + told->external.address.to_string() +
-                       ":" + std::to_string(told->external.port.number()) + " by " +
+          throw Broken{"door " + std::to_string(id) + " was told open at " +
+                       told->external.address.to_string() + ":" +
+                       std::to_string(told->external.port.number()) + " by " +
                        std::string{to_string(told->protocol)} + "; the gateway has " + list()};
-        if (told->internal.address != host) throw Broken{"door " + std::to_string(id) + " is of another address"};
+        if (told->internal.address != host)
+          throw Broken{"door " + std::to_string(id) + " is of another address"};
       }
     }
     std::size_t ours = 0;
-    for (const auto& each : all)  // what UPnP made permanent for an address that the host had is out of its reach
+    for (const auto& each :
+         all)  // what UPnP made permanent for an address that the host had is out of its reach
       ours += each.internal.address != neighbour && (each.deadline || is_host(each.internal.address));
     if (ours != wanted_leases)
       throw Broken{std::to_string(wanted_leases) + " leases are wanted; the gateway has " + list()};
@@ -452,8 +469,8 @@ class World {
     }
     upnp::ssdp::Server::Options options;
     options.description_path = path;
-    ssdp_ = std::make_unique<upnp::ssdp::Server>(tree, options, ++boot_id_, [this] { return clock.wall(); },
-                                                 dice.next());
+    ssdp_ = std::make_unique<upnp::ssdp::Server>(
+        tree, options, ++boot_id_, [this] { return clock.wall(); }, dice.next());
     std::vector<upnp::ssdp::LanAddress> served{{2, {gateway, 120}}};
     if (kind.ipv6) {
       served.push_back({2, {gateway6, 64}});
@@ -496,7 +513,9 @@ class World {
     if (!ssdp_) return;
     while (auto out = ssdp_->poll_transmit()) to_host(std::move(*out));
   }
-  void later(nanoseconds delay, std::function<void()> run) { pending_.emplace(now() + delay, std::move(run)); }
+  void later(nanoseconds delay, std::function<void()> run) {
+    pending_.emplace(now() + delay, std::move(run));
+  }
   nanoseconds way() { return dice.between(link.least, link.most); }
   void mix(std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3; }
 
@@ -509,7 +528,10 @@ class World {
     const int copies = dice.percent(link.loss_up) ? 0 : dice.percent(link.doubled) ? 2 : 1;
     if (telling && out.to_port == 5351)
       say(std::string{"-> "} + (natpmp ? "NAT-PMP " : "PCP ") + describe(out.bytes, natpmp) +
-          (out.to.is_v4() ? "" : " (ipv6)") + (copies == 0 ? " LOST" : copies == 2 ? " DOUBLED" : ""));
+          (out.to.is_v4() ? "" : " (ipv6)") +
+          (copies == 0   ? " LOST"
+           : copies == 2 ? " DOUBLED"
+                         : ""));
     for (int i = 0; i < copies; ++i)
       later(way(), [this, out] {
         if (!connected) return;
@@ -536,13 +558,17 @@ class World {
   void to_host(wire::Outgoing&& out) {
     const bool group = !is_host(out.to) && (out.to.is_v4() ? out.to.bytes()[12] >= std::byte{224}
                                                            : out.to.bytes()[0] == std::byte{0xff});
-    const int copies = dice.percent(group ? std::max(link.lost_multicast, link.loss_down) : link.loss_down) ? 0
-                       : dice.percent(link.doubled)                                                         ? 2
-                                                                                                            : 1;
+    const int copies = dice.percent(group ? std::max(link.lost_multicast, link.loss_down) : link.loss_down)
+                           ? 0
+                       : dice.percent(link.doubled) ? 2
+                                                    : 1;
     if (telling && (out.from_port == 5351)) {
       const bool natpmp = out.bytes[0] == std::byte{0};
       say(std::string{"<- "} + (natpmp ? "NAT-PMP " : "PCP ") + describe(out.bytes, natpmp) +
-          (group ? " to all" : "") + (copies == 0 ? " LOST" : copies == 2 ? " DOUBLED" : ""));
+          (group ? " to all" : "") +
+          (copies == 0   ? " LOST"
+           : copies == 2 ? " DOUBLED"
+                         : ""));
     }
     for (int i = 0; i < copies; ++i)
       later(way(), [this, out, group] {
@@ -557,7 +583,8 @@ class World {
   static std::string describe(std::span<const std::byte> bytes, bool natpmp) {
     const auto at = [&](std::size_t i, std::size_t n) {
       std::uint64_t value = 0;
-      for (; n > 0 && i < bytes.size(); ++i, --n) value = value << 8 | std::to_integer<std::uint64_t>(bytes[i]);
+      for (; n > 0 && i < bytes.size(); ++i, --n)
+        value = value << 8 | std::to_integer<std::uint64_t>(bytes[i]);
       return std::to_string(value);
     };
     const bool answer = (bytes[1] & std::byte{0x80}) != std::byte{0};
@@ -592,7 +619,9 @@ class World {
     const auto dies = dice.below(200);
     const bool before = dies < link.failed_asks, after = !before && dies < 2 * link.failed_asks;
     if (before) return fail_ask(ask.id, 3s, boost::system::errc::timed_out);
-    const auto local = ask.what.host.is_v4() ? host4() : upnp::ssdp::is_link_local(ask.what.host) ? host_link : host6();
+    const auto local = ask.what.host.is_v4()                      ? host4()
+                       : upnp::ssdp::is_link_local(ask.what.host) ? host_link
+                                                                  : host6();
     // a handshake goes first
     later(way() + way() + way(), [this, ask = std::move(ask), local, after] {
       using namespace boost::system::errc;
@@ -609,8 +638,10 @@ class World {
       request.interface = 2;
       const auto reply = std::make_shared<std::optional<upnp::http::Reply>>();
       igd_->handle(std::move(request), now(), [reply, local](upnp::http::Response response) {
-        reply->emplace(upnp::http::Reply{.status = response.status, .fields = response.fields,
-                                         .body = std::move(response.body), .local = local});
+        reply->emplace(upnp::http::Reply{.status = response.status,
+                                         .fields = response.fields,
+                                         .body = std::move(response.body),
+                                         .local = local});
         for (std::string piece; response.source && !(piece = response.source->next()).empty();)
           (*reply)->body += piece;
         if (response.sent) response.sent();
@@ -639,7 +670,8 @@ class World {
     auto& told = door.grants[static_cast<std::size_t>(event.family)];
     auto& fresh = door.fresh[static_cast<std::size_t>(event.family)];
     const auto need = [&](bool holds, const char* what) {
-      if (!holds) throw Broken{"door " + std::to_string(id) + ", " + std::string{to_string(event.kind)} + ": " + what};
+      if (!holds)
+        throw Broken{"door " + std::to_string(id) + ", " + std::string{to_string(event.kind)} + ": " + what};
     };
     need(!event.text.empty(), "no words");
     switch (event.kind) {
@@ -680,7 +712,8 @@ class World {
         break;
     }
     if (door.closing && event.kind != EventKind::closed) throw Broken{"an event while closing"};
-    if (event.kind == EventKind::granted || event.kind == EventKind::renewed || event.kind == EventKind::changed) {
+    if (event.kind == EventKind::granted || event.kind == EventKind::renewed ||
+        event.kind == EventKind::changed) {
       if (!told || told->deadline != event.grant->deadline) fresh = now();
       told = event.grant;
     } else {
