@@ -170,6 +170,7 @@ bool MappingClient::handle_datagram(std::span<const std::byte> datagram, TimePoi
     handle_while_deleting(success && answer.lifetime_s != 0, now);
     return true;
   }
+  if (unanswered_ > 0) --unanswered_;
   if (!attempts_.running()) return true;
   if (!success) {
     handle_error(answer.result, now);
@@ -266,6 +267,7 @@ void MappingClient::handle_timeout(TimePoint now) {
 void MappingClient::handle_attempt(TimePoint now) {
   if (attempts_.take(now)) {
     request_due_ = true;
+    unanswered_ = now < last_sent_ + longest_way ? unanswered_ + 1 : 1;
     last_sent_ = now;
   } else if (state_ == State::held) {
     refreshing_ = false;
@@ -286,7 +288,7 @@ void MappingClient::refresh(TimePoint now) {
 void MappingClient::release(TimePoint now) {
   if (released_) return;
   const bool holds = state_ == State::held || maybe_granted_;
-  overtakable_ = attempts_.running() ? attempts_.sent() : 0;
+  overtakable_ = now < last_sent_ + longest_way ? unanswered_ : 0;
   released_ = true;
   state_ = State::stopped;
   attempts_.stop();

@@ -144,6 +144,7 @@ class MappingClient final : public wire::DatagramMappingClient {
   std::optional<TimePoint> deletion_at_;
   int deletions_ = 0;
   bool deletion_due_ = false;
+  int unanswered_ = 0;   ///< of the requests sent lately
   int overtakable_ = 0;  ///< requests on their way when the deletion was sent, which may arrive behind it
 
   std::deque<wire::MappingEvent> events_;

@@ -907,10 +907,9 @@ void Core::handle_timeout(TimePoint now) {
     rediscover_at_.reset();
     const bool wanting = std::any_of(doors_.begin(), doors_.end(), [this](const auto& each) {
       return !each.second->closing &&
-             std::any_of(each.second->sides.begin(), each.second->sides.end(),
-                         [this](const Side& side) {
-                           return side.wanted && !side.grant && has_network(side.family);
-                         });
+             std::any_of(each.second->sides.begin(), each.second->sides.end(), [this](const Side& side) {
+               return side.wanted && !side.grant && has_network(side.family);
+             });
     });
     if (wanting) {
       rediscover_after_ = std::min(rediscover_after_ * 2, longest_rediscovery);
@@ -1237,7 +1236,8 @@ void Core::take_end(Door& door, Side& side, Attempt& attempt, bool told, Errc re
   rediscover_after_ = first_rediscovery;
 }
 
-/// True when both ask one gateway, by whatever of its addresses: one request may then undo what the other did.
+/// True when both ask one gateway, by whatever of its addresses: one request may then undo what the other
+/// did.
 bool Core::is_same_box(const Attempt& one, const Attempt& other) const {
   if (one.gateway == other.gateway) return true;
   const auto a = devices_.find(one.place), b = devices_.find(other.place);
@@ -1324,7 +1324,8 @@ Port Core::port_to_ask(const Door& door, const wire::MappingWish& wish, std::uin
       return each.first != door.id && each.second->request.transport == wish.transport &&
              std::any_of(attempts.begin(), attempts.end(), [&](const auto& attempt) {
                return attempt->place == device && attempt->state != Attempt::State::refused &&
-                      port == (attempt->granted ? std::optional{attempt->granted->external.port} : attempt->asked_port);
+                      port == (attempt->granted ? std::optional{attempt->granted->external.port}
+                                                : attempt->asked_port);
              });
     });
   };
@@ -1427,7 +1428,8 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
     const auto& point = *device->point;
     const bool six = side.family == Family::ipv6;
     // who asks over IPv6 is nobody to whom IPv4 ports are mapped
-    if (six ? !point.description().firewall6 : point.connection() == nullptr || !device->host.is_v4()) continue;
+    if (six ? !point.description().firewall6 : point.connection() == nullptr || !device->host.is_v4())
+      continue;
     const bool by_other_path =
         std::any_of(side.attempts.begin(), side.attempts.end(), [&, here = device.get()](const auto& each) {
           const auto other = devices_.find(each->place);
@@ -1478,8 +1480,8 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
       // what the gateway saw of this host last, unless this host has moved since
       const bool still = std::any_of(here->ipv4.begin(), here->ipv4.end(),
                                      [&](const Prefix& one) { return one.address == point.local_address(); });
-      attempt->local = still ? point.local_address()
-                             : (near == here->ipv4.end() ? here->ipv4.front() : *near).address;
+      attempt->local =
+          still ? point.local_address() : (near == here->ipv4.end() ? here->ipv4.front() : *near).address;
       auto own = wish;
       own.external_port = attempt->asked_port = port_to_ask(door, wish, id);
       auto client = std::make_unique<upnp::igd::PortMappingClient>(*point.connection(), own, attempt->local,
