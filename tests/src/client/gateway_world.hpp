@@ -394,9 +394,14 @@ class World {
       }
     }
     std::size_t ours = 0;
-    for (const auto& each :
-         all)  // what UPnP made permanent for an address that the host had is out of its reach
-      ours += each.internal.address != neighbour && (each.deadline || is_host(each.internal.address));
+    for (const auto& each : all) {
+      const bool told = std::any_of(doors.begin(), doors.end(), [&](const auto& door) {
+        return !door.second.closing && is_of(each, door.second, host4()) && door.second.grants[0] &&
+               via_of(door.second.grants[0]->protocol) == each.via;
+      });
+      // what UPnP made permanent does not end by itself when its deletion is lost or the host has moved
+      ours += each.internal.address != neighbour && (each.deadline || told);
+    }
     if (ours != wanted_leases)
       throw Broken{std::to_string(wanted_leases) + " leases are wanted; the gateway has " + list()};
   }
