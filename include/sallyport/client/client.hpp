@@ -38,14 +38,14 @@ namespace sallyport::client {
 
 struct ClientOptions {
   bool pcp = true, natpmp = true, upnp = true;
-  std::vector<Address> gateways;  ///< ask these, and no others; empty: the default routers, and who answers
-                                  ///< to a search
-  std::vector<std::string> interfaces;  ///< only these; empty: all that lead to a gateway
+  std::vector<Address> gateways{};  ///< ask these, and no others; empty: the default routers, and who answers
+                                    ///< to a search
+  std::vector<std::string> interfaces{};  ///< only these; empty: all that lead to a gateway
   /// A file of this program, in which it keeps what proves that its mappings are its own, and the external
   /// ports it had: then a program that crashed takes its mappings over when it starts again, instead of being
   /// refused its own port until the old lease ends. Made when missing, mode 0600. Two programs must not share
   /// one. Empty: nothing is kept.
-  std::string state_file;
+  std::string state_file{};
 };
 
 class PortHandle;

@@ -24,8 +24,8 @@ struct NetcheckOptions {
     Port port = *Port::from(3478);
   };
   Transport transport = Transport::udp;  ///< a helper probes UDP only
-  std::optional<Port> port;              ///< to be tried; none: a free one
-  std::optional<Helper> helper;
+  std::optional<Port> port{};            ///< to be tried; none: a free one
+  std::optional<Helper> helper{};
   std::chrono::milliseconds patience{5000};  ///< for everything together
 };
 

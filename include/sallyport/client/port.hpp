@@ -35,14 +35,14 @@ std::string_view to_string(Family family) noexcept;
 struct PortRequest {
   Transport transport = Transport::tcp;
   Port internal_port;                   ///< where this host listens
-  std::optional<Port> external_port;    ///< suggested; none: the same number, or any other
+  std::optional<Port> external_port{};  ///< suggested; none: the same number, or any other
   bool exact = false;                   ///< only that external port, or none
   std::chrono::seconds lifetime{7200};  ///< asked for, 1 s and up; what is granted is renewed in time, for as
                                         ///< long as the handle lives
-  std::string description;            ///< shown to the gateway's owner; UTF-8, at most 255 octets are sent
-  std::vector<RemoteFilter> remotes;  ///< who may come in; empty: everybody. A gateway that cannot keep
-                                      ///< others out is not asked to let them in
-  bool ipv4 = true;  ///< a mapping on the gateway's external address
+  std::string description{};            ///< shown to the gateway's owner; UTF-8, at most 255 octets are sent
+  std::vector<RemoteFilter> remotes{};  ///< who may come in; empty: everybody. A gateway that cannot keep
+                                        ///< others out is not asked to let them in
+  bool ipv4 = true;                     ///< a mapping on the gateway's external address
   bool ipv6 = true;  ///< a pinhole in its IPv6 firewall, where this host has a global address
 };
 
