@@ -56,7 +56,7 @@ class Examples(LabCase):
 
     def ends(self, child, number=signal.SIGTERM):
         """Its exit code after a signal; its leases have gone with it."""
-        self.assertEqual(len(self.leases("kind=explicit")), 1)
+        wait_until("there is one lease", lambda: len(self.leases("kind=explicit")) == 1)
         child.send_signal(number)
         code = child.wait(10)
         wait_until("the lease is given back", lambda: not self.leases("kind=explicit"))

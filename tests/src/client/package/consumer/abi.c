@@ -147,6 +147,10 @@ int main(void) {
   CHECK(strcmp(json, "[]") == 0);
   sallyport_free(json);
 
+  CHECK(sallyport_netcheck_json(client, NULL, 20000, &json) == SALLYPORT_OK);
+  CHECK(strstr(json, "\"verdict\":\"no_network\"") != NULL);
+  sallyport_free(json);
+
   CHECK(sallyport_port_close(port, 5000) == SALLYPORT_OK);
   CHECK(sallyport_port_close(port, 5000) == SALLYPORT_CLOSED);
   CHECK(sallyport_port_wait_open(port, 1000, NULL) == SALLYPORT_CLOSED);
