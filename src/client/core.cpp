@@ -484,19 +484,28 @@ void Core::begin_search(TimePoint now) {
 }
 
 void Core::send_search(TimePoint now) {
-  const auto ask = [&](const Network::Interface& interface, const Address& local, const Address& to) {
-    // devices answer each, and drop what comes too often: only the first round asks for everything
-    const std::span targets{upnp::ssdp::gateway_targets};
-    for (const auto target : searches_left_ == std::size(search_gaps) ? targets : targets.first(2))
+  const bool first = searches_left_ == std::size(search_gaps);
+  // devices answer each, and drop what comes too often: only the first round asks for everything
+  const std::span<const std::string_view> everything{upnp::ssdp::gateway_targets};
+  const auto few = everything.first(2);
+  const auto ask = [&](const Network::Interface& interface, const Address& local, const Address& to,
+                       std::span<const std::string_view> targets) {
+    for (const auto target : targets)
       out_.push_back({0, interface.index, local, to, upnp::ssdp::port,
                       upnp::ssdp::encode_search(target, search_mx_s, to)});
   };
   for (const auto& each : network_.interfaces) {
-    if (!each.ipv4.empty()) ask(each, each.ipv4.front().address, upnp::ssdp::group_v4);
-    if (!each.ipv6.empty()) ask(each, Address{}, upnp::ssdp::group_link());
+    if (!each.ipv4.empty())
+      ask(each, each.ipv4.front().address, upnp::ssdp::group_v4, first ? everything : few);
+    if (!each.ipv6.empty()) ask(each, Address{}, upnp::ssdp::group_link(), first ? everything : few);
+    // a device lets some of MX pass before it answers a group, and answers at once who asks it alone
+    // (UDA-1.3-05)
+    if (first && options_.gateways.empty() && !each.ipv4.empty())
+      for (const auto& router : each.routers4) ask(each, each.ipv4.front().address, router, few);
     for (const auto& gateway : options_.gateways)
       if (is_on_link(gateway.is_v4() ? each.ipv4 : each.ipv6, gateway))
-        ask(each, gateway.is_v4() ? each.ipv4.front().address : each.ipv6.front().address, gateway);
+        ask(each, gateway.is_v4() ? each.ipv4.front().address : each.ipv6.front().address, gateway,
+            first ? everything : few);
   }
   if (searches_left_ > 0) {
     search_at_ = now + search_gaps[std::size(search_gaps) - searches_left_];

@@ -24,9 +24,9 @@ const auto here = Address::v4(0xc0a80102), router = Address::v4(0xc0a80101),
 /// A client with many ports, and what it sends to a gateway of which the tests play the answers.
 class CoreWindowTest : public ::testing::Test {
  protected:
-  void begin(bool pcp, bool natpmp) {
+  void begin(bool pcp, bool natpmp, bool upnp = false) {
     core.emplace(
-        Core::Options{.pcp = pcp, .natpmp = natpmp, .upnp = false, .gateways = {}, .secret = {}, .seed = 1});
+        Core::Options{.pcp = pcp, .natpmp = natpmp, .upnp = upnp, .gateways = {}, .secret = {}, .seed = 1});
     core->set_network({{{.index = 2,
                          .name = "eth0",
                          .ipv4 = {{here, 120}},
@@ -170,6 +170,20 @@ TEST_F(CoreWindowTest, AProgramThatEndsTellsTheGatewayEverythingAtOnce) {
   core->hurry();
   for (DoorId door = 1; door <= 64; ++door) core->close(door, false, now);
   EXPECT_EQ(sent().size(), 64u);
+}
+
+// UDA-1.3-05: who is asked alone does not wait before it answers.
+TEST_F(CoreWindowTest, TheRouterIsSearchedForByItsAddressToo) {
+  begin(false, false, true);
+  open(1, 20000);
+  const auto all = sent();
+  const auto to_router =
+      std::count_if(all.begin(), all.end(), [](const auto& each) { return each.to == router; });
+  EXPECT_EQ(to_router, 2);                                  // IGD:1 and IGD:2
+  EXPECT_GE(static_cast<long>(all.size()) - to_router, 2);  // others are found as ever
+  for (const auto& each : all) EXPECT_EQ(each.to_port, 1900);
+  run_for(1900ms);
+  for (const auto& each : sent()) EXPECT_NE(each.to, router);  // once is enough
 }
 
 TEST_F(CoreWindowTest, APortIsAskedForAgainAtOnceWhereTheGatewayHasNeverSpokenPcp) {
