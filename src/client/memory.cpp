@@ -1,11 +1,13 @@
 #include "src/client/memory.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <charconv>
 #include <cstdio>
+#include <ctime>
 #include <string_view>
 
 namespace sallyport::client {
@@ -49,10 +51,32 @@ std::optional<std::array<std::byte, 16>> to_secret(std::string_view hex) {
   return secret;
 }
 
+/// Several runs of one program share the file: each adds to what is there. Who cannot have the lock in a
+/// moment goes on without it.
+class Lock {
+ public:
+  explicit Lock(const std::string& path)
+      : file_{::open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)} {
+    constexpr timespec pause{.tv_sec = 0, .tv_nsec = 5'000'000};
+    for (int tries = 20; file_ >= 0 && tries > 0 && ::flock(file_, LOCK_EX | LOCK_NB) != 0; --tries)
+      ::nanosleep(&pause, nullptr);
+  }
+  ~Lock() {
+    if (file_ >= 0) ::close(file_);
+  }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  int file_;
+};
+
 }  // namespace
 
 Memory::Memory(std::string path, const std::array<std::byte, 16>& fresh_secret) : path_{std::move(path)} {
-  if (path_.empty() || read()) return;
+  if (path_.empty()) return;
+  const Lock lock{path_};
+  if (read()) return;
   secret_ = fresh_secret;
   ports_.clear();
   write();
@@ -75,8 +99,9 @@ bool Memory::read() {
   if (take_line(rest) != first_line) return false;
   auto line = take_line(rest);
   if (take_word(line) != "secret") return false;
-  secret_ = to_secret(line);
-  if (!secret_) return false;
+  const auto secret = to_secret(line);
+  if (!secret) return false;
+  secret_ = secret;
   while (!rest.empty() && ports_.size() < most_ports) {
     line = take_line(rest);
     const auto transport = take_word(line);
@@ -121,6 +146,8 @@ void Memory::remember(Transport transport, Port internal, const ExternalEndpoint
   if (path_.empty()) return;
   const auto found = ports_.find({transport, internal});
   if (found == ports_.end() ? ports_.size() >= most_ports : found->second == external) return;
+  const Lock lock{path_};
+  read();
   ports_.insert_or_assign({transport, internal}, external);
   write();
 }

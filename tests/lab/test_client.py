@@ -318,7 +318,7 @@ class Happens(AtSallyportd, ClientCase):
             self.lab.internet.connect((EXTERNAL, port), (OTHER_FAR, 0), timeout=0.7)
         self.assertEqual(opened.end(), (0, "closed"))
 
-    def test_two_of_one_user_remember_both_ports(self):
+    def test_several_runs_of_one_user_remember_all_their_ports(self):
         home = tempfile.mkdtemp(prefix="home-", dir=self.lab.directory)
         ports = {self.port(): self.port() for _ in range(4)}
         all_of = [self.open(port, "--external", wish, home=home) for port, wish in ports.items()]
@@ -326,6 +326,8 @@ class Happens(AtSallyportd, ClientCase):
             opened.grant()
         for opened in all_of:
             opened.end(signal.SIGKILL)
+        ids = [row["id"] for row in self.leases("kind=explicit") if row["internal"]["port"] in ports]
+        self.assertEqual(self.cli("revoke", "--yes", *ids).returncode, 0)  # what is known now, the file knows
         for port, wish in ports.items():
             again = self.open(port, home=home)
             self.assertEqual(again.grant()["external"]["port"], wish)

@@ -43,8 +43,8 @@ struct ClientOptions {
   std::vector<std::string> interfaces{};  ///< only these; empty: all that lead to a gateway
   /// A file of this program, in which it keeps what proves that its mappings are its own, and the external
   /// ports it had: then a program that crashed takes its mappings over when it starts again, instead of being
-  /// refused its own port until the old lease ends. Made when missing, mode 0600. Two programs must not share
-  /// one. Empty: nothing is kept.
+  /// refused its own port until the old lease ends. Made when missing, mode 0600; beside it a lock. Several
+  /// runs of one program may share it when they keep different ports. Empty: nothing is kept.
   std::string state_file{};
 };
 
