@@ -52,6 +52,7 @@ class FakeGateway:
     def __init__(self, host, speaks=("pcp", "natpmp", "upnp"), address=LAN, external=EXTERNAL):
         self.host, self.speaks, self.address, self.external = host, speaks, address, external
         self.vices, self.descriptions, self.locations = {}, {}, {}
+        self.impostor = None  # is told each answer and who gets it, before it goes out
         self.expected, self.searchers = "fake", {}
         self.leases, self.asked, self.lock = {}, [], threading.RLock()
         self.longest = 86400
@@ -147,6 +148,8 @@ class FakeGateway:
         self.asked.append((time.monotonic(), sender, data))
         if honest is None:
             return
+        if self.impostor:
+            self.impostor(honest, sender)
         for part in self.vices.get(port, lambda it: [it])(honest):
             delay, octets = part if isinstance(part, tuple) else (0, part)
             if delay:

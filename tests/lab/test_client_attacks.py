@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 import time
 
 import upnp
@@ -104,6 +105,41 @@ class LiesOf5351(Fake):
         all_of = {(via, name): opened for via in ("pcp", "natpmp")
                   for name, opened in self.all_vices(via, lambda vice: vice).items() if name != "options without end"}
         self.ends_without_a_grant(all_of, 8)
+
+    def test_nobody_answers_in_the_gateways_name_PCP_8_3_NPM_3_2(self):
+        sock = self.lab.device2.udp(DEVICE2, 5351)
+        self.addCleanup(sock.close)
+        forged = []
+
+        def impostor(honest, sender):
+            forged.append(with_bytes(honest, (42, b"\x27\x10")) if honest[0] == 2 else with_bytes(honest, (10, b"\x27\x10")))
+            for _ in range(3):
+                sock.sendto(forged[-1], sender)
+
+        self.fake.impostor = impostor
+        for via in ("pcp", "natpmp"):
+            port = self.port()
+            opened = self.open(port, "--via", via)
+            self.assertEqual(opened.grant()["external"], {"address": EXTERNAL, "port": port})
+            self.assertEqual(opened.end(), (0, "closed"))
+        self.assertGreaterEqual(len(forged), 4)
+
+    def test_nobody_announces_in_the_gateways_name_PCP_14_1_NPM_3_2_1(self):
+        all_of = [self.open(self.port(), "--via", via) for via in ("pcp", "natpmp")]
+        for opened in all_of:
+            opened.grant()
+        requests = lambda: sum(len(data) >= 12 for _, _, data in self.fake.asked)
+        before = requests()
+        with self.lab.device2.udp(DEVICE2, 5351) as sock:
+            for epoch in (0, 0, 1):
+                sock.sendto(struct.pack("!BBBBII", 2, 128, 0, 0, 0, epoch) + bytes(12), ("224.0.0.1", 5350))
+                sock.sendto(struct.pack("!BBHI4B", 0, 128, 0, epoch, 203, 0, 114, 99), ("224.0.0.1", 5350))
+        time.sleep(5.3)  # for as long as who believed it might wait (PCP-14.1-07)
+        self.assertEqual((requests(), [opened.kinds() for opened in all_of]), (before, [["granted"]] * 2))
+        self.fake.restart()
+        for opened in all_of:
+            self.only("tcp", opened.events[0]["grant"]["internal"]["port"])
+            self.assertEqual(opened.end(), (0, "closed"))
 
     def test_a_lifetime_beyond_belief_and_an_answer_thrice(self):
         port, other = self.port(), self.port()
