@@ -1140,6 +1140,11 @@ void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) 
     if (attempt.slot && event->failure != MappingFailure::no_answer) answered_at_ = now;
     free_slot(attempt);
     if (attempt.state == Attempt::State::leaving) continue;
+    if (const auto device = devices_.find(attempt.place);
+        device != devices_.end() && event->kind == MappingEvent::Kind::renewed) {
+      device->second->point->refresh_address(now);
+      drain(*device->second, now);
+    }
     const auto server = servers_.find(attempt.place);
     switch (event->kind) {
       case MappingEvent::Kind::granted:
@@ -1154,11 +1159,6 @@ void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) 
         take_grant(door, side, attempt, now);
         if (attempt.protocol == Protocol::natpmp && server != servers_.end())
           read_address_again(*server->second, now);
-        if (const auto device = devices_.find(attempt.place);
-            device != devices_.end() && event->kind == MappingEvent::Kind::renewed) {
-          device->second->point->refresh_address(now);
-          drain(*device->second, now);
-        }
         break;
       case MappingEvent::Kind::ended:
         attempt.state = Attempt::State::asking;
