@@ -1245,8 +1245,7 @@ void Core::take_end(Door& door, Side& side, Attempt& attempt, bool told, Errc re
   rediscover_after_ = first_rediscovery;
 }
 
-/// True when both ask one gateway, by whatever of its addresses: one request may then undo what the other
-/// did.
+/// True when both ask one gateway, by whatever of its addresses: one request may then undo what the other did.
 bool Core::is_same_box(const Attempt& one, const Attempt& other) const {
   if (one.gateway == other.gateway) return true;
   const auto a = devices_.find(one.place), b = devices_.find(other.place);
