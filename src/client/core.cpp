@@ -1255,7 +1255,7 @@ bool Core::is_same_box(const Attempt& one, const Attempt& other) const {
 void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
   if (!attempt.client || attempt.state == Attempt::State::leaving) return;
   free_slot(attempt);
-  const bool may_be_held = attempt.sent && attempt.state != Attempt::State::refused;
+  const bool may_be_held = attempt.sent;  // one that was refused may be asking again just now
   // Many gateways have one table for all protocols: what is given back by one may be what another holds. Of one
   // whose answer is still to come nobody knows the port.
   attempt.shadows_current = may_be_held && side.current && is_same_box(*side.current, attempt) &&
