@@ -20,7 +20,7 @@ constexpr Duration request_gap = 4s;  ///< between two requests that are no repe
 constexpr Duration wait_not_now = 32s;
 constexpr Duration wait_silence = 64s;
 constexpr Duration longest_wait = 15min;
-constexpr int max_deletions = 3;  ///< NPM-3.1-06
+constexpr int max_deletions = 3;      ///< NPM-3.1-06
 constexpr Duration longest_way = 1s;  ///< what was sent before that has arrived, or never will
 
 MappingFailure failure_of(ResultCode code) {
@@ -170,6 +170,8 @@ bool MappingClient::handle_datagram(std::span<const std::byte> datagram, TimePoi
     handle_while_deleting(success && answer.lifetime_s != 0, now);
     return true;
   }
+  // The answer to a deletion that somebody sent before: this one asks for the same port of the same host.
+  if (success && answer.lifetime_s == 0 && state_ != State::held) return false;
   if (unanswered_ > 0) --unanswered_;
   if (!attempts_.running()) return true;
   if (!success) {
@@ -178,11 +180,9 @@ bool MappingClient::handle_datagram(std::span<const std::byte> datagram, TimePoi
     const auto external = Port::from(answer.external_port);
     if (!external) return false;
     handle_grant(*external, answer.lifetime_s, now);
-  } else if (state_ == State::held) {
+  } else {
     end({MappingFailure::not_authorized}, true);
     wait({}, wait_not_now, false, now);
-  } else {
-    back_off({MappingFailure::nonsense}, wait_not_now, now);
   }
   return true;
 }

@@ -25,7 +25,7 @@ using wire::MappingEvent;
 using wire::MappingFailure;
 
 // How long a better protocol may be silent before a lesser one asks for the mapping too.
-constexpr nanoseconds unknown_grace = 30ms;  // nobody knows whether it is spoken at all
+constexpr nanoseconds unknown_grace = 15ms;  // nobody knows whether it is spoken at all
 constexpr nanoseconds known_grace = 300ms;   // it was spoken before
 constexpr nanoseconds device_grace = 30ms;   // from when the description was there
 constexpr nanoseconds slot_time = 300ms;     // an unanswered first question keeps others waiting no longer
@@ -51,7 +51,9 @@ constexpr nanoseconds announcement_spread = 5s;  // PCP-14.1-07, NPM-3.7-03
 constexpr nanoseconds restart_spread = 500ms;
 constexpr nanoseconds upgrade_every = 1h;
 constexpr nanoseconds ignore_location = 30s;
-constexpr nanoseconds address_age = 1min;  // UPnP tells nobody but subscribers that it is another
+constexpr nanoseconds late_time = 5s;  // for the answer of somebody who had been silent
+constexpr std::size_t most_late = 64;
+constexpr nanoseconds address_age = 1min;    // UPnP tells nobody but subscribers that it is another
 constexpr nanoseconds address_again = 2min;  // UPnP gateways announce no change of their address
 
 constexpr std::size_t max_servers = 16;
@@ -664,7 +666,8 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
     const bool to_pcp =
         (std::to_integer<unsigned>(datagram[2]) << 8 | std::to_integer<unsigned>(datagram[3])) ==
         static_cast<unsigned>(natpmp::ResultCode::unsupported_version);
-    if (to_pcp) {  // nothing that was sent with version 0 deserves this: it is about a PCP request (PCP-9-08, PCP-9-10)
+    if (to_pcp) {  // nothing that was sent with version 0 deserves this: it is about a PCP request (PCP-9-08,
+                   // PCP-9-10)
       no_pcp(server, now);
       return touch_all(now);
     }
@@ -696,6 +699,7 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
     return touch_all(now);
   }
 
+  if (!key.empty() && !by_key_.contains(key)) handle_late(server, key, datagram, now);
   if (const auto about = by_key_.find(key); !key.empty() && about != by_key_.end()) {
     const auto door = doors_.find(about->second.first);
     if (door != doors_.end())
@@ -1245,7 +1249,8 @@ void Core::take_end(Door& door, Side& side, Attempt& attempt, bool told, Errc re
   rediscover_after_ = first_rediscovery;
 }
 
-/// True when both ask one gateway, by whatever of its addresses: one request may then undo what the other did.
+/// True when both ask one gateway, by whatever of its addresses: one request may then undo what the other
+/// did.
 bool Core::is_same_box(const Attempt& one, const Attempt& other) const {
   if (one.gateway == other.gateway) return true;
   const auto a = devices_.find(one.place), b = devices_.find(other.place);
@@ -1256,8 +1261,8 @@ void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
   if (!attempt.client || attempt.state == Attempt::State::leaving) return;
   free_slot(attempt);
   const bool may_be_held = attempt.sent;  // one that was refused may be asking again just now
-  // Many gateways have one table for all protocols: what is given back by one may be what another holds. Of one
-  // whose answer is still to come nobody knows the port.
+  // Many gateways have one table for all protocols: what is given back by one may be what another holds. Of
+  // one whose answer is still to come nobody knows the port.
   attempt.shadows_current = may_be_held && side.current && is_same_box(*side.current, attempt) &&
                             (attempt.state != Attempt::State::granted ||
                              side.current->granted->external.port == attempt.granted->external.port);
@@ -1275,8 +1280,22 @@ void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
   if (may_be_held) {  // told once, and not waited for: the port may be wanted again
     attempt.client->release(now);
     send(*server->second, *attempt.datagrams);
+    std::erase_if(late_, [&](const Late& each) { return each.until <= now; });
+    if (late_.size() < most_late)
+      late_.push_back(
+          {attempt.place, attempt.key, std::move(attempt.client), attempt.datagrams, now + late_time});
   }
   attempt.client = nullptr;
+}
+
+/// What answers after all is given back.
+void Core::handle_late(const Server& server, const std::string& key, std::span<const std::byte> datagram,
+                       TimePoint now) {
+  for (auto& each : late_)
+    if (each.server == server.id && each.key == key && now < each.until) {
+      each.datagrams->handle_datagram(datagram, now);
+      send(server, *each.datagrams);
+    }
 }
 
 /// Room for one more question at the attempt's gateway; free_slot() gives it back.
@@ -1320,7 +1339,10 @@ void Core::add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt,
   attempt->id = next_id_++;
   attempt->begun = now;
   attempt->slot = true;
-  if (!attempt->key.empty()) by_key_[attempt->key] = {door.id, attempt->id};
+  if (!attempt->key.empty()) {
+    by_key_[attempt->key] = {door.id, attempt->id};
+    std::erase_if(late_, [&](const Late& each) { return each.key == attempt->key; });
+  }
   side.attempts.push_back(std::move(attempt));
 }
 

@@ -152,6 +152,8 @@ class Core {
   void let_go(Side& side, Attempt& attempt, TimePoint now);
   bool take_slot(Attempt& attempt, TimePoint now);
   void free_slot(Attempt& attempt);
+  void handle_late(const Server& server, const std::string& key, std::span<const std::byte> datagram,
+                   TimePoint now);
   void wait_for_slot(Door& door);
   void hand_out_slots(TimePoint now);
   Attempt* find_attempt(Side& side, std::uint64_t place, Protocol protocol);
@@ -171,6 +173,16 @@ class Core {
   std::deque<DoorId> waiting_;  ///< for a slot of a server
   bool slot_free_ = false, handing_out_ = false, hurried_ = false;
   TimePoint answered_at_{};  ///< when a slot was freed by an answer
+
+  /// What was let go of before its gateway had ever spoken.
+  struct Late {
+    std::uint64_t server = 0;
+    std::string key;
+    std::unique_ptr<wire::MappingClient> client;
+    wire::DatagramMappingClient* datagrams = nullptr;
+    TimePoint until{};
+  };
+  std::vector<Late> late_;
 
   struct Asked {
     std::uint64_t place = 0, inner = 0;

@@ -475,9 +475,10 @@ TEST_F(NatpmpClientTest, EndsWhatTheGatewayTookBack) {
   ended = event();
   EXPECT_EQ(ended.kind, Kind::ended);
   EXPECT_TRUE(ended.told);
+  // and of what is not held yet it is no answer: a deletion before this request may have had it
   renew();
-  ASSERT_TRUE(grant(0, 0));
-  EXPECT_EQ(event().failure, MappingFailure::nonsense);
+  EXPECT_FALSE(grant(0, 0));
+  EXPECT_FALSE(client->poll_event());
 }
 
 // NPM-3.7-05
