@@ -88,6 +88,25 @@ TEST_F(CoreTest, NatPmpFollowsWhenPcpIsSilent) {
   world->expect_settled();
 }
 
+TEST_F(CoreTest, WhereNoRouterSpeaksPcpTheAnycastAddressIsAsked) {  // ANY-3-01
+  start(pcp_only);
+  world->deaf_router = true;
+  const auto door = open();
+  world->run(10s);
+  EXPECT_EQ(story(door), "granted/pcp ");
+  ASSERT_TRUE(world->doors.at(door).grants[0]);
+  EXPECT_EQ(world->doors.at(door).grants[0]->gateway, pcp::anycast_v4);
+  // a router that speaks it after all is who is asked from then on
+  world->deaf_router = false;
+  const auto other = open(20001);
+  world->run(1h);
+  const auto so_far = world->anycasts;
+  const auto third = open(20002);
+  world->run(10s);
+  EXPECT_EQ(world->anycasts, so_far);
+  EXPECT_EQ(world->doors.at(third).grants[0]->gateway, world->doors.at(other).grants[0]->gateway);
+}
+
 TEST_F(CoreTest, UpnpOpensWhereNothingElseIsSpoken) {
   for (const auto& kind : {upnp_only, igd1_only})
     for (const bool unreachable : {true, false}) {

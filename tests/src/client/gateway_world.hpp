@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "nat/plane/memory/memory_plane.hpp"
+#include "protocols/pcp/codec.hpp"
 #include "protocols/upnp/http/url.hpp"
 #include "protocols/upnp/igd/server.hpp"
 #include "protocols/upnp/ssdp/server.hpp"
@@ -426,6 +427,8 @@ class World {
   Link link;
   Dice dice;
   bool deaf_to_pcp = false;  ///< a gateway that drops what it does not know
+  bool deaf_router = false;  ///< what hears PCP is not the router: only the anycast address leads to it
+  unsigned anycasts = 0;     ///< datagrams sent there
   bool connected = true;     ///< else neither host nor gateway hears of the other
   ManualClock clock;
   lease::LeasePolicy policy;
@@ -530,6 +533,7 @@ class World {
     for (const auto octet : out.bytes) mix(std::to_integer<std::uint64_t>(octet));
     const bool natpmp = out.to_port == 5351 && out.bytes[0] == std::byte{0};
     if (out.to_port == 5351 && out.bytes[1] != std::byte{0}) ++requests[natpmp ? Via::natpmp : Via::pcp];
+    if (pcp::is_anycast(out.to)) ++anycasts;
     const int copies = dice.percent(link.loss_up) ? 0 : dice.percent(link.doubled) ? 2 : 1;
     if (telling && out.to_port == 5351)
       say(std::string{"-> "} + (natpmp ? "NAT-PMP " : "PCP ") + describe(out.bytes, natpmp) +
@@ -541,6 +545,7 @@ class World {
       later(way(), [this, out] {
         if (!connected) return;
         if (out.to_port == 5351 && deaf_to_pcp && out.bytes[0] == std::byte{2}) return;
+        if (out.to_port == 5351 && deaf_router && !pcp::is_anycast(out.to)) return;
         if (out.to_port == 5351) return hear(out);
         if (!ssdp_) return;
         const auto from = out.local.is_unspecified() ? host_link : out.local;
