@@ -95,6 +95,7 @@ Result<Installed> Engine::Impl::install(const MappingSpec& spec, TimePoint now) 
     give_up_orphan(part, {address, spec.suggested->number()}, host, port);
   if (linked) {
     present = mapping_of(part, host, port);
+    if (shared_ && present) give_up_orphan(part, present, host, port);  // asked for anew: the store was lost
     // Not the plane's answer to a renewal; and between deadline and withdrawal the old one still stands.
     if (!present && find_mapping(part, host, port)) return PlaneErrc::port_taken;
     if (present && mappings_.slot(part, present).is_lease()) return PlaneErrc::port_taken;

@@ -186,7 +186,6 @@ class OpensAtSallyportd(AtSallyportd, Opens, ClientCase):
 
     def forget_and_restart(self):
         self.daemon.kill()
-        self.daemon.detach()  # nothing stays in the kernel either
         shutil.rmtree(self.daemon.state)
         self.daemon.start()
 

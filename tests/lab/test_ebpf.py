@@ -130,6 +130,20 @@ class Restart(Ebpf):
         self.assertEqual(client.map("udp", service.port, 0, 0, nonce).result, 0)
         self.dropped(service, made.external)
 
+    def test_who_asks_anew_after_the_store_was_lost_gets_the_port_he_had(self):
+        service = self.udp_service(self.port())
+        client = self.client()
+        made = client.map("udp", service.port, service.port, 3600)
+        self.arrives(service, made.external)
+        self.daemon.kill()
+        for name in os.listdir(self.daemon.state):
+            os.remove(os.path.join(self.daemon.state, name))
+        self.daemon.start()
+        again = client.map("udp", service.port, service.port, 3600)  # with another nonce
+        self.assertEqual((again.result, again.external), (0, made.external))
+        self.arrives(service, again.external)
+        self.assertEqual([lease["external"]["port"] for lease in self.leases(f"external={again.external}")], [again.external])
+
 
 class Traces(Ebpf):
     def test_programs_that_another_one_removed_are_put_back(self):
