@@ -63,7 +63,8 @@ class Commands {
         ->type_name("TIME");
     command->add_option("--description", open_.description, "What the gateway's owner reads");
     command->add_option("--remote", open_.remotes, "Let in only this address or network; may be repeated")
-        ->type_name("ADDR[/LEN]");
+        ->type_name("ADDR[/LEN]")
+        ->allow_extra_args(false);
     command->add_flag("--exact", open_.exact, "Take that external port or none");
     command->add_flag("--detach-lease", open_.detach_lease, "End once it is open; the lease ends by itself");
     command->callback([&] { run = [&] { return open(options, open_); }; });
@@ -112,10 +113,12 @@ class Commands {
     command.add_option("--via", words.via, "auto (default: all at once), pcp, natpmp or upnp")
         ->check(CLI::IsMember({"auto", "pcp", "natpmp", "upnp"}));
     command.add_option("--gateway", words.gateways, "Ask this gateway and no other; may be repeated")
-        ->type_name("ADDR");
+        ->type_name("ADDR")
+        ->allow_extra_args(false);  // or it would take PORT too
     command
         .add_option("--interface", words.interfaces, "Ask on this interface and no other; may be repeated")
-        ->type_name("NAME");
+        ->type_name("NAME")
+        ->allow_extra_args(false);
   }
 
   OpenWords open_;
