@@ -261,6 +261,7 @@ class Engine::Impl {
     return false;
   }
   bool is_lan_host(std::uint32_t address) const noexcept;
+  bool is_impossible_source(std::uint32_t address) const noexcept;
   bool is_martian_source(std::uint32_t address) const noexcept;
   std::uint64_t random() noexcept { return hash_(std::uint64_t{3} << 62, ++draws_); }
 

@@ -42,9 +42,13 @@ bool Engine::Impl::is_lan_host(std::uint32_t address) const noexcept {
   return false;
 }
 
+/// What cannot come from a WAN, whoever its provider is.
+bool Engine::Impl::is_impossible_source(std::uint32_t address) const noexcept {
+  return is_special(address) || in_any(lan_, address) || is_gateway(address);
+}
+
 bool Engine::Impl::is_martian_source(std::uint32_t address) const noexcept {
-  return is_special(address) || in_any(lan_, address) || is_gateway(address) ||
-         (policy_.drop_private_wan_sources && is_private(address));
+  return is_impossible_source(address) || (policy_.drop_private_wan_sources && is_private(address));
 }
 
 void Engine::Impl::translate(std::span<Packet> batch, TimePoint now, PacketSink& sink) {
@@ -119,7 +123,8 @@ void Engine::Impl::drop(Packet& packet, DropReason reason) noexcept {
 }
 
 void Engine::Impl::pass(Packet& packet, Work& work) {
-  if (packet.size != 0 && std::to_integer<unsigned>(*packet.data) >> 4 == 6) return firewall6_.pass(packet, *sink_);
+  if (packet.size != 0 && std::to_integer<unsigned>(*packet.data) >> 4 == 6)
+    return firewall6_.pass(packet, *sink_);
   packet.action = Action::drop;
   packet.reason = DropReason::none;
   if (work.malformed != Malformed::no) {
@@ -237,7 +242,10 @@ void Engine::Impl::from_wan(Packet& packet, Work& work) {
     if (ip.protocol == packet::protocol::icmp) return inbound_icmp(packet, work);
     return drop(packet, DropReason::unknown_protocol);
   }
-  if (is_special(ip.destination)) return drop(packet, DropReason::martian_destination);
+  if (is_special(ip.destination)) {
+    const bool spoofed = ip.destination >> 24 >= 224 && ip.source != 0 && is_impossible_source(ip.source);
+    return drop(packet, spoofed ? DropReason::martian_source : DropReason::martian_destination);
+  }
   if (in_any(lan_, ip.destination)) {
     // Back from where packets pass untranslated; everybody else has no business with internal addresses.
     if (in_any(untranslated_, ip.source) && is_lan_host(ip.destination) && !in_any(lan_, ip.source) &&

@@ -374,6 +374,14 @@ class Outbound(Packets):
         self.send_in(wire.udp("10.9.8.7", 4000, EXTERNAL, port, data))  # the WAN may be a NAT itself
         self.comes("a private source", data)
 
+    def test_spoofed_senders_outside_reach_no_service_by_the_wans_broadcast_POL_NET_03(self):
+        service = self.lab.gateway.udp("0.0.0.0", 7777, timeout=5)
+        self.addCleanup(service.close)
+        for source in (DEVICE1, "192.168.50.99", LAN, EXTERNAL, "127.0.0.1", "169.254.1.1", "240.0.0.1"):
+            self.lab.internet.send_frame("eth0", "ff:ff:ff:ff:ff:ff", wire.udp(source, 4000, "203.0.114.255", 7777, source.encode()))
+        self.send_in(wire.udp(NOWHERE, 4000, EXTERNAL, 7777, b"wanted"))
+        self.assertEqual(service.recv(99), b"wanted")
+
     def test_broken_packets_are_dropped_POL_NET_05(self):
         port = self.port()
         self.client().natpmp("udp", port, port)

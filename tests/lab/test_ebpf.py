@@ -1,8 +1,10 @@
 """The ebpf plane where it differs from others: it works on while the daemon does not, and is taken off without a trace."""
 
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -17,7 +19,8 @@ import test_ipv6
 import test_links
 import test_restart
 import test_wan
-from lab import DEVICE1, EXTERNAL, FAR, UdpEcho, wait_until
+import wire
+from lab import DEVICE1, EXTERNAL, FAR, LAN, UdpEcho, wait_until
 from labcase import Chatter, LabCase, leaks
 
 
@@ -520,7 +523,32 @@ class Guarded(Ebpf):
 # What every plane does, once more on this one.
 
 class OutboundOnEbpf(Ebpf, test_datapath.Outbound):
-    pass
+    def test_spoofed_senders_outside_reach_no_service_by_a_group_or_broadcast_POL_NET_03(self):
+        group, everybody = "239.1.2.3", "255.255.255.255"
+        macs = {group: "01:00:5e:01:02:03"}
+        service = self.lab.gateway.udp("0.0.0.0", 7777, timeout=0.3)
+        self.addCleanup(service.close)
+        for own in (EXTERNAL, LAN):
+            service.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(own))
+
+        def heard(send, sources, destinations):
+            for source in sources:
+                for destination in destinations:
+                    send(macs.get(destination, "ff:ff:ff:ff:ff:ff"), wire.udp(source, 4000, destination, 7777, f"{source} to {destination}".encode()))
+            found = []
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    found.append(service.recv(99).decode())
+            return sorted(found)
+
+        outside = lambda mac, packet: self.lab.internet.send_frame("eth0", mac, packet)
+        inside = lambda mac, packet: self.lab.device1.send_frame("eth0", mac, packet)
+        both = (group, everybody)
+        spoofed = ("192.168.50.99", DEVICE1, LAN, EXTERNAL, "127.0.0.1", "169.254.1.1", "240.0.0.1")
+        self.assertEqual(heard(outside, spoofed, both), [])
+        self.assertEqual(heard(outside, (test_datapath.NOWHERE, "10.9.8.7"), both), sorted(f"{s} to {d}" for s in (test_datapath.NOWHERE, "10.9.8.7") for d in both))
+        self.assertEqual(heard(outside, ("0.0.0.0",), (everybody,)), ["0.0.0.0 to " + everybody])  # who has no address yet
+        self.assertEqual(heard(inside, (DEVICE1,), both), sorted(f"{DEVICE1} to {d}" for d in both))  # a LAN's own are heard
 
 
 class HairpinOnEbpf(Ebpf, test_datapath.Hairpin):

@@ -228,11 +228,14 @@ static __always_inline sp_u32 networks6_of(const sp_u8 *address) {
 static __always_inline bool is_lan_host(sp_u32 address) {
   return (networks_of(address) & (SP_NET_LAN | SP_NET_END | SP_NET_GATEWAY)) == SP_NET_LAN && !is_special(address);
 }
+/* Sources that cannot come from a WAN, whoever its provider is. */
+static __always_inline bool is_impossible(sp_u32 address) {
+  return is_special(address) || (networks_of(address) & (SP_NET_LAN | SP_NET_GATEWAY));
+}
 PROGRAM int is_martian(sp_u32 address) {
   const struct sp_config *cfg = configuration();
   if (!cfg) return 1;
-  return is_special(address) || (networks_of(address) & (SP_NET_LAN | SP_NET_GATEWAY)) ||
-         (cfg->drop_private && is_private(address));
+  return is_impossible(address) || (cfg->drop_private && is_private(address));
 }
 
 /* --- reading --- */
@@ -1501,7 +1504,13 @@ int wan_egress(struct __sk_buff *skb) {
 static __always_inline int arrive(struct __sk_buff *skb, const struct sp_config *cfg, struct work *w) {
   const sp_u32 own = find_external(cfg, w->destination);
   if (!cfg->has_external || own == SP_NOBODY) {
-    if (is_special(w->destination)) return w->destination >> 24 >= 224 ? LOCAL : SP_DROP_martian_destination;
+    if (w->destination >> 24 >= 224) {
+      /* For the router's services, if its source may be; 0.0.0.0 asks by DHCP or IGMP, and providers answer from
+       * private addresses. */
+      const bool spoofed = is_impossible(w->source) || find_external(cfg, w->source) != SP_NOBODY;
+      return w->source && spoofed ? SP_DROP_martian_source : LOCAL;
+    }
+    if (is_special(w->destination)) return SP_DROP_martian_destination;
     const sp_u32 there = networks_of(w->destination);
     if (there & SP_NET_LAN) {
       /* Back from where packets pass untranslated; everybody else has no business with internal addresses. */

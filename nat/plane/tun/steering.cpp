@@ -112,6 +112,9 @@ Steering steer(const SteeringInput& input) {
     // POL-NET-03; in the TUN nobody could tell any more by which interface a packet came.
     for (const Net& net : lan_nets) out.rule(wan_spoof, wan.name, blackhole).from = net;
     for (const Net& net : router_on_wan) out.rule(wan_spoof, wan.name, blackhole).from = net;
+    // The kernel drops 0/8, 127/8 and 224/4 itself.
+    for (const Net& net : {Net{0xa9fe0000, 16}, Net{0xf0000000, 4}})
+      out.rule(wan_spoof, wan.name, blackhole).from = net;
     for (const Net& from : input.untranslated_by_wan)
       for (const Net& to : lan_nets) {
         Rule& rule = out.rule(wan_untranslated, wan.name, lookup, table_main);

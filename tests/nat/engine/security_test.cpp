@@ -38,6 +38,28 @@ TEST_F(SecurityTest, MartiansFromTheWanAreDropped) {  // NSEC-03, POL-NET-03
   EXPECT_EQ(from_wan(udp("10.0.0.1", 5000, external_address, 7000)), "dropped: martian_source");
 }
 
+/// Group and broadcast packets are the gateway's own services' to hear, so the source is looked at first.
+TEST_F(SecurityTest, MartiansFromTheWanReachNoGroupEither) {  // NSEC-03, POL-NET-03
+  const auto fate = [&](const char* source, const char* destination) {
+    return from_wan(udp(source, 5000, destination, 1900));
+  };
+  for (const char* destination : {"255.255.255.255", "224.0.0.1", "239.255.255.250"}) {
+    for (const char* source : {alice, "192.168.1.99", gateway_address, external_address, "0.1.2.3", "127.0.0.1",
+                               "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"})
+      EXPECT_EQ(fate(source, destination), "dropped: martian_source") << source << ' ' << destination;
+    // Who asks for an address has none; providers answer from their link or from private addresses. Nothing is
+    // forwarded.
+    for (const char* source : {"0.0.0.0", "203.0.113.1", "10.0.0.1", server})
+      EXPECT_EQ(fate(source, destination), "dropped: martian_destination") << source << ' ' << destination;
+  }
+  EXPECT_EQ(fate(server, "203.0.113.255"), "dropped: not_ours") << "the WAN's directed broadcast";
+  EXPECT_EQ(fate(alice, "203.0.113.255"), "dropped: martian_source");
+  network.external.clear();
+  set_network();
+  EXPECT_EQ(fate(alice, "255.255.255.255"), "dropped: martian_source") << "without an external address";
+  EXPECT_EQ(fate("0.0.0.0", "255.255.255.255"), "dropped: martian_destination");
+}
+
 TEST_F(SecurityTest, AHairpinVouchesForNoSpoofedPacketFromTheWan) {  // NSEC-03, LAND
   open(Transport::udp, bob, 6000, 7000);
   EXPECT_EQ(from_lan(udp(alice, 5000, external_address, 7000)).substr(0, 4), "lan:");
