@@ -60,8 +60,8 @@ class OwnPorts {
   virtual ~OwnPorts() = default;
   virtual bool in_use(Transport transport, std::uint16_t port) const = 0;
 
-  /// Whether a service began to listen there though in_use() does not know of it yet. Asked before a flow
-  /// takes a port; `address` is the external one, in host order.
+  /// Whether the router has a socket there that in_use() does not know of yet. Asked before a flow takes a
+  /// port; `address` is the external one, in host order.
   virtual bool just_bound(Transport, std::uint32_t /*address*/, std::uint16_t /*port*/) const {
     return false;
   }

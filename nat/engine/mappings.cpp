@@ -309,14 +309,21 @@ ExternalPort Engine::Impl::make_implicit(Part part, std::uint32_t address, std::
   }
   const PortRange pool = part == Part::icmp ? PortRange{1, 65535} : policy_.pool;
   const ExternalPort same{address_of(address), port};
+  const auto just_bound = [&](ExternalPort wanted) {
+    return part != Part::icmp && own_ports_.just_bound(part == Part::tcp ? Transport::tcp : Transport::udp,
+                                                       external_of(address), wanted.number);
+  };
   ExternalPort external;
   if (!policy_.random_ports && port >= pool.first && port <= pool.last &&
-      may_claim(part, same, address, Claim::implicit) == Verdict::free &&
-      (part == Part::icmp || !own_ports_.just_bound(part == Part::tcp ? Transport::tcp : Transport::udp,
-                                                    external_of(address), port)))
+      may_claim(part, same, address, Claim::implicit) == Verdict::free && !just_bound(same)) {
     external = same;
-  else
-    external = choose_port(same.address, part, pool, address);
+  } else {
+    constexpr int most_tries = 8;
+    for (int tries = 0; tries < most_tries; ++tries) {
+      external = choose_port(same.address, part, pool, address);
+      if (!external || !just_bound(external)) break;
+    }
+  }
   if (!external) {
     why = DropReason::no_ports;
     shortage_ports_ = true;

@@ -382,6 +382,32 @@ class Outbound(Packets):
         self.send_in(wire.udp(NOWHERE, 4000, EXTERNAL, 7777, b"wanted"))
         self.assertEqual(service.recv(99), b"wanted")
 
+    def test_the_gateways_own_flows_keep_their_ports_POL_NET_04(self):
+        """Port shadow: a LAN host's flow from the port where the gateway has a connected socket, of now or a while ago."""
+        with UdpEcho(self.lab.internet, 7100, b"e:"), TcpEcho(self.lab.internet, 7100, b"e:", FAR):
+            for wait, remote in ((0, FAR), (0, NOWHERE), (1.5, FAR), (1.5, NOWHERE)):
+                for protocol in ("udp", "tcp"):
+                    with self.subTest(f"{protocol} to {remote} {wait} s later"):
+                        port = self.port()
+                        if protocol == "udp":
+                            own = self.lab.gateway.udp("0.0.0.0", port)
+                            own.connect((FAR, 7100))
+                        else:
+                            own = self.lab.gateway.connect((FAR, 7100), ("0.0.0.0", port))
+                        with own:
+                            own.settimeout(5)
+                            time.sleep(wait)
+                            if protocol == "udp":
+                                self.opened(remote=remote, sport=port, dport=7100)
+                            else:
+                                self.send_out(wire.tcp(GHOST, port, remote, 7100, SYN, seq=99))
+                                syn = self.outside.await_packet("the SYN", lambda p: p.flags == SYN and p.seq == 99)
+                                self.assertNotEqual(syn.sport, port)
+                            data = token()
+                            own.send(data)
+                            self.assertEqual(own.recv(99), b"e:" + data)
+                        self.outside.clear()
+
     def test_broken_packets_are_dropped_POL_NET_05(self):
         port = self.port()
         self.client().natpmp("udp", port, port)

@@ -611,15 +611,33 @@ class EbpfPlane::Impl {
     (void)set(key, list);
   }
 
+  using Busy = std::array<std::array<std::uint64_t, 1024>, 2>;  // TCP, UDP
+
+  static std::uint64_t word_of(std::uint64_t& word) {
+    return std::atomic_ref{word}.load(std::memory_order_relaxed);
+  }
+  Busy busy_ports() {
+    Busy busy{};
+    for (const sp_part part : {SP_TCP, SP_UDP}) {
+      auto words = core_.tables().busy(part);
+      for (std::size_t i = 0; i < words.size(); ++i) busy[part][i] = word_of(words[i]);
+    }
+    return busy;
+  }
   void refresh_own_ports(TimePoint now) {
+    const Busy before = busy_ports();
+    // What the programs saw the router send from, and we do not know of.
+    for (std::size_t i = 0; i < before[SP_TCP].size(); ++i)
+      if (before[SP_TCP][i] & ~told_[SP_TCP][i]) own_ports_.forget_connections();
     const auto result = own_ports_.refresh(now);
     own_ports_problem_ = result ? ""
                                 : "cannot ask the kernel for the router's own sockets (" +
                                       result.error().message() + "): load tcp_diag and udp_diag";
-    tell_busy_ports();
+    tell_busy_ports(own_ports_.refreshed() == now ? before : Busy{});
   }
-  /// What the programs give to nobody: reserved ports, and those of the router's own sockets.
-  void tell_busy_ports() {
+  /// What the programs give to nobody: reserved ports, and those of the router's own sockets. `looked_into`:
+  /// ports that the programs may have added themselves and whose sockets were asked for since.
+  void tell_busy_ports(const Busy& looked_into = {}) {
     const auto tell = [&](sp_part part, Transport transport) {
       std::array<std::uint64_t, 1024> wanted{};
       for (std::uint32_t port = 0; port < 65536; ++port)
@@ -627,9 +645,14 @@ class EbpfPlane::Impl {
           wanted[port / 64] |= std::uint64_t{1} << port % 64;
       for (const auto& [of, port] : policy_.reserved)
         if (of == transport) wanted[port.number() / 64] |= std::uint64_t{1} << port.number() % 64;
-      auto bits = core_.tables().busy(part);
-      for (std::size_t i = 0; i < wanted.size(); ++i)
-        if (bits[i] != wanted[i]) bits[i] = wanted[i];
+      auto words = core_.tables().busy(part);
+      for (std::size_t i = 0; i < wanted.size(); ++i) {
+        const std::uint64_t over = (told_[part][i] | looked_into[part][i]) & ~wanted[i];
+        const std::uint64_t now = word_of(words[i]);
+        if (now & over) std::atomic_ref{words[i]}.fetch_and(~over);
+        if (wanted[i] & ~now) std::atomic_ref{words[i]}.fetch_or(wanted[i]);
+      }
+      told_[part] = wanted;
     };
     tell(SP_TCP, Transport::tcp);
     tell(SP_UDP, Transport::udp);
@@ -740,6 +763,7 @@ class EbpfPlane::Impl {
   std::map<MappingId, std::uint16_t> leased_;  // ports of the router's range
   bool standing_ = false;
   std::string problem_, own_ports_problem_;
+  Busy told_{};  // by us, to the programs
   std::atomic<std::uint64_t> repaired_{0};
 
   // the slow path's

@@ -629,8 +629,21 @@ PROGRAM int is_kept(struct __sk_buff *skb, struct work *w, sp_u16 external) {
   if (!cfg || !w || w->part >= SP_PARTS || is_busy(w->part, external)) return 1;
   const struct sp_slot *twin = slot_of(w->address, w->part == SP_TCP ? SP_UDP : SP_TCP, external);
   if (twin && is_lease(twin) && twin->host != w->source && in_force(twin, w)) return 1;
-  /* 192.0.2.1: a caller from outside, whoever it is. */
-  return look_for_socket(skb, w->protocol, 0xc0000201, external_of(cfg, w), 9u << 16 | external);
+  /* 192.0.2.1: a caller from outside, whoever it is. Then the peer itself, with whom the router may be connected. */
+  const sp_u32 address = external_of(cfg, w);
+  return look_for_socket(skb, w->protocol, 0xc0000201, address, 9u << 16 | external) ||
+         look_for_socket(skb, w->protocol, w->destination, address, (sp_u32)w->dport << 16 | external);
+}
+
+/* A port that the router itself sends from goes to nobody from now on (POL-NET-04): its connected sockets answer to
+ * their peers alone, so is_kept() does not find them, and the plane looks at all of them every half minute only. Here,
+ * the plane is told too. */
+static __always_inline void keep_for_router(const struct sp_config *cfg, const struct work *w) {
+  if (w->sport < cfg->pool_first || w->sport > cfg->pool_last || find_external(cfg, w->source) == SP_NOBODY) return;
+  const sp_u32 at = (sp_u32)w->part * 1024 + w->sport / 64;
+  sp_u64 *word = bpf_map_lookup_elem(&busy, &at);
+  const sp_u64 bit = 1ull << w->sport % 64;
+  if (word && !(*word & bit)) __sync_fetch_and_or(word, bit);
 }
 
 /* Claims an external port for an implicit mapping, if it may have it. `resting`: also one that rests for another
@@ -1250,6 +1263,10 @@ PROGRAM int inbound(struct __sk_buff *skb, struct work *w, struct target *to, sp
     } else if (slot->kind == SP_DRAINING || w->part == SP_ICMP) {
       return w->part == SP_ICMP ? SP_DROP_no_session : SP_DROP_filtered;
     } else {
+      /* The router may have had a flow there before the host took the port. */
+      if (!hairpin && !is_elsewhere(cfg, w->address) &&
+          has_socket(skb, w->protocol, w->source, w->destination, (sp_u32)w->sport << 16 | w->dport))
+        return LOCAL;
       if (!outbound_allows(cfg, &key, w)) return SP_DROP_filtered;
       if (w->part == SP_TCP && !syn) return SP_DROP_no_session;
       track = w->part == SP_TCP;
@@ -1404,6 +1421,7 @@ PROGRAM sp_u32 find_way(struct __sk_buff *skb, sp_u32 source, sp_u32 destination
 /* --- WAN egress --- */
 
 static __always_inline int from_router(struct __sk_buff *skb, const struct sp_config *cfg, struct work *w) {
+  if (has_ports(w) && !w->offset) keep_for_router(cfg, w);
   if (w->protocol != IPPROTO_ICMP || !cfg->has_external || is_fragment(w)) return UNTRANSLATED;
   if (is_error(w->icmp_type)) return SLOW(SP_SLOW_ICMP_ERROR, 0, 0);
   /* Its own pings share the identifiers with the hosts'. */

@@ -4,6 +4,9 @@
 #include <libmnl/libmnl.h>
 #include <linux/inet_diag.h>
 #include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -42,6 +45,25 @@ Socket open_diagnostics() {
   return socket;
 }
 
+/// Whether a socket that wants to be alone cannot be bound there. No lookup of a socket tells that: those
+/// that are connected answer to their peer alone, those of an interface to its packets alone.
+bool is_taken(Transport transport, std::uint32_t address, std::uint16_t port, std::uint32_t interface) {
+  const bool tcp = transport == Transport::tcp;
+  const int probe = socket(AF_INET, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
+  if (probe < 0) return false;
+  const int yes = 1, index = static_cast<int>(interface);
+  (void)setsockopt(probe, IPPROTO_IP, IP_FREEBIND, &yes, sizeof yes);  // no interface may have the address
+  if (interface) (void)setsockopt(probe, SOL_SOCKET, SO_BINDTOIFINDEX, &index, sizeof index);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(port);
+  to.sin_addr.s_addr = htonl(address);
+  const bool taken =
+      bind(probe, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0 && errno == EADDRINUSE;
+  close(probe);
+  return taken;
+}
+
 /// So many questions a second, and so many at once.
 struct Allowance {
   double per_second, burst;
@@ -76,8 +98,14 @@ bool KernelOwnPorts::expects(const Unclaimed& packet) const {
 }
 
 bool KernelOwnPorts::just_bound(Transport transport, std::uint32_t address, std::uint16_t port) const {
-  constexpr std::uint32_t anybody = 0xc0000201;  // 192.0.2.1: a caller from outside, whoever it is
-  return live_->for_ports.take() && asks({transport, anybody, address, 9, port});
+  if (!live_->for_ports.take()) return false;
+  bool tried = false;
+  for (const auto& wan : probed_wans_)
+    if (const std::uint32_t index = wan.load(std::memory_order_relaxed)) {
+      tried = true;
+      if (is_taken(transport, address, port, index)) return true;
+    }
+  return !tried && is_taken(transport, address, port, 0);
 }
 
 bool KernelOwnPorts::asks(const Unclaimed& packet) const {
@@ -116,12 +144,14 @@ void KernelOwnPorts::watch(std::vector<Address> external, std::vector<std::uint3
   external_ = std::move(external);
   lan_ = std::move(lan);
   wan_ = std::move(wan);
+  for (std::size_t i = 0; i < probed_wans_.size(); ++i)
+    probed_wans_[i].store(i < wan_.size() ? wan_[i] : 0, std::memory_order_relaxed);
   refreshed_.reset();
   connections_refreshed_.reset();
 }
 
-Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, std::uint32_t states, Words& words,
-                                  std::set<std::uint16_t>& bound) const {
+Result<void> KernelOwnPorts::dump(Transport transport, std::uint8_t family, std::uint32_t states,
+                                  Words& words, std::set<std::uint16_t>& bound) const {
   const Socket socket = open_diagnostics();
   if (!socket) return system_error(errno);
   mnl_socket* raw = socket.get();
@@ -194,7 +224,8 @@ Result<void> KernelOwnPorts::refresh(TimePoint now) {
     const bool tcp = transport == Transport::tcp;
     Words words = tcp ? connections_ : Words{};
     std::set<std::uint16_t> bound = tcp ? connections_to_wan_ : std::set<std::uint16_t>{};
-    if (const auto result = dump_both(transport, tcp ? listeners : all_states, words, bound); !result) return result;
+    if (const auto result = dump_both(transport, tcp ? listeners : all_states, words, bound); !result)
+      return result;
     bound_[transport].assign(bound.begin(), bound.end());
     auto& bits = bits_[transport == Transport::udp];
     for (std::size_t i = 0; i < words.size(); ++i) bits[i].store(words[i], std::memory_order_relaxed);

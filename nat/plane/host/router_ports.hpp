@@ -44,8 +44,8 @@ std::optional<FoundRange> find_range_beside(const RangeSpec& spec, const PortRan
   return wider && (!found || wider->size > found->size) ? wider : found;
 }
 
-/// As the engine's `install`, but no port on which a service began to listen since the last look at all
-/// sockets (POL-TGT-05): such a one is given back by `vacate`.
+/// As the engine's `install`, but no port that a socket of the router took since the last look at all sockets
+/// (POL-TGT-05): such a one is given back by `vacate`.
 template <class Install, class Vacate>
 Result<Installed> claim_unbound(const MappingSpec& spec, KernelOwnPorts& own_ports, Install&& install,
                                 Vacate&& vacate) {
@@ -55,7 +55,9 @@ Result<Installed> claim_unbound(const MappingSpec& spec, KernelOwnPorts& own_por
     auto installed = install();
     if (!installed || spec.restore || spec.is_static || tries == most_tries) return installed;
     const auto port = installed->external.port.number();
-    if (!own_ports.expects({spec.transport, anybody, installed->external.address.v4_number(), 9, port}))
+    const std::uint32_t address = installed->external.address.v4_number();
+    if (!own_ports.expects({spec.transport, anybody, address, 9, port}) &&
+        !own_ports.just_bound(spec.transport, address, port))
       return installed;
     vacate(installed->id);
     own_ports.note(spec.transport, port);

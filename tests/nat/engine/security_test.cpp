@@ -44,11 +44,11 @@ TEST_F(SecurityTest, MartiansFromTheWanReachNoGroupEither) {  // NSEC-03, POL-NE
     return from_wan(udp(source, 5000, destination, 1900));
   };
   for (const char* destination : {"255.255.255.255", "224.0.0.1", "239.255.255.250"}) {
-    for (const char* source : {alice, "192.168.1.99", gateway_address, external_address, "0.1.2.3", "127.0.0.1",
-                               "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"})
+    for (const char* source : {alice, "192.168.1.99", gateway_address, external_address, "0.1.2.3",
+                               "127.0.0.1", "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"})
       EXPECT_EQ(fate(source, destination), "dropped: martian_source") << source << ' ' << destination;
-    // Who asks for an address has none; providers answer from their link or from private addresses. Nothing is
-    // forwarded.
+    // Who asks for an address has none; providers answer from their link or from private addresses. Nothing
+    // is forwarded.
     for (const char* source : {"0.0.0.0", "203.0.113.1", "10.0.0.1", server})
       EXPECT_EQ(fate(source, destination), "dropped: martian_destination") << source << ' ' << destination;
   }

@@ -182,6 +182,37 @@ TEST_F(Programs, WhoClaimsAPortTooLateLeavesTheWinnersDeadline) {
 
 // --- a daemon that is dead
 
+// --- the router's own flows
+
+// A connected socket answers to its peer alone, so no look-up finds it for somebody else: what the router
+// sends tells.
+TEST_F(Programs, GiveThePortThatTheRouterSendsFromToNobody) {  // POL-NET-04
+  const auto from_router = [&](const Octets& packet) {
+    config().test_iif = 0;
+    EXPECT_EQ(run(Hook::wan_egress, packet).verdict, TC_ACT_UNSPEC);
+    config().test_iif = lan;
+  };
+  from_router(udp(external_address, 5000, server, 53));
+  from_router(tcp(external_address, 5001, server, 80, flag::syn));
+  from_router(udp("203.0.113.9", 5002, server, 53));      // no address that is translated to
+  from_router(udp(external_address, 61000, server, 53));  // not of the pool
+  const auto busy = [&](sp_part part, unsigned port) {
+    return core->tables().busy(part)[port / 64] >> port % 64 & 1;
+  };
+  EXPECT_TRUE(busy(SP_UDP, 5000) && busy(SP_TCP, 5001));
+  EXPECT_FALSE(busy(SP_TCP, 5000) || busy(SP_UDP, 5001) || busy(SP_UDP, 5002) || busy(SP_UDP, 61000));
+  EXPECT_EQ(goes_out(alice, 5000), "goes out");
+  EXPECT_EQ(goes_out(alice, 5001), "goes out");
+  const auto wears = [&](unsigned port) {
+    for (const auto& each : core->engine().implicit_mappings(now))
+      if (each.internal.port.number() == port) return unsigned{each.external.port.number()};
+    return 0U;
+  };
+  EXPECT_NE(wears(5000), 0U);
+  EXPECT_NE(wears(5000), 5000U);
+  EXPECT_EQ(wears(5001), 5001U) << "UDP; the router's is TCP";
+}
+
 TEST_F(Programs, DoNotCutDevicesOffByNumbersThatNobodyPutsRight) {
   policy.mappings_per_device = 3;
   policy.flows_per_device = 5;

@@ -444,6 +444,52 @@ TEST_F(TunPlaneTest, NoFlowTakesThePortOfAServiceOfThisVeryMoment) {  // POL-NET
   }
 }
 
+// Port shadow: connected sockets answer to their peer alone, bound ones to their interface alone.
+TEST_F(TunPlaneTest, NoFlowTakesThePortOfASocketThatIsConnectedOrOfTheWan) {  // POL-NET-04, POL-NET-12
+  start();
+  std::uint16_t port = 5560;
+  for (const int type : {SOCK_DGRAM, SOCK_STREAM})
+    for (const bool of_wan : {false, true}) {
+      const int own = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+      if (of_wan) {
+        ASSERT_EQ(setsockopt(own, SOL_SOCKET, SO_BINDTODEVICE, "wan0", 4), 0);
+      }
+      sockaddr_in address{};
+      address.sin_family = AF_INET;
+      address.sin_port = htons(++port);
+      ASSERT_EQ(bind(own, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+      address.sin_port = htons(53);
+      address.sin_addr.s_addr = htonl(ip(server));
+      (void)connect(own, reinterpret_cast<sockaddr*>(&address), sizeof address);
+      for (const char* peer : {server, other_server}) {
+        lab->lan().send(type == SOCK_STREAM ? tcp(host, port, peer, 54) : udp(host, port, peer, 54));
+        const auto out = lab->wan().await(to(peer, 54));
+        ASSERT_TRUE(out);
+        EXPECT_NE(out->sport, port) << "type " << type << (of_wan ? " of the WAN, to " : ", to ") << peer;
+      }
+      const auto leased = plane->install(
+          mapping(type == SOCK_STREAM ? Transport::tcp : Transport::udp, host, 80, port), clock.now());
+      EXPECT_TRUE(!leased || leased->external.port.number() != port);
+      close(own);
+    }
+}
+
+// What is bound on the LAN alone is no reason: nobody outside reaches it.
+TEST_F(TunPlaneTest, AFlowMayHaveThePortOfASocketOfTheLan) {  // POL-NET-12
+  start();
+  const int own = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  ASSERT_EQ(setsockopt(own, SOL_SOCKET, SO_BINDTODEVICE, "lan0", 4), 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(5570);
+  ASSERT_EQ(bind(own, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  lab->lan().send(udp(host, 5570, server, 53));
+  const auto out = lab->wan().await(to(server, 53));
+  ASSERT_TRUE(out);
+  EXPECT_EQ(out->sport, 5570);
+  close(own);
+}
+
 TEST_F(TunPlaneTest, WhatTheRouterDoesNotKnowMeetsSilence) {  // POL-NET-04
   start();
   Wire gre = udp(server, 0, external, 0, "12345678");
