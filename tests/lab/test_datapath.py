@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import threading
 import time
 
 import wire
@@ -191,6 +192,31 @@ class Outbound(Packets):
                          (self.lab.internet, EXTERNAL), (self.lab.device1, LAN)):
             done = host.call("ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", to)
             self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_sums_left_to_the_card_are_right_on_the_wire_NPKT_09(self):
+        """Devices and internet leave sums to their cards; the gateway's sum themselves, so a wrong one is a lost packet."""
+        gateway = self.lab.gateway
+        ports = [link["ifname"] for link in gateway.ip_json("link", "show", "master", "br0")]
+        for device in ("wan0", *ports):
+            gateway.run("ethtool", "-K", device, "tx", "off")
+            self.addCleanup(gateway.run, "ethtool", "-K", device, "tx", "on")
+        data = os.urandom(200_000)
+        # of the two connections from one port one gets another outside, so ports are rewritten too
+        with TcpEcho(self.lab.internet, 7300, b"", FAR), UdpEcho(self.lab.internet, 7300, b""):
+            port = self.port()
+            for device in (self.lab.device1, self.lab.device2):
+                with device.connect((FAR, 7300), ("0.0.0.0", port), timeout=10) as connection:
+                    writer = threading.Thread(target=connection.sendall, args=(data,))
+                    writer.start()
+                    back = b""
+                    while len(back) < len(data):
+                        back += connection.recv(65536)
+                    writer.join()
+                    self.assertTrue(back == data)
+                self.assertIsNotNone(udp_ask(device, (FAR, 7300), ("0.0.0.0", port)))
+        sent = self.outside.all(lambda p: p.source == EXTERNAL and p.dport == 7300)
+        self.assertEqual({p.protocol for p in sent}, {6, 17})
+        self.assertEqual([p for p in sent if not p.sums], [])
 
     def test_the_gateways_own_connections_work(self):
         with UdpEcho(self.lab.internet, 7300, b"u"), TcpEcho(self.lab.internet, 7300, b"t"):

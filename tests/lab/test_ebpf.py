@@ -17,6 +17,7 @@ import test_datapath
 import test_firewall6
 import test_ipv6
 import test_links
+import test_pcp
 import test_restart
 import test_wan
 import wire
@@ -557,6 +558,14 @@ class HairpinOnEbpf(Ebpf, test_datapath.Hairpin):
 
 class OutboundRedirected(Ebpf, test_datapath.Outbound):
     config = {"engine": {"redirect": True}}
+
+
+class PcpOnEbpf(Ebpf, test_pcp.Pcp):
+    pass
+
+
+class PcpPortSetOnEbpf(Ebpf, test_pcp.PcpPortSet):
+    pass
 
 
 class NothingLeavesUntranslatedOnEbpf(Ebpf, test_wan.NothingLeavesUntranslated):

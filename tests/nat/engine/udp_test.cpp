@@ -144,6 +144,34 @@ TEST_F(UdpTest, TheHeaderChecksumIsRightWithOptionsToo) {  // N4787-33
             "wan: udp 203.0.113.2:5000 > 198.51.100.7:53 ttl=63");
 }
 
+// Exactly what a full computation gives: RFC 1141's form has 0xffff where that has 0.
+TEST_F(UdpTest, TheHeaderChecksumIsExactAtItsCorners) {  // NPKT-01, NPKT-03
+  const auto without_id = [](Octets packet) {
+    put16(packet, 4, 0);
+    set_ip_checksum(packet);
+    return get16(packet, 10);  // with just that for an ID the checksum is 0
+  };
+  const auto look = [&](auto&& builder, auto&& pass) {
+    const Octets before = builder(), after = pass(before);
+    Octets hop_later = before;
+    --reinterpret_cast<std::uint8_t&>(hop_later[8]);
+    for (const unsigned corner : {without_id(before), without_id(hop_later), without_id(after)})
+      for (const unsigned id : {corner - 1, corner, corner + 1, corner ^ 0xffff}) {
+        const Octets out = pass(builder().id(id & 0xffff));
+        Octets right = out;
+        set_ip_checksum(right);
+        EXPECT_EQ(get16(out, 10), get16(right, 10)) << "ID " << (id & 0xffff);
+        if (corner == without_id(after) && id == corner) {
+          EXPECT_EQ(get16(out, 10), 0);
+        }
+      }
+  };
+  const auto outwards = [&](const Octets& packet) { return leaves(packet); };
+  const auto inwards = [&](const Octets& packet) { return arrives(packet); };
+  look([] { return udp(alice, 5000, server, 53); }, outwards);
+  look([] { return udp(server, 53, external_address, 5000); }, inwards);
+}
+
 TEST_F(UdpTest, DscpAndEcnPass) {  // N4787-34
   EXPECT_EQ(leaves(udp(alice, 5000, server, 53).tos(0xbb))[1], std::byte{0xbb});
 }
