@@ -670,3 +670,7 @@ class VlansOnEbpf(Ebpf, test_links.Vlans):
 
 class AnotherUplinkOnEbpf(Ebpf, test_links.AnotherUplink):
     pass
+
+
+class LanElsewhereOnEbpf(Ebpf, test_links.LanElsewhere):
+    pass

@@ -1,5 +1,6 @@
 """Kinds of links: a WAN without a link layer (as PPP), sub-interfaces, several LANs."""
 
+import contextlib
 import fcntl
 import os
 import select
@@ -364,6 +365,125 @@ class AnotherUplink(LabCase):
             self.there.clear()
             type(self).start({})
             self.nothing_leaves(chatter, "by an interface that was a WAN")
+
+
+class LanElsewhere(LabCase):
+    """A LAN's interface is renamed, made anew, or gives its hosts and its address to another one (POL-NET-01): they are
+    internal all the same, and what they send is translated or dropped."""
+
+    starts = False
+
+    def setUp(self):
+        lab = self.lab
+        lab.gateway.sysctl("net.ipv4.ip_forward", 1)  # the worst case: new interfaces forward
+        if self.daemon is None:
+            type(self).start()
+        elif not self.daemon.running():
+            self.daemon.start()
+        self.outside = self.sniff(lab.internet, "eth0")
+        time.sleep(0.5)
+
+    def talking(self):
+        chatter = Chatter(self.lab.device1, DEVICE1, rate=0.002)
+        chatter.__enter__()
+        self.addCleanup(chatter.__exit__)
+        self.translated()
+        return chatter
+
+    def translated(self):
+        self.outside.clear()
+        wait_until("translated packets leave", lambda: self.outside.find(
+            lambda p: p.source == EXTERNAL and b"leak?" in p.payload), 20)
+        self.assertEqual(leaks(self.outside), [])
+
+    def nothing_leaves(self, chatter, what, seconds=1.5):
+        before, end = chatter.sent, time.monotonic() + seconds
+        wait_until("the device talks", lambda: chatter.sent > before + 400 and time.monotonic() > end)
+        heard = token("own of the router")
+        with self.lab.gateway.udp(EXTERNAL) as sock:
+            sock.sendto(heard, (PEER, 7991))
+        wait_until("the router's own is heard", lambda: self.outside.find(lambda p: heard in p.payload))
+        self.assertEqual(leaks(self.outside)[:5], [], what)
+
+    def bridge(self, name, address=f"{LAN}/24"):
+        gateway = self.lab.gateway
+        gateway.ip("link", "add", name, "type", "bridge", "forward_delay", "0")
+        gateway.ip("addr", "add", address, "dev", name)
+        gateway.ip("link", "set", name, "up")
+        for number in self.lab.devices:
+            gateway.ip("link", "set", f"lan{number}", "master", name)
+
+    def stays_inside(self, chatter):
+        """Now, with the daemon dead, and after a start that finds the LAN elsewhere."""
+        self.nothing_leaves(chatter, "while running")
+        self.daemon.kill()
+        self.nothing_leaves(chatter, "while dead")
+        self.daemon.start(wait=False)
+        wait_until("the daemon runs", lambda: self.cli("status").returncode == 0)
+        self.nothing_leaves(chatter, "after a start")
+
+    def test_renamed_POL_NET_01(self):
+        chatter = self.talking()
+        self.lab.gateway.ip("link", "set", "br0", "name", "brX")
+        try:
+            self.stays_inside(chatter)
+        finally:
+            self.lab.gateway.ip("link", "set", "brX", "name", "br0")
+        self.translated()
+
+    def test_moved_to_another_bridge_POL_NET_01(self):
+        gateway, chatter = self.lab.gateway, self.talking()
+        gateway.ip("addr", "del", f"{LAN}/24", "dev", "br0")
+        self.bridge("br9")
+        try:
+            self.stays_inside(chatter)
+        finally:
+            gateway.ip("link", "del", "br9")
+            gateway.ip("addr", "add", f"{LAN}/24", "dev", "br0")
+            for number in self.lab.devices:
+                gateway.ip("link", "set", f"lan{number}", "master", "br0")
+        self.translated()
+
+    def test_deleted_and_made_anew_POL_NET_01(self):
+        chatter = self.talking()
+        for _ in range(3):
+            self.lab.gateway.ip("link", "del", "br0")
+            self.nothing_leaves(chatter, "without its interface", 0.3)
+            self.bridge("br0")
+            self.translated()
+
+    def test_what_comes_in_by_the_wan_does_not_reach_it_NSEC_01(self):
+        gateway, inside = self.lab.gateway, self.sniff(self.lab.device1, "eth0")
+        gateway.ip("link", "set", "br0", "name", "brX")
+        try:
+            time.sleep(1)
+            for _ in range(3):
+                self.lab.internet.send_frame("eth0", gateway.mac("wan0"), wire.udp(FAR, 4000, DEVICE1, 1998, b"in?"))
+            time.sleep(0.3)
+            self.assertEqual(gateway.call("ping", "-c1", "-W5", DEVICE1).returncode, 0)  # the sniffer hears
+            self.assertIsNotNone(inside.find(lambda p: p.source == LAN))
+            self.assertIsNone(inside.find(lambda p: b"in?" in p.payload))
+        finally:
+            gateway.ip("link", "set", "brX", "name", "br0")
+
+    def test_the_routers_own_from_its_lan_address_stays_inside_too_POL_NET_01(self):
+        gateway = self.lab.gateway
+        data = token("from the LAN's address")
+        for to in (FAR, PEER):
+            with contextlib.suppress(OSError), gateway.udp(LAN) as sock:
+                sock.sendto(data, (to, 9000))
+            gateway.call("ping", "-c1", "-W1", "-I", LAN, to)
+            with contextlib.suppress(OSError), gateway.connect((to, 9999), (LAN, 0), timeout=0.5):
+                pass
+        with gateway.udp(LAN) as sock, UdpEcho(self.lab.device1, 7992, b"d") as service:  # but to its LAN it goes
+            sock.sendto(data, (DEVICE1, 7992))
+            wait_until("the LAN host hears", lambda: service.heard(data))
+        with gateway.udp() as sock:
+            sock.sendto(b"without an address of its own", (PEER, 7993))
+        wait_until("the router's own leaves", lambda: self.outside.find(
+            lambda p: b"without an address" in p.payload and p.source == EXTERNAL))
+        self.assertEqual(gateway.call("ping", "-n", "-c1", "-W5", FAR).returncode, 0)
+        self.assertEqual(leaks(self.outside), [])
 
 
 del Links  # only those that name their links are run

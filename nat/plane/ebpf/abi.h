@@ -24,7 +24,7 @@ typedef __u64 sp_u64;
 #endif
 
 enum {
-  SP_ABI = 9,
+  SP_ABI = 10,
   SP_PARTS = 3,
   SP_SLOTS = SP_PARTS << 16, /* of one external address; the table has those of all */
   SP_MOST_ADDRESSES = 32,
@@ -194,6 +194,8 @@ enum sp_net_flag {
   SP_NET_GATEWAY = 4,
   SP_NET_UNTRANSLATED = 8, /* reached through the WAN as it is */
   SP_NET_ELSEWHERE = 16,   /* behind an interface that is neither LAN nor WAN */
+  SP_NET_WAS_LAN = 32,     /* of a LAN that is none now: its interface was renamed or made anew */
+  SP_NET_INSIDE = SP_NET_LAN | SP_NET_WAS_LAN,
 };
 /* networks6: as networks; the longest match has its own flags alone. */
 struct sp_net6_key {

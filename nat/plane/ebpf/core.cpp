@@ -66,10 +66,12 @@ Core::Core(std::unique_ptr<Tables> tables, const EngineOptions& options, const O
   config.secret[1] = options.secret[1];
   config.id_secret = SipHash{options.secret}(0x69702d6964);
   ++config.epoch;
-  if (tables_->reused())
+  if (tables_->reused()) {
     engine_.adopt(config.externals, config.has_external != 0, now);
-  else
+    for (const Prefix& prefix : tables_->inside_networks()) former_lans_.remember(prefix);
+  } else {
     tables_->state().draws = options.seed;
+  }
 }
 
 Result<Installed> Core::install(const MappingSpec& spec, TimePoint now) {
@@ -85,6 +87,7 @@ Result<Installed> Core::install(const MappingSpec& spec, TimePoint now) {
 void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by_wan,
                        const std::set<std::uint32_t>& others, std::uint32_t wan_header, TimePoint now) {
   network_ = network;
+  former_lans_.follow(network);
   std::vector<Tables::Network> networks;
   const auto add = [&](std::uint32_t address, unsigned bits, std::uint32_t flags) {
     const std::uint32_t mask = bits == 0 ? 0 : ~std::uint32_t{0} << (32 - bits);
@@ -105,6 +108,8 @@ void Core::set_network(const NetworkView& network, const std::vector<Prefix>& by
       }
     }
   }
+  for (const Prefix& prefix : former_lans_.networks())
+    if (prefix.address.is_v4()) add(prefix.address.v4_number(), prefix.v4_bits(), SP_NET_WAS_LAN);
   for (const auto* side : {&network.lan, &network.wan})
     for (const PlaneInterface& interface : *side)
       for (const Address& address : interface.addresses)
@@ -183,6 +188,15 @@ void Core::set_networks6(const NetworkView& network, const std::vector<Prefix>& 
     if (prefix.address.is_v4() || prefix.length == 0) continue;
     const bool through_wan = std::find(by_wan.begin(), by_wan.end(), prefix) != by_wan.end();
     networks.emplace_back(prefix, through_wan ? SP_NET_UNTRANSLATED : SP_NET_ELSEWHERE);
+  }
+  for (const Prefix& prefix : former_lans_.networks()) {
+    if (prefix.address.is_v4()) continue;
+    const auto same = std::find_if(networks.begin(), networks.end(),
+                                   [&](const auto& network_of) { return network_of.first == prefix; });
+    if (same == networks.end())
+      networks.emplace_back(prefix, SP_NET_WAS_LAN);
+    else
+      same->second |= SP_NET_WAS_LAN;
   }
   for (const PlaneInterface& lan : network.lan)
     for (const Prefix& prefix : lan.prefixes)

@@ -11,6 +11,7 @@
 #include "nat/engine/engine.hpp"
 #include "nat/engine/fragments.hpp"
 #include "nat/plane/ebpf/tables.hpp"
+#include "nat/plane/host/former_lans.hpp"
 
 namespace sallyport::nat::ebpf {
 
@@ -68,6 +69,7 @@ class Core {
   Fragments fragments_;
   PlanePolicy policy_;
   NetworkView network_;
+  host::FormerLans former_lans_;
   std::vector<std::uint32_t> gateway_;
   std::array<std::uint64_t, drop_reasons> drops_{};
   DropReason last_drop_{};

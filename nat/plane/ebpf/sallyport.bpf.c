@@ -230,7 +230,7 @@ static __always_inline bool is_lan_host(sp_u32 address) {
 }
 /* Sources that cannot come from a WAN, whoever its provider is. */
 static __always_inline bool is_impossible(sp_u32 address) {
-  return is_special(address) || (networks_of(address) & (SP_NET_LAN | SP_NET_GATEWAY));
+  return is_special(address) || (networks_of(address) & (SP_NET_INSIDE | SP_NET_GATEWAY));
 }
 PROGRAM int is_martian(sp_u32 address) {
   const struct sp_config *cfg = configuration();
@@ -1421,6 +1421,12 @@ PROGRAM sp_u32 find_way(struct __sk_buff *skb, sp_u32 source, sp_u32 destination
 /* --- WAN egress --- */
 
 static __always_inline int from_router(struct __sk_buff *skb, const struct sp_config *cfg, struct work *w) {
+  /* Its address in a LAN is an internal one too, whoever bound a socket to it. */
+  const sp_u32 there = networks_of(w->destination);
+  if (there & SP_NET_INSIDE) return SP_DROP_martian_destination;
+  if ((networks_of(w->source) & SP_NET_INSIDE) && !(there & SP_NET_UNTRANSLATED) &&
+      find_external(cfg, w->source) == SP_NOBODY)
+    return SP_DROP_spoofed_source;
   if (has_ports(w) && !w->offset) keep_for_router(cfg, w);
   if (w->protocol != IPPROTO_ICMP || !cfg->has_external || is_fragment(w)) return UNTRANSLATED;
   if (is_error(w->icmp_type)) return SLOW(SP_SLOW_ICMP_ERROR, 0, 0);
@@ -1465,17 +1471,22 @@ static __always_inline int leave(struct __sk_buff *skb, const struct sp_config *
   return rewrite(skb, w, cfg, SOURCE, external_of(cfg, w), (sp_u16)wears, host, 0);
 }
 
-/* From an interface that is neither LAN nor the router itself; of the LAN's addresses nothing leaves that way (POL-NET-01). */
+/* From an interface that is neither LAN nor the router itself. Of the addresses that are or were a LAN's nothing leaves
+ * that way (POL-NET-01), nor to them: a LAN's route may be gone when what came in for it finds its way. */
 PROGRAM int from_elsewhere(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
-  sp_u8 source[16];
   if (!cfg) return TC_ACT_SHOT;
   if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+    sp_u8 source[16];
     if (!cfg->ipv6 || bpf_skb_load_bytes(skb, wan_header(cfg) + 8, source, 16)) return TC_ACT_UNSPEC;
-    return networks6_of(source) & SP_NET_LAN ? dropped(SP_DROP_spoofed_source) : TC_ACT_UNSPEC;
+    return networks6_of(source) & SP_NET_INSIDE ? dropped(SP_DROP_spoofed_source) : TC_ACT_UNSPEC;
   }
-  if (bpf_skb_load_bytes(skb, wan_header(cfg) + 12, source, 4)) return TC_ACT_UNSPEC;
-  return networks_of(be32(source)) & SP_NET_LAN ? dropped(SP_DROP_spoofed_source) : TC_ACT_UNSPEC;
+  struct {
+    sp_u8 source[4], destination[4];
+  } ip;
+  if (bpf_skb_load_bytes(skb, wan_header(cfg) + 12, &ip, sizeof ip)) return TC_ACT_UNSPEC;
+  if (networks_of(be32(ip.source)) & SP_NET_INSIDE) return dropped(SP_DROP_spoofed_source);
+  return networks_of(be32(ip.destination)) & SP_NET_INSIDE ? dropped(SP_DROP_martian_destination) : TC_ACT_UNSPEC;
 }
 
 SEC("tc")
@@ -1576,9 +1587,9 @@ static __always_inline int arrive6(struct __sk_buff *skb, const struct sp_config
   if (ip.destination[0] == 0xff || (ip.destination[0] == 0xfe && (ip.destination[1] & 0xc0) == 0x80))
     return TC_ACT_UNSPEC;
   const sp_u32 there = networks6_of(ip.destination), origin = networks6_of(ip.source);
-  if (origin & (SP_NET_LAN | SP_NET_GATEWAY | SP_NET_ELSEWHERE)) return dropped(SP_DROP_martian_source);
+  if (origin & (SP_NET_INSIDE | SP_NET_GATEWAY | SP_NET_ELSEWHERE)) return dropped(SP_DROP_martian_source);
   if (there & SP_NET_LAN) return to_slow_path(skb, wan_header(cfg), SP_FROM_WAN, SLOW(SP_SLOW_IPV6, 0, 0));
-  return there ? TC_ACT_UNSPEC : dropped(SP_DROP_not_ours);
+  return there && !(there & SP_NET_WAS_LAN) ? TC_ACT_UNSPEC : dropped(SP_DROP_not_ours);
 }
 
 SEC("tc")
@@ -1655,8 +1666,11 @@ static __always_inline int turn(struct __sk_buff *skb, const struct sp_config *c
   return rewrite(skb, w, cfg, DESTINATION, to.host, to.port, 0, 1);
 }
 
-/* Out by the interface that leads to a LAN host, past the stack: it would take the source for its own. */
+/* Out by the interface that leads to a LAN host, past the stack: it would take the source for its own. Not by another
+ * one, should the LAN's route be gone. */
 PROGRAM int to_lan(struct __sk_buff *skb, sp_u32 iif, sp_u32 destination) {
+  const struct sp_config *cfg = configuration();
+  if (!cfg) return TC_ACT_SHOT;
   struct bpf_fib_lookup fib = {};
   fib.family = 2; /* AF_INET */
   fib.ifindex = iif;
@@ -1664,6 +1678,7 @@ PROGRAM int to_lan(struct __sk_buff *skb, sp_u32 iif, sp_u32 destination) {
   fib.ipv4_dst = bpf_htonl(destination);
   const long found = bpf_fib_lookup(skb, &fib, sizeof fib, BPF_FIB_LOOKUP_DIRECT);
   if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) return TC_ACT_SHOT;
+  if (!is_lan_interface(cfg, fib.ifindex)) return TC_ACT_SHOT;
   return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
 }
 
@@ -1831,7 +1846,7 @@ int other_egress(struct __sk_buff *skb) {
   /* From a LAN, or a LAN's address: that LAN may have been made anew while the daemon is dead. A WAN's packets, already
    * translated, may pass here on their way to its lower device. */
   const bool from_lan = is_lan_interface(cfg, iif) ? find_external(cfg, source) == SP_NOBODY
-                                                   : (networks_of(source) & SP_NET_LAN) != 0;
+                                                   : (networks_of(source) & SP_NET_INSIDE) != 0;
   if (!from_lan || is_known(be32(ip.destination))) return TC_ACT_UNSPEC;
   return dropped(SP_DROP_no_external_address);
 }

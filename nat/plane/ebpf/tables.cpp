@@ -284,6 +284,32 @@ void Tables::set_networks6(const std::vector<std::pair<Prefix, std::uint32_t>>& 
   for (const auto& key : gone) bpf_map_delete_elem(networks6_, &key);
 }
 
+std::vector<Prefix> Tables::inside_networks() const {
+  std::vector<Prefix> inside;
+  const auto look = [&](int map, const auto& key, const auto& prefix_of) {
+    auto at = key, next = key;
+    for (int more = bpf_map_get_next_key(map, nullptr, &next); more == 0;
+         more = bpf_map_get_next_key(map, &at, &next)) {
+      std::uint32_t flags = 0;
+      if (bpf_map_lookup_elem(map, &next, &flags) == 0 && (flags & SP_NET_INSIDE) &&
+          !(flags & (SP_NET_END | SP_NET_GATEWAY)))
+        inside.push_back(prefix_of(next));
+      at = next;
+    }
+  };
+  look(networks_, sp_net_key{}, [](const sp_net_key& key) {
+    std::uint32_t number = 0;
+    for (const std::uint8_t octet : key.address) number = number << 8 | octet;
+    return Prefix::v4(number, static_cast<std::uint8_t>(key.length));
+  });
+  look(networks6_, sp_net6_key{}, [](const sp_net6_key& key) {
+    Address::Bytes bytes;
+    std::memcpy(bytes.data(), key.address, bytes.size());
+    return Prefix{Address{bytes}, static_cast<std::uint8_t>(key.length)};
+  });
+  return inside;
+}
+
 // --- SharedTables ---
 
 std::span<Slot> Tables::slots() noexcept { return {slots_, std::size_t{addresses_} * SP_SLOTS}; }

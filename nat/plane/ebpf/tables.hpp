@@ -70,6 +70,8 @@ class Tables final : public SharedTables {
   void set_networks(const std::vector<Network>& networks);
   /// The longest match answers alone; of the same prefix the last one counts.
   void set_networks6(const std::vector<std::pair<Prefix, std::uint32_t>>& networks);
+  /// What is or was a LAN's by the tables, of both families.
+  std::vector<Prefix> inside_networks() const;
 
   /// Takes a part of the flow table: deletes what is over, and after each turn puts right what the programs
   /// only estimate: numbers by device, deadlines of implicit mappings.

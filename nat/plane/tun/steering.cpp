@@ -31,13 +31,21 @@ constexpr std::uint32_t lan_valid = 66;
 constexpr std::uint32_t lan_spoof = 67;
 constexpr std::uint32_t local = 100;
 // After it.
+constexpr std::uint32_t to_inside = 103;
+constexpr std::uint32_t to_inside_nowhere = 104;
 constexpr std::uint32_t not_ours = 105;
 constexpr std::uint32_t done_sp0 = 106;
+constexpr std::uint32_t router_no_translate = 107;
+constexpr std::uint32_t router_from_wan = 108;
+constexpr std::uint32_t router_from_inside = 109;
 constexpr std::uint32_t router_icmp = 110;
 constexpr std::uint32_t lan_no_translate = 111;
 constexpr std::uint32_t lan_outbound = 112;
 constexpr std::uint32_t lan_thrown = 113;
 constexpr std::uint32_t lan_nowhere = 114;
+constexpr std::uint32_t inside_outbound = 115;
+constexpr std::uint32_t inside_thrown = 116;
+constexpr std::uint32_t inside_nowhere = 117;
 constexpr std::uint32_t end = 190;
 
 /// Above this many port ranges the router's own range goes through the engine as a whole: rules are walked
@@ -95,6 +103,8 @@ Steering steer(const SteeringInput& input) {
   for (const auto& lan : network.lan)
     for (const Net& net : nets(lan.prefixes)) lan_set.insert(net);
   const std::vector<Net> lan_nets{lan_set.begin(), lan_set.end()};
+  for (const Net& net : nets(input.former_lans)) lan_set.insert(net);
+  const std::vector<Net> inside{lan_set.begin(), lan_set.end()};
   std::set<Net> external;
   for (const Address& address : network.external)
     if (address.is_v4()) external.insert(Net::host(address));
@@ -110,7 +120,7 @@ Steering steer(const SteeringInput& input) {
 
   for (const auto& wan : network.wan) {
     // POL-NET-03; in the TUN nobody could tell any more by which interface a packet came.
-    for (const Net& net : lan_nets) out.rule(wan_spoof, wan.name, blackhole).from = net;
+    for (const Net& net : inside) out.rule(wan_spoof, wan.name, blackhole).from = net;
     for (const Net& net : router_on_wan) out.rule(wan_spoof, wan.name, blackhole).from = net;
     // The kernel drops 0/8, 127/8 and 224/4 itself.
     for (const Net& net : {Net{0xa9fe0000, 16}, Net{0xf0000000, 4}})
@@ -121,7 +131,7 @@ Steering steer(const SteeringInput& input) {
         rule.from = from;
         rule.to = to;
       }
-    for (const Net& net : lan_nets) out.rule(wan_to_lan, wan.name, blackhole).to = net;  // NSEC-01
+    for (const Net& net : inside) out.rule(wan_to_lan, wan.name, blackhole).to = net;  // NSEC-01
     // the gateway's own on the LAN only, where it is PCP's anycast address (RFC 7723)
     out.rule(wan_to_lan, wan.name, blackhole).to = Net::host(Address::v4(0xc0000009));
     for (const Net& to : external) {
@@ -182,6 +192,14 @@ Steering steer(const SteeringInput& input) {
 
   out.rule(local, {}, lookup, table_local);
 
+  // The LAN's route is gone, and the default one must not take its place for what was translated already.
+  for (const Net& net : inside) {
+    auto& rule = out.rule(to_inside, {}, lookup, table_main);
+    rule.to = net;
+    rule.no_default_route = true;
+    out.rule(to_inside_nowhere, {}, blackhole).to = net;
+  }
+
   // An external address that is no address of ours: what the engine gives back would be routed out again.
   for (const Net& net : external) out.rule(not_ours, input.device, blackhole).to = net;
   out.rule(done_sp0, input.device, jump, end);
@@ -199,15 +217,32 @@ Steering steer(const SteeringInput& input) {
     out.rule(lan_thrown, lan.name, lookup, table_main).no_default_route = !default_untranslated;
     out.rule(lan_nowhere, lan.name, blackhole);
   }
+  // An internal address by another way than its LAN (POL-NET-01): of the router itself, or of a LAN whose
+  // interface was renamed or made anew. It may go wherever no WAN leads.
+  for (const Net& net : input.untranslated_by_wan)
+    out.rule(router_no_translate, "lo", lookup, table_main).to = net;
+  for (const Net& net : inside) {
+    for (const Net& own : router_on_wan)
+      if (net.contains(own.address)) {
+        out.rule(router_from_wan, "lo", jump, router_icmp).from = own;
+        out.rule(lan_nowhere, "lo", jump, end).from = own;
+      }
+    out.rule(router_from_inside, "lo", jump, inside_outbound).from = net;
+    out.rule(inside_outbound, {}, lookup, table_inside).from = net;
+    auto& thrown_back = out.rule(inside_thrown, {}, lookup, table_main);
+    thrown_back.from = net;
+    thrown_back.no_default_route = !default_untranslated;
+    out.rule(inside_nowhere, {}, blackhole).from = net;
+  }
   out.rule(end, {}, nop);
 
   Steering steering;
-  for (const std::uint32_t table : {table_outbound, table_inbound})
+  for (const std::uint32_t table : {table_outbound, table_inbound, table_inside})
     steering.routes.push_back(
         {.table = table, .to = {}, .metric = blackhole_metric, .kind = RouteKind::blackhole});
   std::set<Net> thrown{untranslated.begin(), untranslated.end()};
   thrown.insert(lan_nets.begin(), lan_nets.end());
-  for (const std::uint32_t table : {table_outbound, table_router_icmp})
+  for (const std::uint32_t table : {table_outbound, table_router_icmp, table_inside})
     for (const Net& net : thrown)
       steering.routes.push_back({.table = table, .to = net, .kind = RouteKind::throw_});
   if (input.device_index != 0 && !external.empty()) {
@@ -262,6 +297,9 @@ constexpr std::uint32_t lan_no_translate6 = 222;
 constexpr std::uint32_t lan_outbound6 = 223;
 constexpr std::uint32_t lan_thrown6 = 224;
 constexpr std::uint32_t lan_nowhere6 = 225;
+constexpr std::uint32_t former_outbound6 = 226;
+constexpr std::uint32_t former_thrown6 = 227;
+constexpr std::uint32_t former_nowhere6 = 228;
 constexpr std::uint32_t end6 = 290;
 constexpr std::uint32_t usual_metric = 1024;  // what IPv6 makes of 0
 
@@ -336,18 +374,30 @@ Steering6 steer(const SteeringInput6& input) {
     add(lan_thrown6, lan.name, lookup, table_main).no_default_route = !default_untranslated;
     add(lan_nowhere6, lan.name, blackhole);
   }
+  for (const Net6& net : nets6(input.former_lans)) {
+    for (const auto& wan : network.wan) {
+      add(wan_spoof6, wan.name, blackhole).from = net;
+      add(wan_spoof6, wan.name, blackhole).to = net;
+    }
+    add(former_outbound6, {}, lookup, table_inside).from = net;
+    Rule6& thrown_back = add(former_thrown6, {}, lookup, table_main);
+    thrown_back.from = net;
+    thrown_back.no_default_route = !default_untranslated;
+    add(former_nowhere6, {}, blackhole).from = net;
+  }
   add(lan_no_translate6, {}, nop);  // a jump needs somewhere to land
   add(end6, {}, nop);
 
   Steering6 steering;
-  for (const std::uint32_t table : {table_outbound, table_inbound})
+  for (const std::uint32_t table : {table_outbound, table_inbound, table_inside})
     steering.routes.push_back(
         {.table = table, .to = {}, .metric = blackhole_metric, .kind = RouteKind::blackhole});
   std::set<Net6> thrown{untranslated.begin(), untranslated.end()};
   thrown.insert(lan_nets.begin(), lan_nets.end());
-  for (const Net6& net : thrown)
-    steering.routes.push_back(
-        {.table = table_outbound, .to = net, .metric = usual_metric, .kind = RouteKind::throw_});
+  for (const std::uint32_t table : {table_outbound, table_inside})
+    for (const Net6& net : thrown)
+      steering.routes.push_back(
+          {.table = table, .to = net, .metric = usual_metric, .kind = RouteKind::throw_});
   if (input.device_index != 0) {
     for (const std::uint32_t table : {table_outbound, table_inbound})
       if (table == table_inbound || !default_untranslated)
@@ -363,7 +413,7 @@ Steering6 steer(const SteeringInput6& input) {
 
 namespace {
 
-constexpr std::array tables{table_outbound, table_inbound, table_icmp, table_router_icmp};
+constexpr std::array tables{table_outbound, table_inbound, table_icmp, table_router_icmp, table_inside};
 
 template <class T>
 std::vector<T> without(const std::vector<T>& all, const std::vector<T>& minus) {  // both sorted
@@ -434,6 +484,15 @@ Result<void> apply_rules(Rtnl& rtnl, const std::vector<BasicRule<Net>>& standing
 }
 
 template <class Net>
+std::vector<Net> inside_networks(const std::vector<BasicRule<Net>>& rules) {
+  constexpr std::uint32_t priority = is_v4<Net> ? inside_nowhere : former_nowhere6;
+  std::vector<Net> inside;
+  for (const auto& rule : rules)
+    if (rule.action == RuleAction::blackhole && rule.priority == priority) inside.push_back(rule.from);
+  return inside;
+}
+
+template <class Net>
 Result<bool> stands(Rtnl& rtnl, const BasicSteering<Net>& wanted) {
   auto rules = rtnl.template rules<Net>();
   if (!rules) return {boost::system::in_place_error, rules.error()};
@@ -462,6 +521,8 @@ Result<void> remove_all(Rtnl& rtnl) {
 template Result<void> apply(Rtnl&, const Steering&);
 template Result<void> apply(Rtnl&, const Steering6&);
 template Result<void> apply_rules(Rtnl&, const std::vector<Rule>&, const std::vector<Rule>&);
+template std::vector<Net> inside_networks(const std::vector<Rule>&);
+template std::vector<Net6> inside_networks(const std::vector<Rule6>&);
 template Result<bool> stands(Rtnl&, const Steering&);
 template Result<bool> stands(Rtnl&, const Steering6&);
 template Result<void> remove_all<Net>(Rtnl&);

@@ -18,6 +18,7 @@ constexpr std::uint32_t table_outbound = 7100;     ///< what the LAN sends to th
 constexpr std::uint32_t table_inbound = 7101;      ///< TCP and UDP to an external address
 constexpr std::uint32_t table_icmp = 7102;         ///< ICMP to an external address
 constexpr std::uint32_t table_router_icmp = 7103;  ///< ICMP of the router itself
+constexpr std::uint32_t table_inside = 7104;       ///< where internal addresses may go that come by no LAN
 constexpr std::uint32_t blackhole_metric = 4000000;
 
 /// Everything the rules depend on.
@@ -33,6 +34,7 @@ struct SteeringInput {
   /// Ports of the router's sockets that are bound to a WAN interface: they hear nothing that comes out of the
   /// TUN.
   std::map<Transport, std::vector<std::uint16_t>> bound_to_wan;
+  std::vector<Prefix> former_lans;  ///< of either family; nothing of theirs leaves by a WAN
 };
 
 template <class Net>
@@ -52,6 +54,7 @@ struct SteeringInput6 {
   std::uint32_t device_index = 0;  ///< 0: there is none, only blackholes
   NetworkView network;
   std::vector<Net6> untranslated_by_wan;
+  std::vector<Prefix> former_lans;
 };
 /// The same for IPv6. Nothing is translated there, so what is for the router itself stays with it: all of
 /// these stand behind the local table.
@@ -68,6 +71,10 @@ Result<void> apply(Rtnl& rtnl, const BasicSteering<Net>& wanted);
 template <class Net>
 Result<void> apply_rules(Rtnl& rtnl, const std::vector<BasicRule<Net>>& standing,
                          const std::vector<BasicRule<Net>>& wanted);
+
+/// Networks that are or were a LAN's by the rules that stand, of one family.
+template <class Net>
+std::vector<Net> inside_networks(const std::vector<BasicRule<Net>>& rules);
 
 /// Whether the kernel holds just `wanted` of ours and (IPv4) no rule 0: another program may have flushed
 /// them.

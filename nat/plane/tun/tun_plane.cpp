@@ -18,6 +18,7 @@
 #include <thread>
 #include <tuple>
 
+#include "nat/plane/host/former_lans.hpp"
 #include "nat/plane/host/own_ports.hpp"
 #include "nat/plane/host/router_ports.hpp"
 #include "nat/plane/host/rtnl.hpp"
@@ -141,6 +142,11 @@ class TunPlane::Impl {
       why = "cannot bring " + name + " up: " + describe(up.error());
       return make_error_code(PlaneErrc::system_failure);
     }
+    if (const auto left = rtnl_.rules<Net>())
+      for (const Net& net : inside_networks(left->ours))
+        former_lans_.remember(Prefix::v4(net.address, net.length));
+    if (const auto left = rtnl_.rules<Net6>())
+      for (const Net6& net : inside_networks(left->ours)) former_lans_.remember({net.address, net.length});
     return {};
   }
 
@@ -241,6 +247,7 @@ class TunPlane::Impl {
 
   Result<void> set_network(const NetworkView& network, TimePoint now) {
     network_ = network;
+    former_lans_.follow(network);
     std::vector<Net> lan;
     std::vector<Net6> lan6;
     std::vector<std::uint32_t> own;
@@ -441,8 +448,14 @@ class TunPlane::Impl {
   bool ipv6_is_ours() const { return system_has_ipv6_ && policy_.ipv6; }
 
   SteeringInput input() const {
-    return {options_.device,       device_.index(),          network_, by_wan_, router_ports_,
-            leased_router_ports(), own_ports_.bound_to_wan()};
+    return {options_.device,
+            device_.index(),
+            network_,
+            by_wan_,
+            router_ports_,
+            leased_router_ports(),
+            own_ports_.bound_to_wan(),
+            former_lans_.networks()};
   }
 
   Result<void> steer_packets() {
@@ -473,8 +486,8 @@ class TunPlane::Impl {
     // Routes into a device are taken only while it has IPv6. That it was off, or its MTU too small, took them
     // away.
     if (mtu_ >= least_ipv6_mtu) write_sysctl(off, "0");
-    Steering6 wanted = steer(
-        SteeringInput6{options_.device, mtu_ >= least_ipv6_mtu ? device_.index() : 0, network_, by_wan6_});
+    Steering6 wanted = steer(SteeringInput6{options_.device, mtu_ >= least_ipv6_mtu ? device_.index() : 0,
+                                            network_, by_wan6_, former_lans_.networks()});
     ipv6_obstacle_.clear();
     if (const auto result = apply(rtnl_, wanted); !result) {
       steering6_.reset();
@@ -696,6 +709,7 @@ class TunPlane::Impl {
   Emitted made_;
   BatchWriter made_writer_{device_.fd()};
   NetworkView network_;
+  host::FormerLans former_lans_;
   PlanePolicy policy_;
   PortRange router_ports_{};
   std::vector<Net> by_wan_;

@@ -305,5 +305,58 @@ TEST_F(Programs, LetNothingOfTheLanOutByAnotherInterfaceButToNetworksThatAreElse
   }
 }
 
+// --- internal addresses that come by no LAN
+
+TEST_F(Programs, LetNothingOfALanOutByTheWanThatComesByAnotherInterface) {
+  network.untranslated = {Prefix::v4(ip("10.9.0.0"), 16)};
+  const NetworkView before = network;
+  const auto check = [&](const char* lans) {
+    struct Row {
+      const char *source, *destination;
+      std::uint32_t came_by;
+      std::uint32_t reason;  // 0: it leaves
+      const char* says;
+    };
+    constexpr std::uint32_t router = 0;
+    for (const Row& row : std::initializer_list<Row>{
+             {alice, server, 77, SP_DROP_spoofed_source, "from another interface: POL-NET-01"},
+             {server, alice, wan, SP_DROP_martian_destination,
+              "translated already, and the LAN's route is gone"},
+             {"172.16.5.5", server, 77, 0, "of other networks"},
+             {gateway_address, server, router, SP_DROP_spoofed_source,
+              "the router's own from its LAN's address"},
+             {gateway_address, "10.9.1.1", router, 0, "to where nothing is translated"},
+             {external_address, alice, router, SP_DROP_martian_destination, "the router's own to the LAN"},
+             {external_address, server, router, 0, "the router's own"},
+         }) {
+      config().test_iif = row.came_by;
+      const auto counted = row.reason ? drops(static_cast<sp_drop>(row.reason)) : 0;
+      EXPECT_EQ(run(Hook::wan_egress, udp(row.source, 5000, row.destination, 53)).verdict,
+                row.reason ? TC_ACT_SHOT : TC_ACT_UNSPEC)
+          << row.says << ' ' << lans;
+      if (row.reason) {
+        EXPECT_EQ(drops(static_cast<sp_drop>(row.reason)) - counted, 1U) << row.says << ' ' << lans;
+      }
+    }
+  };
+  core->set_network(network, network.untranslated, {other}, link_header, now);
+  check("while it is a LAN");
+  network.lan[0].index = 0;
+  network.lan[0].addresses.clear();
+  network.lan[0].prefixes.clear();
+  core->set_network(network, network.untranslated, {other}, link_header, now);
+  check("when it was one");
+
+  // What the WAN has now is the WAN's.
+  network.wan[0].addresses.push_back(*Address::parse(alice));
+  core->set_network(network, network.untranslated, {other}, link_header, now);
+  config().test_iif = 77;
+  EXPECT_EQ(run(Hook::wan_egress, udp("192.168.1.200", 5000, server, 53)).verdict, TC_ACT_UNSPEC);
+
+  core->set_network(before, before.untranslated, {other}, link_header, now);
+  config().test_iif = lan;
+  EXPECT_NE(run(Hook::wan_egress, udp(alice, 5000, server, 53)).verdict, TC_ACT_SHOT) << "a LAN again";
+}
+
 }  // namespace
 }  // namespace sallyport::nat::ebpf

@@ -4,8 +4,9 @@
 #include <filesystem>
 #include <fstream>
 
-#include "nat/plane/tun/steering.hpp"
+#include "nat/plane/host/former_lans.hpp"
 #include "nat/plane/host/sysctls.hpp"
+#include "nat/plane/tun/steering.hpp"
 
 // What needs no kernel: which rules follow from which network.
 
@@ -65,6 +66,68 @@ TEST(Steering, NoRuleToTheWorldByMainHoldsADefaultRouteForTheLan) {
     EXPECT_TRUE(rule.iif != "lan0" || rule.action != RuleAction::lookup || rule.target != table_main ||
                 rule.no_default_route)
         << rule.priority;
+}
+
+/// What becomes of a packet that no LAN or WAN brought: which rules it meets behind the local table.
+std::vector<Rule> met_by(const Steering& steering, const char* source) {
+  return rules_that(steering, [&](const Rule& rule) {
+    return rule.iif.empty() && rule.from != Net{} && rule.from.contains(v4(source).v4_number());
+  });
+}
+
+TEST(Steering, ALansAddressThatComesByAnotherInterfaceGetsNowhereByADefaultRoute) {  // POL-NET-01
+  auto input = gateway();
+  input.former_lans = {*Prefix::parse("192.168.7.0/24"), *Prefix::parse("2001:db8:7::/64")};
+  const Steering steering = steer(input);
+  for (const char* source : {"192.168.1.11", "192.168.7.11"}) {
+    const auto met = met_by(steering, source);
+    ASSERT_EQ(met.size(), 3u) << source;
+    EXPECT_EQ(met[0].target, table_inside);
+    EXPECT_TRUE(met[1].no_default_route);
+    EXPECT_EQ(met[2].action, RuleAction::blackhole);
+  }
+  EXPECT_TRUE(met_by(steering, "192.168.8.11").empty());
+  for (const Route& route : steering.routes)
+    EXPECT_TRUE(route.table != table_inside || route.kind != RouteKind::unicast);
+  EXPECT_EQ(inside_networks(steering.rules),
+            (std::vector<Net>{Net::of(*Prefix::parse("192.168.1.0/24")), Net::of(input.former_lans[0])}))
+      << "what a start learns of an earlier run";
+}
+
+TEST(Steering, WhatWasALanIsNotReachedFromTheWan) {  // NSEC-01
+  auto input = gateway();
+  input.former_lans = {*Prefix::parse("192.168.7.0/24")};
+  const auto shut = rules_that(steer(input), [&](const Rule& rule) {
+    return rule.iif == "wan0" && rule.action == RuleAction::blackhole &&
+           (rule.to == Net::of(input.former_lans[0]) || rule.from == Net::of(input.former_lans[0]));
+  });
+  EXPECT_EQ(shut.size(), 2u);
+}
+
+TEST(FormerLans, AreWhatWasALanAndIsNeitherNowNorTheWans) {
+  using Networks = std::vector<Prefix>;
+  const Prefix net = *Prefix::parse("192.168.1.0/24"), net6 = *Prefix::parse("2001:db8:1::/64");
+  host::FormerLans former;
+  NetworkView view = gateway().network;
+  view.lan[0].prefixes = {*Prefix::parse("192.168.1.1/24"), net6};
+  former.follow(view);
+  EXPECT_EQ(former.networks(), Networks{});
+  NetworkView without = view;
+  without.lan[0].prefixes.clear();
+  former.follow(without);
+  EXPECT_EQ(former.networks(), (Networks{net, net6}));
+  former.follow(view);
+  EXPECT_EQ(former.networks(), Networks{});
+  NetworkView wider = view;
+  wider.lan[0].prefixes = {*Prefix::parse("192.168.0.0/16")};
+  former.follow(wider);
+  EXPECT_EQ(former.networks(), Networks{net6}) << "a part of a LAN is the LAN's";
+  without.wan[0].addresses.push_back(v4("192.168.1.77"));
+  former.follow(without);
+  EXPECT_EQ(former.networks(), Networks{net6});
+  former.remember(*Prefix::parse("0.0.0.0/0"));
+  former.follow(without);
+  EXPECT_EQ(former.networks(), Networks{net6}) << "everything is no LAN";
 }
 
 TEST(Steering, WithoutAnExternalAddressNothingLeadsToTheDevice) {
@@ -173,6 +236,17 @@ TEST(Steering6, WhateverEntersByLanOrWanEndsInABlackhole) {
     EXPECT_EQ(last->from, Net6{});
     EXPECT_EQ(last->to, Net6{});
   }
+}
+
+TEST(Steering6, WhatWasALanIsReachedFromNoWanAndReachesNone) {
+  auto input = gateway6();
+  const Net6 former = Net6::of(*Prefix::parse("2001:db8:7::/64"));
+  input.former_lans = {*Prefix::parse("2001:db8:7::/64")};
+  const Steering6 steering = steer(input);
+  EXPECT_EQ(inside_networks(steering.rules), std::vector<Net6>{former});
+  EXPECT_TRUE(std::any_of(steering.rules.begin(), steering.rules.end(), [&](const Rule6& rule) {
+    return rule.iif == "wan0" && rule.to == former && rule.action == RuleAction::blackhole;
+  }));
 }
 
 TEST(Steering6, WithoutTheDeviceOnlyBlackholesStand) {
