@@ -674,3 +674,7 @@ class AnotherUplinkOnEbpf(Ebpf, test_links.AnotherUplink):
 
 class LanElsewhereOnEbpf(Ebpf, test_links.LanElsewhere):
     pass
+
+
+class TwoWansOnEbpf(Ebpf, test_links.TwoWans):
+    pass

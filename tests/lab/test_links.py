@@ -161,6 +161,54 @@ class TwoLansTheOtherWayRound(Links):
     config = {"listen": {"lan": ["late0", "guest0", "br0"]}}
 
 
+class TwoWans(Links):
+    """A network behind the second WAN: what goes there leaves by it, whatever way it took through the gateway."""
+
+    lab_args = {"vpn": True}
+    config = {"listen": {"wan": ["wan0", "vpn0"]}}
+    THERE = "10.200.0.5"
+
+    @classmethod
+    def build(cls):
+        cls.lab.vpn.ip("route", "replace", f"{EXTERNAL}/32", "via", "10.99.0.1")
+        cls.lab.gateway.sysctl("net.ipv4.conf.wan0.rp_filter", 1)
+
+    def setUp(self):
+        self.first, self.second = self.sniff(self.lab.internet, "eth0"), self.sniff(self.lab.vpn, "eth0")
+        time.sleep(0.5)
+
+    def by_the_second(self, protocol):
+        """Something of that protocol left by the second WAN, all of it translated, and nothing by the first."""
+        def of_it(sniffer):
+            return sniffer.all(lambda p: p.destination in (self.THERE, "10.99.0.2") and p.protocol == protocol)
+        wait_until("it leaves by the second WAN", lambda: of_it(self.second))
+        self.assertEqual({p.source for p in of_it(self.second)}, {EXTERNAL})
+        self.assertEqual(of_it(self.first), [])
+
+    def test_fragments_leave_and_come_by_the_second(self):
+        self.echo(self.lab.vpn, 7803, b"v")
+        port = self.mapped("udp")
+        self.echo(self.lab.device1, port, b"f")
+        for size in (10, 4000):
+            self.answered(self.lab.device1, (self.THERE, 7803), size)
+            self.answered(self.lab.vpn, (EXTERNAL, port), size, source=(self.THERE, 0))
+        self.by_the_second(wire.UDP)
+
+    def test_errors_leave_and_come_by_the_second(self):
+        self.refused(self.lab.device1, (self.THERE, 7804))
+        self.refused(self.lab.vpn, (EXTERNAL, self.mapped("udp")))
+        self.by_the_second(wire.ICMP)
+
+    def test_resets_leave_by_the_second(self):
+        port = self.mapped("tcp")
+        with TcpEcho(self.lab.device1, port, b"t"), self.lab.vpn.connect((EXTERNAL, port), (self.THERE, 0)) as there:
+            there.sendall(b"anybody?")
+            self.assertTrue(there.recv(1))
+            self.assertEqual(self.cli("revoke", "-y", self.lease("tcp", port)["id"]).returncode, 0)
+            self.ends_by_reset(there, "the connection by the second WAN")
+        self.by_the_second(wire.TCP)
+
+
 class Wire:
     """A link between two hosts that knows packets only: a TUN device in each."""
 

@@ -1596,6 +1596,8 @@ SEC("tc")
 int wan_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
   if (!cfg) return TC_ACT_SHOT;
+  /* The slow path addresses what comes by it to the first WAN. */
+  if ((skb->mark == SP_MARK_FINISHED || skb->mark == SP_MARK_RETRY) && skb->pkt_type) bpf_skb_change_type(skb, 0);
   if (skb->mark == SP_MARK_FINISHED) {
     skb->mark = 0;
     return TC_ACT_UNSPEC;
@@ -1853,6 +1855,35 @@ int other_egress(struct __sk_buff *skb) {
 
 /* --- what the slow path gives back --- */
 
+/* Of several WANs the one that leads to who is outside: the destination, or for `inbound` the source. As the stack
+ * chooses for what comes by the first LAN; the first WAN where it would choose none. */
+PROGRAM sp_u32 wan_of(struct __sk_buff *skb, sp_u32 inbound) {
+  const struct sp_config *cfg = configuration();
+  if (!cfg) return 0;
+  if (cfg->wan_count < 2) return cfg->wan;
+  struct bpf_fib_lookup fib = {};
+  fib.ifindex = cfg->lan[0];
+  if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+    fib.family = 10; /* AF_INET6 */
+    bpf_skb_load_bytes(skb, ETH_HLEN + (inbound ? 8 : 24), fib.ipv6_dst, 16);
+    if (!inbound) bpf_skb_load_bytes(skb, ETH_HLEN + 8, fib.ipv6_src, 16);
+  } else {
+    fib.family = 2; /* AF_INET */
+    bpf_skb_load_bytes(skb, ETH_HLEN + (inbound ? 12 : 16), &fib.ipv4_dst, 4);
+    if (!inbound) bpf_skb_load_bytes(skb, ETH_HLEN + 12, &fib.ipv4_src, 4);
+  }
+  const long found = bpf_fib_lookup(skb, &fib, sizeof fib, 0);
+  if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH && found != BPF_FIB_LKUP_RET_FRAG_NEEDED)
+    return cfg->wan;
+  for (sp_u32 i = 0; i < SP_MOST_WANS; ++i) {
+    if (i >= cfg->wan_count) break;
+    const sp_u32 at = i;
+    const sp_u32 *wan = bpf_map_lookup_elem(&wans, &at);
+    if (wan && *wan == fib.ifindex) return fib.ifindex;
+  }
+  return cfg->wan;
+}
+
 SEC("tc")
 int tap_ingress(struct __sk_buff *skb) {
   const struct sp_config *cfg = configuration();
@@ -1872,12 +1903,14 @@ int tap_ingress(struct __sk_buff *skb) {
       if (tag.side == SP_FROM_WAN) break;
       if (tag.side == SP_HAIRPIN) return bpf_redirect(cfg->lan[0], BPF_F_INGRESS);
       /* fallthrough */
-    case SP_BACK_WAN:
-      return cfg->wan_header ? bpf_redirect_neigh(cfg->wan, NULL, 0, 0) : bpf_redirect(cfg->wan, 0);
+    case SP_BACK_WAN: {
+      const sp_u32 wan = wan_of(skb, 0);
+      return cfg->wan_header ? bpf_redirect_neigh(wan, NULL, 0, 0) : bpf_redirect(wan, 0);
+    }
     case SP_BACK_STACK:
       break;
     default:
       return TC_ACT_SHOT;
   }
-  return bpf_redirect(cfg->wan, BPF_F_INGRESS);
+  return bpf_redirect(wan_of(skb, 1), BPF_F_INGRESS);
 }
