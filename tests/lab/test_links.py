@@ -496,8 +496,10 @@ class LanElsewhere(LabCase):
         chatter = self.talking()
         for _ in range(3):
             self.lab.gateway.ip("link", "del", "br0")
-            self.nothing_leaves(chatter, "without its interface", 0.3)
-            self.bridge("br0")
+            try:
+                self.nothing_leaves(chatter, "without its interface", 0.3)
+            finally:
+                self.bridge("br0")
             self.translated()
 
     def test_what_comes_in_by_the_wan_does_not_reach_it_NSEC_01(self):
