@@ -986,6 +986,11 @@ void Core::close(DoorId id, bool leave_lease, TimePoint now) {
   touch(door, now);
 }
 
+void Core::hurry(TimePoint now) {
+  hurried_ = true;
+  touch_all(now);  // those that wait for their turn
+}
+
 bool Core::waits_to_close(DoorId id) const {
   const auto door = doors_.find(id);
   if (door == doors_.end()) return false;

@@ -59,7 +59,7 @@ class Core {
   /// True while the gateway is not yet told, because it is busy with others.
   bool waits_to_close(DoorId door) const;
   /// What is closed from now on is given back at once, however much that is: nobody will be here to go on.
-  void hurry() noexcept { hurried_ = true; }
+  void hurry(TimePoint now);
   /// Asks who is there, without making a mapping.
   void discover(TimePoint now);
   /// True when all that answered to discover() has said what it has to say.

@@ -12,6 +12,7 @@
 
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/error.hpp>
+#include <boost/asio/execution_context.hpp>
 
 #include "protocols/pcp/codec.hpp"
 #include "protocols/upnp/ssdp/codec.hpp"
@@ -121,6 +122,39 @@ Network to_network(const transport::NetworkState& state, const ClientOptions& op
 
 }  // namespace
 
+namespace {
+
+/// Hears of the end of an execution context before the sockets on it are gone.
+class ContextEnd final : public asio::execution_context::service {
+ public:
+  using key_type = ContextEnd;
+  static asio::execution_context::id id;
+
+  explicit ContextEnd(asio::execution_context& context) : service{context} {}
+  void add(std::weak_ptr<ClientState> state) {
+    const std::lock_guard lock{mutex_};
+    std::erase_if(states_, [](const auto& each) { return each.expired(); });
+    states_.push_back(std::move(state));
+  }
+
+ private:
+  void shutdown() noexcept override {
+    std::vector<std::weak_ptr<ClientState>> states;
+    {
+      const std::lock_guard lock{mutex_};
+      states.swap(states_);
+    }
+    for (const auto& each : states)
+      if (const auto state = each.lock()) state->end_with_context();
+  }
+
+  std::mutex mutex_;
+  std::vector<std::weak_ptr<ClientState>> states_;
+};
+asio::execution_context::id ContextEnd::id;
+
+}  // namespace
+
 /// A socket and what its datagrams are about.
 struct ClientState::Channel {
   enum class Kind : std::uint8_t { server, search, notices, announcements };
@@ -138,10 +172,8 @@ struct ClientState::Channel {
 
 ClientState::ClientState(asio::any_io_executor executor, ClientOptions options)
     : executor_{std::move(executor)},
-      strand_{executor_},
       options_{std::move(options)},
-      memory_{options_.state_file, random_value<std::array<std::byte, 16>>()},
-      alarm_{executor_} {
+      memory_{options_.state_file, random_value<std::array<std::byte, 16>>()} {
   core_ = std::make_unique<Core>(Core::Options{.pcp = options_.pcp,
                                                .natpmp = options_.natpmp,
                                                .upnp = options_.upnp,
@@ -157,13 +189,16 @@ std::uint64_t ClientState::next_call() noexcept { return ++last_call_; }
 // --- the network ---
 
 void ClientState::start() {
-  if (std::exchange(started_, true)) return;
-  http_ = std::make_shared<HttpClient>(strand_);
+  if (shut_down_ || std::exchange(started_, true)) return;
+  asio::use_service<ContextEnd>(executor_.context()).add(weak_from_this());
+  strand_.emplace(executor_);
+  alarm_.emplace(executor_);
+  http_ = std::make_shared<HttpClient>(*strand_);
   if (const int timer = ::timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK); timer >= 0) {
-    alarm_.assign(timer);
+    alarm_->assign(timer);
     wait_for_alarm();
   }
-  if (auto watcher = transport::NetworkWatcher::open(strand_)) {
+  if (auto watcher = transport::NetworkWatcher::open(*strand_)) {
     watcher_ = std::move(*watcher);
     watcher_->watch([weak = weak_from_this()] {
       const auto self = weak.lock();
@@ -372,7 +407,8 @@ void ClientState::send(Core::Datagram& datagram) {
 }
 
 void ClientState::ask(Core::Ask asked) {
-  asio::dispatch(strand_, [http = http_, weak = weak_from_this(), asked = std::move(asked)]() mutable {
+  if (!strand_) return;
+  asio::dispatch(*strand_, [http = http_, weak = weak_from_this(), asked = std::move(asked)]() mutable {
     http->ask(std::move(asked.what), [weak, id = asked.id](Result<upnp::http::Reply> reply) {
       const auto self = weak.lock();
       if (!self) return;
@@ -410,18 +446,23 @@ void ClientState::pump() {
     searches_.clear();
     listeners_.clear();
     watcher_.reset();
-    asio::dispatch(strand_, [http = http_] {
-      if (http) http->stop();
-    });
+    if (strand_)
+      asio::dispatch(*strand_, [http = http_] {
+        if (http) http->stop();
+      });
     error_code ignored;
-    alarm_.close(ignored);
+    if (alarm_) alarm_->close(ignored);
+    for (auto& [id, held] : doors_) {
+      end_waiting(held);
+      if (held.close) std::exchange(held.close, {}).done(make_error_code(Errc::no_answer));
+    }
   }
   pumping_ = false;
   set_alarm(now);
 }
 
 void ClientState::set_alarm(TimePoint now) {
-  if (!alarm_.is_open()) return;
+  if (!has_alarm()) return;
   auto due = core_->next_deadline();
   const auto at = [&](std::optional<TimePoint> other) {
     if (other && (!due || *other < *due)) due = other;
@@ -437,13 +478,13 @@ void ClientState::set_alarm(TimePoint now) {
     when.it_value.tv_sec = static_cast<time_t>(since / 1s);
     when.it_value.tv_nsec = static_cast<long>((since % 1s).count());
   }
-  ::timerfd_settime(alarm_.native_handle(), TFD_TIMER_ABSTIME, &when, nullptr);
+  ::timerfd_settime(alarm_->native_handle(), TFD_TIMER_ABSTIME, &when, nullptr);
 }
 
 void ClientState::wait_for_alarm() {
   // While it lingers, this wait is what keeps the state alive.
   std::shared_ptr<ClientState> stays = shut_down_ ? shared_from_this() : nullptr;
-  alarm_.async_wait(asio::posix::stream_descriptor::wait_read,
+  alarm_->async_wait(asio::posix::stream_descriptor::wait_read,
                     [weak = weak_from_this(), stays](const error_code& error) {
                       const auto self = weak.lock();
                       if (!self || error) return;
@@ -453,9 +494,9 @@ void ClientState::wait_for_alarm() {
 }
 
 void ClientState::on_alarm() {
-  if (!alarm_.is_open()) return;
+  if (!has_alarm()) return;
   std::uint64_t times = 0;
-  [[maybe_unused]] const auto size = ::read(alarm_.native_handle(), &times, sizeof times);
+  [[maybe_unused]] const auto size = ::read(alarm_->native_handle(), &times, sizeof times);
   alarm_at_.reset();
   const auto now = BootClock::now();
   core_->handle_timeout(now);
@@ -471,7 +512,7 @@ void ClientState::on_alarm() {
     if (!held.has_handle) doors_.erase(id);
   }
   pump();
-  if (alarm_.is_open()) wait_for_alarm();
+  if (has_alarm()) wait_for_alarm();
 }
 
 // --- doors ---
@@ -693,26 +734,67 @@ void ClientState::drop(DoorId door, bool leave_lease) {
   pump();
 }
 
+/// Nobody who waits for a door keeps its executor from ending.
+void ClientState::end_waiting(Held& held) {
+  const error_code closed = make_error_code(Errc::closed);
+  if (held.wait) std::exchange(held.wait, {}).done(closed, Grant{});
+  if (held.next_event) std::exchange(held.next_event, {}).done(closed, Event{});
+  if (held.open) std::exchange(held.open, {}).done(closed, PortHandle{});
+}
+
 void ClientState::shut_down() {
   const std::lock_guard lock{mutex_};
   if (std::exchange(shut_down_, true)) return;
   for (auto& each : std::exchange(listings_, {})) each.done.done(make_error_code(Errc::closed), {});
   for (const auto& [_, netcheck] : std::exchange(netchecks_, {}))
     if (const auto run = netcheck.lock()) run->stop(make_error_code(Errc::closed));
+  for (auto& [id, held] : doors_) end_waiting(held);
   if (!started_) return;
   const auto now = BootClock::now();
   std::vector<DoorId> all;
   for (const auto& [id, held] : doors_) all.push_back(id);
-  core_->hurry();
+  core_->hurry(now);
   for (const auto id : all) core_->close(id, false, now);
   linger_until_ = now + linger;
-  if (alarm_.is_open()) {
+  if (has_alarm()) {
     error_code ignored;
-    alarm_.cancel(ignored);  // the wait begins anew, and holds on to this
+    alarm_->cancel(ignored);  // the wait begins anew, and holds on to this
     wait_for_alarm();
   }
   alarm_at_.reset();
   pump();
+}
+
+void ClientState::end_with_context() {
+  // What is destroyed here may own handles of this very client: not under the lock.
+  std::map<DoorId, Held> doors;
+  std::vector<Listing> listings;
+  std::shared_ptr<HttpClient> http;
+  std::unique_ptr<transport::NetworkWatcher> watcher;
+  const std::lock_guard lock{mutex_};
+  shut_down_ = true;
+  linger_until_.reset();
+  if (started_) {
+    const auto now = BootClock::now();
+    std::vector<DoorId> all;
+    for (const auto& [id, held] : doors_) all.push_back(id);
+    core_->hurry(now);
+    for (const auto id : all) core_->close(id, false, now);
+    while (const auto datagram = core_->poll_transmit())
+      if (const auto server = servers_.find(datagram->server); server != servers_.end())
+        ::send(server->second->descriptor.native_handle(), datagram->bytes.data(), datagram->bytes.size(),
+               MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+  doors.swap(doors_);
+  listings.swap(listings_);
+  netchecks_.clear();
+  servers_.clear();
+  searches_.clear();
+  listeners_.clear();
+  http.swap(http_);
+  watcher.swap(watcher_);
+  alarm_.reset();
+  strand_.reset();
 }
 
 void ClientState::cancel(std::uint64_t call) {

@@ -55,6 +55,8 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
   void drop(DoorId door, bool leave_lease);
   /// The client has gone: everything is given back, in the background.
   void shut_down();
+  /// The execution context ends, and with it all that waits there: nothing of Asio's is touched from now on.
+  void end_with_context();
   /// The interfaces as they are now.
   Network network();
 
@@ -86,6 +88,8 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
   };
 
   void start();
+  bool has_alarm() const { return alarm_ && alarm_->is_open(); }
+  void end_waiting(Held& held);
   void open_listeners();
   DoorId open_locked(PortRequest request);
   void close_locked(DoorId door, bool leave_lease);
@@ -107,7 +111,7 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
   void join_groups();
 
   const boost::asio::any_io_executor executor_;
-  const boost::asio::strand<boost::asio::any_io_executor> strand_;
+  std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;  ///< none: the context has ended
   const ClientOptions options_;
   std::mutex mutex_;
   std::atomic<std::uint64_t> last_call_ = 0;
@@ -117,7 +121,7 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
   std::unique_ptr<Core> core_;
   std::unique_ptr<transport::NetworkWatcher> watcher_;
   std::shared_ptr<HttpClient> http_;
-  boost::asio::posix::stream_descriptor alarm_;
+  std::optional<boost::asio::posix::stream_descriptor> alarm_;
   std::optional<TimePoint> alarm_at_;
   std::optional<TimePoint> linger_until_;
 

@@ -167,7 +167,7 @@ TEST_F(CoreWindowTest, ClosingGoesOnPastAGatewayThatDoesNotAnswerAnyMore) {
 TEST_F(CoreWindowTest, AProgramThatEndsTellsTheGatewayEverythingAtOnce) {
   begin(true, false);
   open_all(64);
-  core->hurry();
+  core->hurry(now);
   for (DoorId door = 1; door <= 64; ++door) core->close(door, false, now);
   EXPECT_EQ(sent().size(), 64u);
 }
