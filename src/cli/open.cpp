@@ -3,12 +3,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <memory>
+#include <vector>
 
 #include <sys/stat.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include "sallyport/admin/filter.hpp"
 #include "sallyport/client/client.hpp"
@@ -184,9 +187,12 @@ int open(const Options& options, const OpenWords& words) {
       return;
     }
     port.async_close([&](const error_code& error) {
-      if (error == Errc::no_answer)
+      if (error == Errc::no_answer && granted) {
         complain(
             "the gateway did not confirm the end; the port stays open there until its lifetime is over.");
+        if (code == ok) code = unreachable;
+        return io.stop();
+      }
       client::Event event;
       event.kind = client::EventKind::closed;
       event.text =
@@ -225,43 +231,77 @@ int open(const Options& options, const OpenWords& words) {
 }
 
 int close(const Options& options, const OpenWords& words) {
-  // Who made a mapping may renew it, and ends it by the same name: it is taken over for a moment.
+  // Who made a mapping may renew it, and ends it by the same name: it is taken over for a moment. Each
+  // protocol has mappings of its own, so each is asked.
   client::PortRequest request{.internal_port = *Port::from(words.port)};
   if (const int wrong = to_request(words, "close", request)) return wrong;
   request.lifetime = std::chrono::seconds{120};
-  client::ClientOptions gateways;
-  if (const int wrong = to_client_options(words.gateway, "close", gateways)) return wrong;
-  gateways.state_file = state_file();
 
+  struct Asked {
+    explicit Asked(asio::io_context& io, client::ClientOptions options)
+        : client{io.get_executor(), std::move(options)} {}
+    client::Client client;
+    client::PortHandle held;
+  };
   asio::io_context io;
-  int code = ok;
-  client::Client client{io.get_executor(), gateways};
-  client::PortHandle held;
-  client.async_open(request, [&](const error_code& error, client::PortHandle port) {
-    if (error) {
-      code = code_of(error);
-      complain("the port cannot be closed: " + error.message() + ". It ends by itself with its lifetime.");
-      io.stop();
-      return;
-    }
-    held = std::move(port);
-    held.async_close([&](const error_code& unconfirmed) {
-      if (unconfirmed) {
-        code = unreachable;
-        complain(
-            "the gateway did not confirm the end; the port stays open there until its lifetime is over.");
-      } else {
-        client::Event event;
-        event.kind = client::EventKind::closed;
-        event.text =
-            std::string{to_string(request.transport)} + " port " + std::to_string(words.port) + " is closed";
-        put(options.json ? event_json(event, request) : event.text + "\n");
-      }
-      io.stop();
+  asio::steady_timer patience{io};
+  std::vector<std::unique_ptr<Asked>> all;
+  std::size_t left = 0, closed = 0;
+  bool unconfirmed = false;
+  error_code why;
+  const auto settle = [&] {
+    if (--left == 0) io.stop();
+    if (closed == 0) return;
+    patience.expires_after(
+        std::chrono::milliseconds{1500});  // for those who take longer, if they are there at all
+    patience.async_wait([&](const error_code& error) {
+      if (!error) io.stop();
     });
-  });
+  };
+  for (const char* const via : {"pcp", "natpmp", "upnp"}) {
+    if (words.gateway.via != "auto" && words.gateway.via != via) continue;
+    auto only = words.gateway;
+    only.via = via;
+    client::ClientOptions gateways;
+    if (const int wrong = to_client_options(only, "close", gateways)) return wrong;
+    gateways.state_file = state_file();
+    auto& asked = *all.emplace_back(std::make_unique<Asked>(io, std::move(gateways)));
+    ++left;
+    asked.client.async_open(request, [&](const error_code& error, client::PortHandle port) {
+      if (error) {
+        if (!why || code_of(error) == not_permitted) why = error;
+        return settle();
+      }
+      asked.held = std::move(port);
+      asked.held.async_close([&](const error_code& lost) {
+        if (lost)
+          unconfirmed = true;
+        else
+          ++closed;
+        settle();
+      });
+    });
+  }
   io.run();
-  return code;
+  const auto port = std::string{to_string(request.transport)} + " port " + std::to_string(words.port);
+  if (why && code_of(why) == not_permitted) {
+    complain(port + " was opened by another program and stays open until its lifetime is over: " +
+             why.message() + ".");
+    return not_permitted;
+  }
+  if (unconfirmed) {
+    complain("the gateway did not confirm the end; the port stays open there until its lifetime is over.");
+    return unreachable;
+  }
+  if (closed == 0) {
+    complain("the port cannot be closed: " + why.message() + ". It ends by itself with its lifetime.");
+    return code_of(why);
+  }
+  client::Event event;
+  event.kind = client::EventKind::closed;
+  event.text = port + " is closed";
+  put(options.json ? event_json(event, request) : event.text + "\n");
+  return ok;
 }
 
 }  // namespace sallyport::cli

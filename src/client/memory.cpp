@@ -83,7 +83,7 @@ Memory::Memory(std::string path, const std::array<std::byte, 16>& fresh_secret) 
 }
 
 bool Memory::read() {
-  const int file = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  const int file = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (file < 0) return false;
   std::string text;
   struct stat about {};
@@ -92,6 +92,7 @@ bool Memory::read() {
     text.resize(static_cast<std::size_t>(about.st_size));
     const auto size = ::read(file, text.data(), text.size());
     text.resize(size < 0 ? 0 : static_cast<std::size_t>(size));
+    if ((about.st_mode & 077) != 0) ::fchmod(file, 0600);  // it has a secret
   }
   ::close(file);
 
