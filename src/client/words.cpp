@@ -1,5 +1,7 @@
 #include "src/client/words.hpp"
 
+#include "src/client/netcheck/address_kind.hpp"
+
 namespace sallyport::client {
 namespace {
 
@@ -61,6 +63,14 @@ std::string place_text(const Grant& grant) {
     return "external port " + std::to_string(grant.external.port.number()) +
            " (the gateway tells no address)";
   return to_string(grant.external);
+}
+
+/// What the world makes of the address, when that is nothing.
+std::string warning_text(const Grant& grant) {
+  const auto& address = grant.external.address;
+  if (address.is_unspecified() || is_public(kind_of(address))) return {};
+  return "; the internet does not know " + address.to_string() +
+         ", so it will not come in by it: another NAT stands behind this gateway";
 }
 
 }  // namespace
@@ -152,13 +162,14 @@ std::string event_text(const Event& event, const PortRequest& request) {
                                 ? std::string{"until it is closed"}
                                 : "for " + std::to_string(grant->lifetime.count()) + " s";
       return port + (event.kind == EventKind::granted ? " is open at " : " stays open at ") +
-             place_text(*grant) + " (" + by_text(*grant) + ", " + how_long + ", kept open)";
+             place_text(*grant) + " (" + by_text(*grant) + ", " + how_long + ", kept open)" +
+             (event.kind == EventKind::granted ? warning_text(*grant) : std::string{});
     }
     case EventKind::changed:
       if (!grant) break;
       return port + " is open elsewhere now: at " + place_text(*grant) +
              (event.former ? ", before at " + place_text(*event.former) : std::string{}) + " (" +
-             by_text(*grant) + ")";
+             by_text(*grant) + ")" + warning_text(*grant);
     case EventKind::revoked:
       return port +
              " was taken back by the gateway though it had lost nothing: its administrator's doing, most "
