@@ -91,7 +91,7 @@ typedef struct sallyport_options {
   size_t gateway_count;         /**< at most 64 */
   const char *const *interfaces; /**< names: only these; NULL: all that lead to a gateway */
   size_t interface_count;        /**< at most 64 */
-  const char *state_file; /**< of this program alone; lets it take its mappings over after a crash; NULL: none */
+  const char *state_file; /**< of this program, several runs of it too; lets it take its mappings over after a crash; NULL: none */
 } sallyport_options;
 #define SALLYPORT_OPTIONS_INIT {sizeof(sallyport_options), 1, 1, 1, NULL, 0, NULL, 0, NULL}
 
@@ -110,6 +110,7 @@ void sallyport_client_free(sallyport_client *client);
  *  @param json NUL-terminated UTF-8, to be given to sallyport_free(); untouched unless SALLYPORT_OK */
 sallyport_error sallyport_list_gateways_json(sallyport_client *client, int timeout_ms, char **json);
 
+/** The transport protocols that can be mapped, by their IANA numbers. */
 enum { SALLYPORT_TCP = 6, SALLYPORT_UDP = 17 };
 
 typedef struct sallyport_netcheck_options {

@@ -155,8 +155,8 @@ class PortHandle {
 /// one client for a program is enough.
 class Client {
  public:
-  /// Opens its sockets when the first call is made. What the system refuses (no multicast, no netlink) is
-  /// done without.
+  /// Opens its sockets when the first call is made, and watches the network from then on: the executor has
+  /// work until the client is destroyed. What the system refuses (no multicast, no netlink) is done without.
   explicit Client(boost::asio::any_io_executor executor, ClientOptions options = {});
   Client(Client&&) noexcept = default;
   Client& operator=(Client&& other) noexcept;

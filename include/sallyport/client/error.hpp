@@ -26,9 +26,11 @@ enum class Errc {
   bad_request,          ///< the request contradicts itself
 };
 
+/// The category of Errc, "sallyport.client".
 const boost::system::error_category& client_category() noexcept;
 /// "no_gateway": the same for programs and logs. "other" for an error of another category.
 std::string_view word(const boost::system::error_code& error) noexcept;
+/// Lets an Errc be an error_code.
 inline boost::system::error_code make_error_code(Errc error) noexcept {
   return {static_cast<int>(error), client_category()};
 }

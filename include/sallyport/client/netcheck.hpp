@@ -64,17 +64,17 @@ struct NetcheckReport {
   };
   /// A way out: an interface and a gateway on it.
   struct Path {
-    Verdict verdict = Verdict::no_gateway;  ///< had this been the only one
-    std::string interface;
-    Address local;
-    std::optional<Address> gateway;
+    Verdict verdict = Verdict::no_gateway;    ///< had this been the only one
+    std::string interface;                    ///< of this host
+    Address local;                            ///< this host's address there
+    std::optional<Address> gateway;           ///< none: a link without one
     std::vector<std::string> protocols;       ///< which the gateway answered: "pcp", "natpmp", "upnp"
     std::optional<Address> gateway_external;  ///< what it says its address on the outside is
     std::optional<ExternalEndpoint> mapped;   ///< what it opened
     std::string via;                          ///< by which protocol; empty when it opened nothing
-    std::vector<Refusal> refusals;
-    std::optional<ExternalEndpoint> seen;  ///< this host as the helper saw it
-    State probe = State::skipped;          ///< whether the helper's packet came in by `mapped`
+    std::vector<Refusal> refusals;            ///< by whom it was refused
+    std::optional<ExternalEndpoint> seen;     ///< this host as the helper saw it
+    State probe = State::skipped;             ///< whether the helper's packet came in by `mapped`
   };
   struct Ipv6 {
     std::vector<Address> addresses;           ///< of this host, that the internet routes

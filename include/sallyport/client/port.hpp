@@ -27,7 +27,10 @@ enum class Protocol : std::uint8_t {
 /// "pcp", "natpmp", "upnp".
 std::string_view to_string(Protocol protocol) noexcept;
 
-enum class Family : std::uint8_t { ipv4, ipv6 };
+enum class Family : std::uint8_t {
+  ipv4,  ///< a mapping on the gateway's external address
+  ipv6,  ///< a pinhole in its firewall: the address stays this host's own
+};
 /// "ipv4", "ipv6".
 std::string_view to_string(Family family) noexcept;
 
@@ -86,8 +89,8 @@ struct Event {
 
 /// A gateway, as far as it told about itself.
 struct Gateway {
-  Address address;
-  std::string interface;
+  Address address;                          ///< where it is asked
+  std::string interface;                    ///< of this host, that leads there
   std::vector<Protocol> protocols;          ///< those it answers to
   std::string name;                         ///< of UPnP: "FRITZ!Box 7590", untrusted text; empty: not known
   std::optional<unsigned> igd_version;      ///< of UPnP: 1 or 2
