@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "protocols/wire/byte_reader.hpp"
+#include "sallyport/values/printable.hpp"
 
 namespace sallyport::pcp {
 namespace {
@@ -24,7 +25,7 @@ constexpr std::uint32_t longest_lifetime_s = 86400;  ///< PCP-15-04
 /// A gateway that took a mapping back by an update has not said for how long.
 constexpr Duration wait_after_withdrawal = 30s;
 constexpr Duration first_unreachable_wait = 60s;
-constexpr int max_deletions = 3;  ///< PCP-15.1-12
+constexpr int max_deletions = 3;      ///< PCP-15.1-12
 constexpr Duration longest_way = 1s;  ///< what was sent before that has arrived, or never will
 constexpr std::size_t filter_size = option_header_size + 20;
 constexpr std::size_t max_filters =
@@ -102,9 +103,7 @@ std::string description_of(const std::string& text, std::size_t filters) {
       header_size + map_body_size + option_header_size + filters * filter_size;  // PREFER_FAILURE's too
   auto room = std::min(max_description, max_message - used);
   room = room < option_header_size ? 0 : std::min(room, (max_message - used - option_header_size) / 4 * 4);
-  if (text.size() <= room) return text;
-  while (room > 0 && (static_cast<unsigned char>(text[room]) & 0xc0) == 0x80) --room;
-  return text.substr(0, room);
+  return std::string{cut(text, room)};
 }
 
 }  // namespace

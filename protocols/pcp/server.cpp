@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "sallyport/values/printable.hpp"
+
 namespace sallyport::pcp {
 namespace {
 
@@ -158,14 +160,6 @@ bool can_be_walked(std::span<const std::byte> area) {
   OptionReader in{area};
   while (in.next()) continue;
   return in.ok();
-}
-
-/// At most `octets` of a text, cut between characters: an answer grows no longer than its request
-/// (PCP-7.3-12).
-std::string_view cut(std::string_view text, std::size_t octets) {
-  if (text.size() <= octets) return text;
-  while (octets > 0 && (static_cast<unsigned char>(text[octets]) & 0xc0) == 0x80) --octets;
-  return text.substr(0, octets);
 }
 
 std::optional<Transport> transport_of(std::uint8_t protocol) {
@@ -417,6 +411,7 @@ void Server::answer_map(const Request& request, const MapBody& map, std::uint16_
         break;
       case OptionCode::description:
         if (description && description_text(option->data))
+          // an answer grows no longer than its request (PCP-7.3-12)
           append_description(out, cut(*description, option->data.size()));
         break;
       case OptionCode::port_set:

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 #include "src/cli/table.hpp"
 
@@ -44,6 +45,15 @@ int fail(const Options& options, const admin::Failure& failure) {
 int wrong_use(std::string_view text, std::string_view command) {
   complain(std::string{text} + ". See 'sallyport " + std::string{command} + " --help'.");
   return usage;
+}
+
+std::string time_of_day() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  ::localtime_r(&now, &local);
+  char text[16];
+  std::strftime(text, sizeof text, "%H:%M:%S", &local);
+  return text;
 }
 
 void put(std::string_view text) {

@@ -81,6 +81,9 @@ void complain(std::string_view text);
 int fail(const Options& options, const admin::Failure& failure);
 int wrong_use(std::string_view text, std::string_view command);
 
+/// "12:34:56", local time.
+std::string time_of_day();
+
 /// Writes to stdout. A reader that has gone ends the program quietly.
 void put(std::string_view text);
 

@@ -2,7 +2,6 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <memory>
 #include <vector>
 
@@ -27,14 +26,8 @@ namespace asio = boost::asio;
 using boost::system::error_code;
 using client::Errc;
 
-std::string time_of_day() {
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  ::localtime_r(&now, &local);
-  char text[16];
-  std::strftime(text, sizeof text, "%H:%M:%S", &local);
-  return text;
-}
+constexpr std::string_view unconfirmed_end =
+    "the gateway did not confirm the end; the port stays open there until its lifetime is over.";
 
 template <class Endpoint>
 std::string endpoint_json(const Endpoint& endpoint) {
@@ -188,8 +181,7 @@ int open(const Options& options, const OpenWords& words) {
     }
     port.async_close([&](const error_code& error) {
       if (error == Errc::no_answer && granted) {
-        complain(
-            "the gateway did not confirm the end; the port stays open there until its lifetime is over.");
+        complain(unconfirmed_end);
         if (code == ok) code = unreachable;
         return io.stop();
       }
@@ -290,7 +282,7 @@ int close(const Options& options, const OpenWords& words) {
     return not_permitted;
   }
   if (unconfirmed) {
-    complain("the gateway did not confirm the end; the port stays open there until its lifetime is over.");
+    complain(unconfirmed_end);
     return unreachable;
   }
   if (closed == 0) {

@@ -1,22 +1,9 @@
 #include <cstdio>
-#include <ctime>
 
 #include "src/cli/command.hpp"
 #include "src/cli/table.hpp"
 
 namespace sallyport::cli {
-namespace {
-
-std::string time_of_day() {
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  ::localtime_r(&now, &local);
-  char text[16];
-  std::strftime(text, sizeof text, "%H:%M:%S", &local);
-  return text;
-}
-
-}  // namespace
 
 int watch(const Options& options) {
   admin::Client client{options.socket};

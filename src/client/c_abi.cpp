@@ -212,11 +212,9 @@ sallyport_error take_transport(int protocol, Transport& into) {
 /// Cut where a character ends.
 template <std::size_t size>
 void copy_text(char (&into)[size], std::string_view text) {
-  auto length = std::min(text.size(), size - 1);
-  if (length < text.size())
-    while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xc0) == 0x80) --length;
-  std::memcpy(into, text.data(), length);
-  into[length] = '\0';
+  text = cut(text, size - 1);
+  std::memcpy(into, text.data(), text.size());
+  into[text.size()] = '\0';
 }
 
 sallyport_grant to_c(const Grant& grant) {

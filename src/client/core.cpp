@@ -14,6 +14,7 @@
 #include "protocols/upnp/igd/pinhole_client.hpp"
 #include "protocols/upnp/igd/port_mapping_client.hpp"
 #include "protocols/upnp/ssdp/search.hpp"
+#include "sallyport/values/printable.hpp"
 #include "src/client/words.hpp"
 
 namespace sallyport::client {
@@ -53,8 +54,10 @@ constexpr nanoseconds upgrade_every = 1h;
 constexpr nanoseconds ignore_location = 30s;
 constexpr nanoseconds late_time = 5s;  // for the answer of somebody who had been silent
 constexpr std::size_t most_late = 64;
-constexpr nanoseconds address_age = 1min;    // UPnP tells nobody but subscribers that it is another
-constexpr nanoseconds address_again = 2min;  // UPnP gateways announce no change of their address
+// The external address is read again: no gateway of UPnP announces another one, and an announcement may be
+// missed.
+constexpr nanoseconds address_age = 1min;    // when it has just answered something else
+constexpr nanoseconds address_again = 2min;  // in any case, while it holds something
 
 constexpr std::size_t max_servers = 16;
 constexpr std::size_t max_devices = 16;
@@ -137,7 +140,7 @@ bool is_root(const upnp::ssdp::Sighting& sighting) noexcept {
   return sighting.type.starts_with("urn:schemas-upnp-org:device:InternetGatewayDevice:");
 }
 
-bool is_link_local(const Address& address) noexcept { return upnp::ssdp::is_link_local(address); }
+using upnp::ssdp::is_link_local;
 
 }  // namespace
 
@@ -160,6 +163,11 @@ struct Core::Server {
   TimePoint natpmp_since{}, address_read{};
   std::optional<TimePoint> upgraded_at;  ///< when PCP was last tried again beside a lesser grant
   unsigned pcp_in_flight = 0, natpmp_in_flight = 0;
+
+  Speaks speaks(Protocol protocol) const { return protocol == Protocol::pcp ? pcp : natpmp; }
+  unsigned& in_flight(Protocol protocol) {
+    return protocol == Protocol::pcp ? pcp_in_flight : natpmp_in_flight;
+  }
 };
 
 /// A root device of UPnP.
@@ -228,6 +236,10 @@ struct Core::Side {
   bool settled = false;        ///< told whether it can be had
   Errc told_reason{};
   std::optional<TimePoint> look_at;  ///< plan and settle again
+
+  void look_again(TimePoint at) {
+    if (!look_at || at < *look_at) look_at = at;
+  }
 };
 
 struct Core::Door {
@@ -244,21 +256,8 @@ struct Core::Door {
   TimePoint turn_at{};  ///< when it last came to its turn, after others
 };
 
-Core::Core(Options options) : options_{std::move(options)}, random_state_{options_.seed} {}
+Core::Core(Options options) : options_{std::move(options)}, jitter_{options_.seed} {}
 Core::~Core() = default;
-
-std::uint64_t Core::random() {  // splitmix64
-  auto value = random_state_ += 0x9e3779b97f4a7c15;
-  value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9;
-  value = (value ^ value >> 27) * 0x94d049bb133111eb;
-  return value ^ value >> 31;
-}
-
-nanoseconds Core::random_up_to(nanoseconds most) {
-  return most <= 0ns
-             ? 0ns
-             : nanoseconds{static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(most.count()))};
-}
 
 Nonce Core::nonce_of(const Door& door, const Side& side, const Server& server) {
   boost::uuids::uuid space{};
@@ -284,35 +283,19 @@ Nonce Core::nonce_of(const Door& door, const Side& side, const Server& server) {
 
 void Core::set_network(Network network, TimePoint now) {
   if (network == network_) return;
-  const auto before = std::exchange(network_, std::move(network));
-  const auto still_there = [&](std::uint32_t index, const Address& local, Family family) {
-    for (const auto& each : network_.interfaces) {
-      if (each.index != index) continue;
-      const auto& own = family == Family::ipv4 ? each.ipv4 : each.ipv6;
-      return std::any_of(own.begin(), own.end(), [&](const Prefix& one) { return one.address == local; });
-    }
-    return false;
-  };
-  const auto is_router = [&](const Server& server) {
-    if (!options_.gateways.empty() || pcp::is_anycast(server.address)) return true;
-    for (const auto& each : network_.interfaces) {
-      if (each.index != server.interface) continue;
-      const auto& routers = server.family == Family::ipv4 ? each.routers4 : each.routers6;
-      return std::find(routers.begin(), routers.end(), server.address) != routers.end();
-    }
-    return false;
-  };
+  network_ = std::move(network);
   std::vector<std::uint64_t> gone;
-  for (const auto& [id, server] : servers_)
-    if (!still_there(server->interface, server->local, server->family) || !is_router(*server))
+  for (const auto& [id, server] : servers_) {
+    const auto* here = network_.find(server->interface);
+    const bool any_router = !options_.gateways.empty() || pcp::is_anycast(server->address);
+    if (!here || !here->has(server->family, server->local) ||
+        (!any_router && std::ranges::count(here->routers(server->family), server->address) == 0))
       gone.push_back(id);
+  }
   for (const auto& [id, device] : devices_) {
-    const auto found =
-        std::find_if(network_.interfaces.begin(), network_.interfaces.end(),
-                     [&, index = device->interface](const auto& each) { return each.index == index; });
-    if (found == network_.interfaces.end() ||
-        (!is_link_local(device->host) && !is_on_link(found->ipv4, device->host) &&
-         !is_on_link(found->ipv6, device->host) && options_.gateways.empty()))
+    const auto* here = network_.find(device->interface);
+    if (!here || (!is_link_local(device->host) && !is_on_link(here->ipv4, device->host) &&
+                  !is_on_link(here->ipv6, device->host) && options_.gateways.empty()))
       gone.push_back(id);
   }
   for (const auto id : gone) forget_place(id, Errc::network_changed, now);
@@ -321,16 +304,11 @@ void Core::set_network(Network network, TimePoint now) {
     for (auto& side : door->sides)
       for (auto& attempt : side.attempts) {
         const bool there =
-            std::any_of(network_.interfaces.begin(), network_.interfaces.end(), [&](const auto& each) {
-              const auto& own = side.family == Family::ipv4 ? each.ipv4 : each.ipv6;
-              return std::any_of(own.begin(), own.end(),
-                                 [&](const Prefix& one) { return one.address == attempt->local; });
-            });
+            std::any_of(network_.interfaces.begin(), network_.interfaces.end(),
+                        [&](const auto& each) { return each.has(side.family, attempt->local); });
         if (there || attempt->local.is_unspecified()) continue;
         if (side.current == attempt.get()) take_end(*door, side, *attempt, false, Errc::network_changed, now);
-        free_slot(*attempt);
-        by_key_.erase(attempt->key);
-        attempt->client = nullptr;  // nothing can be given back from here; advance() takes it away
+        forget(*attempt);  // nothing can be given back from here
       }
   if (!doors_.empty() || discovering_) {
     add_servers(now);
@@ -342,7 +320,7 @@ void Core::set_network(Network network, TimePoint now) {
           side.begun = now;
         } else if (side.current && side.current->client) {
           side.current->refresh_at =
-              now + random_up_to(100ms);  // a link that was down may be another network
+              now + jitter_.between(0ns, 100ms);  // a link that was down may be another network
         }
   }
   rediscover_after_ = first_rediscovery;
@@ -355,9 +333,7 @@ void Core::forget_place(std::uint64_t place, Errc why, TimePoint now) {
       for (auto& attempt : side.attempts) {
         if (attempt->place != place) continue;
         if (side.current == attempt.get()) take_end(*door, side, *attempt, false, why, now);
-        free_slot(*attempt);
-        by_key_.erase(attempt->key);
-        attempt->client = nullptr;
+        forget(*attempt);
       }
   servers_.erase(place);
   devices_.erase(place);
@@ -374,7 +350,7 @@ void Core::add_server(const Network::Interface& interface, const Address& addres
   server->interface_name = interface.name;
   server->address = address;
   server->local = local;
-  server->family = address.is_v4() ? Family::ipv4 : Family::ipv6;
+  server->family = family_of(address);
   if (!options_.pcp) server->pcp = Server::Speaks::no;
   if (!may_speak_natpmp(*server)) server->natpmp = Server::Speaks::no;
   ask_address(*server, now);
@@ -405,7 +381,7 @@ void Core::add_servers(TimePoint now) {
     for (const auto& gateway : options_.gateways) {
       const Network::Interface* best = nullptr;
       for (const auto& each : network_.interfaces) {
-        const auto& own = gateway.is_v4() ? each.ipv4 : each.ipv6;
+        const auto& own = each.own(family_of(gateway));
         if (own.empty()) continue;
         if (!best) best = &each;
         if (is_on_link(own, gateway)) {
@@ -413,21 +389,13 @@ void Core::add_servers(TimePoint now) {
           break;
         }
       }
-      if (!best) continue;
-      const auto& own = gateway.is_v4() ? best->ipv4 : best->ipv6;
-      const auto near =
-          std::find_if(own.begin(), own.end(), [&](const Prefix& one) { return one.contains(gateway); });
-      add_server(*best, gateway, (near == own.end() ? own.front() : *near).address, now);
+      if (best) add_server(*best, gateway, nearest(best->own(family_of(gateway)), gateway), now);
     }
     return;
   }
   for (const auto& each : network_.interfaces) {
-    for (const auto& router : each.routers4) {
-      if (each.ipv4.empty()) break;
-      const auto near = std::find_if(each.ipv4.begin(), each.ipv4.end(),
-                                     [&](const Prefix& one) { return one.contains(router); });
-      add_server(each, router, (near == each.ipv4.end() ? each.ipv4.front() : *near).address, now);
-    }
+    if (!each.ipv4.empty())
+      for (const auto& router : each.routers4) add_server(each, router, nearest(each.ipv4, router), now);
     if (options_.pcp && !each.ipv6.empty())
       for (const auto& router : each.routers6) add_server(each, router, each.ipv6.front().address, now);
   }
@@ -505,9 +473,8 @@ void Core::send_search(TimePoint now) {
     if (first && options_.gateways.empty() && !each.ipv4.empty())
       for (const auto& router : each.routers4) ask(each, each.ipv4.front().address, router, few);
     for (const auto& gateway : options_.gateways)
-      if (is_on_link(gateway.is_v4() ? each.ipv4 : each.ipv6, gateway))
-        ask(each, gateway.is_v4() ? each.ipv4.front().address : each.ipv6.front().address, gateway,
-            first ? everything : few);
+      if (const auto& own = each.own(family_of(gateway)); is_on_link(own, gateway))
+        ask(each, own.front().address, gateway, first ? everything : few);
   }
   if (searches_left_ > 0) {
     search_at_ = now + search_gaps[std::size(search_gaps) - searches_left_];
@@ -523,7 +490,7 @@ void Core::discover(TimePoint now) {
   add_servers(now);
   begin_search(now);
   for (auto& [id, server] : servers_) {
-    if (server->pcp != Server::Speaks::no || options_.pcp)
+    if (options_.pcp)
       out_.push_back({server->id, server->interface, server->local, server->address, pcp::server_port,
                       pcp::encode_announce_request(server->local)});
     if (server->natpmp == Server::Speaks::no && may_speak_natpmp(*server)) {
@@ -534,9 +501,8 @@ void Core::discover(TimePoint now) {
 }
 
 bool Core::has_network(Family family) const {
-  return std::any_of(network_.interfaces.begin(), network_.interfaces.end(), [&](const auto& each) {
-    return !(family == Family::ipv4 ? each.ipv4 : each.ipv6).empty();
-  });
+  return std::any_of(network_.interfaces.begin(), network_.interfaces.end(),
+                     [&](const auto& each) { return !each.own(family).empty(); });
 }
 
 std::vector<Core::Refusal> Core::refusals(DoorId id, Family family) const {
@@ -545,9 +511,8 @@ std::vector<Core::Refusal> Core::refusals(DoorId id, Family family) const {
   if (door == doors_.end()) return all;
   for (const auto& attempt : door->second->sides[static_cast<std::size_t>(family)].attempts) {
     const auto server = servers_.find(attempt->place);
-    const bool speaks = server == servers_.end() ||
-                        (attempt->protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) ==
-                            Server::Speaks::yes;
+    const bool speaks =
+        server == servers_.end() || server->second->speaks(attempt->protocol) == Server::Speaks::yes;
     if (attempt->state == Attempt::State::refused || (attempt->silent && speaks))
       all.push_back({attempt->protocol, attempt->failure, attempt->code});
   }
@@ -596,26 +561,17 @@ bool Core::holds(std::uint64_t place, std::optional<Protocol> by) const {
   });
 }
 
-void Core::no_pcp(Server& server, TimePoint now) {
-  if (server.pcp == Server::Speaks::yes) {
-    // it spoke PCP a moment ago: what it holds is not given up for one answer
-    if (holds(server.id, Protocol::pcp)) return;
-  }
+void Core::no_pcp(Server& server) {
+  // it spoke PCP a moment ago: what it holds is not given up for one answer
+  if (server.pcp == Server::Speaks::yes && holds(server.id, Protocol::pcp)) return;
   server.pcp = Server::Speaks::no;
-  drop_silent_attempts(server, Protocol::pcp, now);
-}
-
-void Core::drop_silent_attempts(const Server& server, Protocol protocol, TimePoint) {
   for (auto& [id, door] : doors_)
     for (auto& side : door->sides)
       for (auto& attempt : side.attempts)
-        if (attempt->place == server.id && attempt->protocol == protocol &&
+        if (attempt->place == server.id && attempt->protocol == Protocol::pcp &&
             (attempt->state == Attempt::State::asking || attempt->state == Attempt::State::leaving) &&
-            side.current != attempt.get()) {
-          free_slot(*attempt);
-          by_key_.erase(attempt->key);
-          attempt->client = nullptr;
-        }
+            side.current != attempt.get())
+          forget(*attempt);
 }
 
 void Core::restarted(std::uint64_t place, Protocol protocol, nanoseconds spread, TimePoint now) {
@@ -629,7 +585,7 @@ void Core::restarted(std::uint64_t place, Protocol protocol, nanoseconds spread,
           continue;
         }
         attempt->gateway_restarted = true;
-        const auto at = now + random_up_to(spread);
+        const auto at = now + jitter_.between(0ns, spread);
         if (!attempt->refresh_at || *attempt->refresh_at > at) attempt->refresh_at = at;
       }
   rediscover_after_ = first_rediscovery;
@@ -652,7 +608,7 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
       // It speaks the version that it names: this is about a request of NAT-PMP (PCP-9-01), unless it repeats
       // what PCP asked.
       if (const auto nonce = nonce_in(datagram); !nonce.empty() && by_key_.contains(key_of(id, 'P', nonce)))
-        no_pcp(server, now);
+        no_pcp(server);
       else if (server.asks_address && server.asks_address->handle_datagram(datagram, now))
         drain(server, now);
       return touch_all(now);
@@ -668,7 +624,7 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
         static_cast<unsigned>(natpmp::ResultCode::unsupported_version);
     if (to_pcp) {  // nothing that was sent with version 0 deserves this: it is about a PCP request (PCP-9-08,
                    // PCP-9-10)
-      no_pcp(server, now);
+      no_pcp(server);
       return touch_all(now);
     }
     if (!response) return;
@@ -695,7 +651,7 @@ void Core::handle_server_datagram(std::uint64_t id, std::span<const std::byte> d
     if (server.asks_address && server.asks_address->handle_datagram(datagram, now))
       drain(server, now);
     else
-      no_pcp(server, now);
+      no_pcp(server);
     return touch_all(now);
   }
 
@@ -720,7 +676,7 @@ void Core::handle_server_unreachable(std::uint64_t id, TimePoint now) {
   const auto found = servers_.find(id);
   if (found == servers_.end()) return;
   auto& server = *found->second;
-  no_pcp(server, now);
+  no_pcp(server);
   if (server.asks_address && server.natpmp != Server::Speaks::yes) {
     server.asks_address->handle_unreachable(now);
     drain(server, now);
@@ -739,9 +695,8 @@ void Core::handle_sighting(std::span<const std::byte> datagram, const Address& f
   if (!options_.upnp || (doors_.empty() && !discovering_)) return;
   const auto sighting = upnp::ssdp::decode_sighting(datagram);
   if (!sighting || !upnp::ssdp::is_of_gateway(*sighting)) return;
-  const auto here = std::find_if(network_.interfaces.begin(), network_.interfaces.end(),
-                                 [&](const auto& each) { return each.index == interface; });
-  if (here == network_.interfaces.end()) return;
+  const auto* here = network_.find(interface);
+  if (!here) return;
   if (!is_link_local(from) && !is_on_link(here->ipv4, from) && !is_on_link(here->ipv6, from)) return;
   if (!options_.gateways.empty() &&
       std::find(options_.gateways.begin(), options_.gateways.end(), from) == options_.gateways.end())
@@ -769,8 +724,7 @@ void Core::handle_sighting(std::span<const std::byte> datagram, const Address& f
     if (sighting->kind == Kind::update) return;  // still the same run of the device (UDA 1.2.4)
     if (another_boot || (device->restarted && sighting->kind == Kind::alive)) {
       device->restarted = false;
-      device->point->refresh_address(now);
-      drain(*device, now);
+      read_address(*device, now);
       restarted(id, Protocol::upnp, restart_spread, now);
     }
     return;
@@ -795,9 +749,15 @@ void Core::handle_sighting(std::span<const std::byte> datagram, const Address& f
   device->uuid = sighting->uuid;
   if (is_root(*sighting)) device->root_uuid = sighting->uuid;
   device->boot_id = sighting->boot_id;
-  device->point = std::make_unique<upnp::igd::ControlPoint>(*location, interface, random(), now);
+  device->point = std::make_unique<upnp::igd::ControlPoint>(*location, interface, jitter_.next(), now);
   drain(*device, now);
   devices_.emplace(device->id, std::move(device));
+}
+
+void Core::read_address(Device& device, TimePoint now) {
+  device.address_read = now;
+  device.point->refresh_address(now);
+  drain(device, now);
 }
 
 void Core::drain(Device& device, TimePoint now) {
@@ -884,11 +844,8 @@ void Core::handle_reply(std::uint64_t ask, const Result<upnp::http::Reply>& repl
         if (const auto device = devices_.find(asked.place);
             reply && device != devices_.end() &&
             now >= device->second->address_read +
-                       (device->second->point->external_address() ? address_age : first_rediscovery)) {
-          device->second->address_read = now;
-          device->second->point->refresh_address(now);
-          drain(*device->second, now);
-        }
+                       (device->second->point->external_address() ? address_age : first_rediscovery))
+          read_address(*device->second, now);
         return touch(*door->second, now);
       }
 }
@@ -908,8 +865,7 @@ void Core::handle_timeout(TimePoint now) {
   for (auto& [id, device] : devices_) {
     if (device->address_at && *device->address_at <= now) {
       device->address_at = now + address_again;
-      if (holds(id)) device->point->refresh_address(now);
-      drain(*device, now);
+      if (holds(id)) read_address(*device, now);
     }
     if (const auto due = device->point->next_deadline(); due && *due <= now) {
       device->point->handle_timeout(now);
@@ -940,14 +896,10 @@ void Core::handle_timeout(TimePoint now) {
 // --- doors ---
 
 void Core::open(DoorId id, PortRequest request, std::optional<ExternalEndpoint> last, TimePoint now) {
-  if (request.description.size() > max_description) {
-    auto end = max_description;  // not within a character
-    while (end > 0 && (static_cast<unsigned char>(request.description[end]) & 0xc0) == 0x80) --end;
-    request.description.resize(end);
-  }
+  request.description.resize(cut(request.description, max_description).size());
   auto door = std::make_unique<Door>(id, std::move(request));
   door->last = last;
-  door->nonce_seed = random();
+  door->nonce_seed = jitter_.next();
   door->sides[0].family = Family::ipv4;
   door->sides[0].wanted = door->request.ipv4;
   door->sides[1].family = Family::ipv6;
@@ -974,13 +926,10 @@ void Core::close(DoorId id, bool leave_lease, TimePoint now) {
   for (auto& side : door.sides) {
     side.current = nullptr;
     for (auto& attempt : side.attempts) {
-      if (leave_lease) {
-        free_slot(*attempt);
-        by_key_.erase(attempt->key);
-        attempt->client = nullptr;
-      } else {
+      if (leave_lease)
+        forget(*attempt);
+      else
         let_go(side, *attempt, now);
-      }
     }
   }
   touch(door, now);
@@ -1135,9 +1084,7 @@ bool Core::advance(Door& door, Side& side, TimePoint now) {
     }
     if (side.current == &attempt) take_end(door, side, attempt, false, Errc::no_answer, now);
     if (attempt.shadows_current && side.current) side.current->refresh_at = now;
-    free_slot(attempt);
-    if (const auto key = by_key_.find(attempt.key); key != by_key_.end() && key->second.second == attempt.id)
-      by_key_.erase(key);
+    forget(attempt);
     side.attempts.erase(side.attempts.begin() + static_cast<std::ptrdiff_t>(i));
     moved = true;
   }
@@ -1150,10 +1097,8 @@ void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) 
     free_slot(attempt);
     if (attempt.state == Attempt::State::leaving) continue;
     if (const auto device = devices_.find(attempt.place);
-        device != devices_.end() && event->kind == MappingEvent::Kind::renewed) {
-      device->second->point->refresh_address(now);
-      drain(*device->second, now);
-    }
+        device != devices_.end() && event->kind == MappingEvent::Kind::renewed)
+      read_address(*device->second, now);
     const auto server = servers_.find(attempt.place);
     switch (event->kind) {
       case MappingEvent::Kind::granted:
@@ -1192,8 +1137,7 @@ void Core::take_events(Door& door, Side& side, Attempt& attempt, TimePoint now) 
         if (event->failure == MappingFailure::unsupported && server != servers_.end()) {
           if (attempt.protocol == Protocol::pcp) server->second->pcp = Server::Speaks::no;
           if (attempt.protocol == Protocol::natpmp) server->second->natpmp = Server::Speaks::no;
-          by_key_.erase(attempt.key);
-          attempt.client = nullptr;
+          forget(attempt);
         }
         break;
     }
@@ -1274,10 +1218,8 @@ void Core::let_go(Side& side, Attempt& attempt, TimePoint now) {
   attempt.state = Attempt::State::leaving;
   attempt.refresh_at.reset();
   const auto server = servers_.find(attempt.place);
-  const bool never_spoke =
-      attempt.datagrams && server != servers_.end() &&
-      (attempt.protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) !=
-          Server::Speaks::yes;
+  const bool never_spoke = attempt.datagrams && server != servers_.end() &&
+                           server->second->speaks(attempt.protocol) != Server::Speaks::yes;
   if (may_be_held && !never_spoke) {
     attempt.to_release = true;  // advance() does
     return;
@@ -1308,9 +1250,8 @@ bool Core::take_slot(Attempt& attempt, TimePoint now) {
   unsigned* in_flight = nullptr;
   auto most = upnp_slots;
   if (const auto server = servers_.find(attempt.place); server != servers_.end()) {
-    const bool pcp = attempt.protocol == Protocol::pcp;
-    in_flight = pcp ? &server->second->pcp_in_flight : &server->second->natpmp_in_flight;
-    most = pcp ? pcp_slots : natpmp_slots;
+    in_flight = &server->second->in_flight(attempt.protocol);
+    most = attempt.protocol == Protocol::pcp ? pcp_slots : natpmp_slots;
   } else if (const auto device = devices_.find(attempt.place); device != devices_.end()) {
     in_flight = &device->second->in_flight;
   }
@@ -1322,11 +1263,19 @@ bool Core::take_slot(Attempt& attempt, TimePoint now) {
   return true;
 }
 
+/// Ends it without a word to its gateway; advance() takes it away.
+void Core::forget(Attempt& attempt) {
+  free_slot(attempt);
+  if (const auto key = by_key_.find(attempt.key); key != by_key_.end() && key->second.second == attempt.id)
+    by_key_.erase(key);
+  attempt.client = nullptr;
+}
+
 void Core::free_slot(Attempt& attempt) {
   if (!std::exchange(attempt.slot, false)) return;
   slot_free_ = true;
   if (const auto server = servers_.find(attempt.place); server != servers_.end())
-    --(attempt.protocol == Protocol::pcp ? server->second->pcp_in_flight : server->second->natpmp_in_flight);
+    --server->second->in_flight(attempt.protocol);
   if (const auto device = devices_.find(attempt.place); device != devices_.end()) --device->second->in_flight;
 }
 
@@ -1340,15 +1289,35 @@ Core::Attempt* Core::find_attempt(Side& side, std::uint64_t place, Protocol prot
   return nullptr;
 }
 
-void Core::add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt, TimePoint now) {
+/// Null, and the door waits for its turn, where as many questions as may be are in flight.
+std::unique_ptr<Core::Attempt> Core::begin_attempt(Door& door, std::uint64_t place, Protocol protocol,
+                                                   TimePoint now) {
+  auto attempt = std::make_unique<Attempt>();
   attempt->id = next_id_++;
+  attempt->place = place;
+  attempt->protocol = protocol;
   attempt->begun = now;
-  attempt->slot = true;
+  if (take_slot(*attempt, now)) return attempt;
+  wait_for_slot(door);
+  return nullptr;
+}
+
+Core::Attempt* Core::add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt) {
   if (!attempt->key.empty()) {
     by_key_[attempt->key] = {door.id, attempt->id};
     std::erase_if(late_, [&](const Late& each) { return each.key == attempt->key; });
   }
-  side.attempts.push_back(std::move(attempt));
+  return side.attempts.emplace_back(std::move(attempt)).get();
+}
+
+Core::Attempt* Core::add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt,
+                                 const Server& server, std::unique_ptr<wire::DatagramMappingClient> client) {
+  attempt->datagrams = client.get();
+  attempt->client = std::move(client);
+  attempt->local = server.local;
+  attempt->gateway = server.address;
+  attempt->interface_name = server.interface_name;
+  return add_attempt(door, side, std::move(attempt));
 }
 
 /// IGD:1 gives a port to the host that has it already, and the other mapping of that host is gone.
@@ -1367,7 +1336,7 @@ Port Core::port_to_ask(const Door& door, const wire::MappingWish& wish, std::uin
   auto port = wish.external_port.value_or(wish.internal_port);
   if (wish.exact) return port;
   if (is_own(port)) port = wish.internal_port;
-  while (is_own(port)) port = *Port::from(static_cast<std::uint32_t>(1024 + random() % (65536 - 1024)));
+  while (is_own(port)) port = *Port::from(static_cast<std::uint32_t>(1024 + jitter_.next() % (65536 - 1024)));
   return port;
 }
 
@@ -1377,9 +1346,6 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
   if (door.closing || !side.wanted) return;
   if (closing_.contains({door.request.transport, door.request.internal_port}))
     return;  // touch() comes back when that one is gone
-  const auto later = [&](TimePoint at) {
-    if (!side.look_at || at < *side.look_at) side.look_at = at;
-  };
   wire::MappingWish wish{.transport = door.request.transport,
                          .internal_port = door.request.internal_port,
                          .external_port = door.request.external_port,
@@ -1407,24 +1373,13 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
                   server->pcp == Server::Speaks::yes &&
                   (!server->upgraded_at || now >= *server->upgraded_at + upgrade_every));
     if (server->pcp != Server::Speaks::no && !pcp_attempt && wants_pcp) {
-      if (server->pcp_in_flight >= pcp_slots) {
-        wait_for_slot(door);
-      } else {
-        ++server->pcp_in_flight;
+      if (auto attempt = begin_attempt(door, id, Protocol::pcp, now)) {
         if (have) server->upgraded_at = now;
-        auto attempt = std::make_unique<Attempt>();
         const auto nonce = nonce_of(door, side, *server);
-        auto client = std::make_unique<pcp::MappingClient>(wish, server->local, nonce, random(), now);
-        attempt->datagrams = client.get();
-        attempt->client = std::move(client);
-        attempt->place = id;
-        attempt->protocol = Protocol::pcp;
         attempt->key = key_of(id, 'P', nonce);
-        attempt->local = server->local;
-        attempt->gateway = server->address;
-        attempt->interface_name = server->interface_name;
-        add_attempt(door, side, std::move(attempt), now);
-        pcp_attempt = find_attempt(side, id, Protocol::pcp);
+        pcp_attempt = add_attempt(
+            door, side, std::move(attempt), *server,
+            std::make_unique<pcp::MappingClient>(wish, server->local, nonce, jitter_.next(), now));
       }
     }
     if (have || server->natpmp != Server::Speaks::yes || find_attempt(side, id, Protocol::natpmp)) continue;
@@ -1435,27 +1390,16 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
       const auto grace = server->pcp == Server::Speaks::yes ? known_grace : unknown_grace;
       const auto over = std::max(pcp_attempt->begun, server->natpmp_since) + grace;
       if (now < over) {
-        later(over);
+        side.look_again(over);
         continue;
       }
     }
-    if (server->natpmp_in_flight >= natpmp_slots) {
-      wait_for_slot(door);
-      continue;
-    }
-    ++server->natpmp_in_flight;
-    auto attempt = std::make_unique<Attempt>();
-    auto client = std::make_unique<natpmp::MappingClient>(wish, random(), now);
+    auto attempt = begin_attempt(door, id, Protocol::natpmp, now);
+    if (!attempt) continue;
+    auto client = std::make_unique<natpmp::MappingClient>(wish, jitter_.next(), now);
     if (server->external) client->set_external_address(*server->external);
-    attempt->datagrams = client.get();
-    attempt->client = std::move(client);
-    attempt->place = id;
-    attempt->protocol = Protocol::natpmp;
     attempt->key = key_of(id, 'N', natpmp_name(door.request.transport, door.request.internal_port.number()));
-    attempt->local = server->local;
-    attempt->gateway = server->address;
-    attempt->interface_name = server->interface_name;
-    add_attempt(door, side, std::move(attempt), now);
+    add_attempt(door, side, std::move(attempt), *server, std::move(client));
   }
 
   for (auto& [id, device] : devices_) {
@@ -1479,7 +1423,7 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
           (!six && server->address != device->host))
         continue;
       for (const auto protocol : {Protocol::pcp, Protocol::natpmp}) {
-        const auto speaks = protocol == Protocol::pcp ? server->pcp : server->natpmp;
+        const auto speaks = server->speaks(protocol);
         if (speaks == Server::Speaks::no) continue;
         const auto* asked = find_attempt(side, server_id, protocol);
         if (asked && asked->state == Attempt::State::refused) continue;
@@ -1491,55 +1435,41 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
       }
     }
     if (now < free_at) {
-      later(free_at);
+      side.look_again(free_at);
       continue;
     }
-    const auto here = std::find_if(network_.interfaces.begin(), network_.interfaces.end(),
-                                   [&](const auto& each) { return each.index == device->interface; });
-    if (here == network_.interfaces.end() || (six ? here->ipv6 : here->ipv4).empty()) continue;
-    if (device->in_flight >= upnp_slots) {
-      wait_for_slot(door);
-      continue;
-    }
-    ++device->in_flight;
-    auto attempt = std::make_unique<Attempt>();
+    const auto* here = network_.find(device->interface);
+    if (!here || here->own(side.family).empty()) continue;
+    auto attempt = begin_attempt(door, id, Protocol::upnp, now);
+    if (!attempt) continue;
     if (six) {
       attempt->local = here->ipv6.front().address;
       auto client = std::make_unique<upnp::igd::PinholeClient>(*point.description().firewall6, wish,
-                                                               attempt->local, random(), now);
+                                                               attempt->local, jitter_.next(), now);
       attempt->service = client.get();
       attempt->client = std::move(client);
     } else {
-      const auto near = std::find_if(here->ipv4.begin(), here->ipv4.end(),
-                                     [&](const Prefix& one) { return one.contains(device->host); });
       // what the gateway saw of this host last, unless this host has moved since
-      const bool still = std::any_of(here->ipv4.begin(), here->ipv4.end(),
-                                     [&](const Prefix& one) { return one.address == point.local_address(); });
-      attempt->local =
-          still ? point.local_address() : (near == here->ipv4.end() ? here->ipv4.front() : *near).address;
+      attempt->local = here->has(Family::ipv4, point.local_address()) ? point.local_address()
+                                                                      : nearest(here->ipv4, device->host);
       auto own = wish;
       own.external_port = attempt->asked_port = port_to_ask(door, wish, id);
       auto client = std::make_unique<upnp::igd::PortMappingClient>(*point.connection(), own, attempt->local,
-                                                                   random(), now);
+                                                                   jitter_.next(), now);
       if (point.address_asked())
         client->set_external_address(point.external_address().value_or(Address::v4(0)));
       attempt->service = client.get();
       attempt->client = std::move(client);
     }
-    attempt->place = id;
-    attempt->protocol = Protocol::upnp;
     attempt->gateway = device->host;
     attempt->interface_name = device->interface_name;
-    add_attempt(door, side, std::move(attempt), now);
+    add_attempt(door, side, std::move(attempt));
   }
 }
 
 /// Tells the program when a port cannot be had, once for each reason.
 void Core::settle(Door& door, Side& side, TimePoint now) {
   if (door.closing || !side.wanted || side.current) return;
-  const auto later = [&](TimePoint at) {
-    if (!side.look_at || at < *side.look_at) side.look_at = at;
-  };
   const Attempt* refused = nullptr;
   bool pending = false, slow = false, known = false;
   std::optional<TimePoint> retry_at;
@@ -1551,9 +1481,7 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
       const auto server = servers_.find(attempt->place);
       slow = slow || attempt->service;
       if (attempt->service ||
-          (server != servers_.end() &&
-           (attempt->protocol == Protocol::pcp ? server->second->pcp : server->second->natpmp) ==
-               Server::Speaks::yes))
+          (server != servers_.end() && server->second->speaks(attempt->protocol) == Server::Speaks::yes))
         pending = known = true;
     }
   }
@@ -1568,11 +1496,12 @@ void Core::settle(Door& door, Side& side, TimePoint now) {
   if (absent && door.sides[static_cast<std::size_t>(other)].wanted && has_network(other)) return;
 
   // it has to wait for its turn, where others get their answers
-  if (!refused && door.waits_for_slot && now < answered_at_ + busy_for) return later(answered_at_ + busy_for);
+  if (!refused && door.waits_for_slot && now < answered_at_ + busy_for)
+    return side.look_again(answered_at_ + busy_for);
   const auto begun = refused ? side.begun : std::max(side.begun, door.turn_at);
   const auto waited = absent ? nanoseconds{silence_after} : now - begun;
   const auto patience = refused && !pending ? refusal_after : slow && !refused ? slow_after : silence_after;
-  if (waited < patience) return later(begun + patience);
+  if (waited < patience) return side.look_again(begun + patience);
   const auto reason = refused                     ? to_errc(refused->failure)
                       : !has_network(side.family) ? Errc::no_network
                       : known                     ? Errc::no_answer

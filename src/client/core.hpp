@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "protocols/upnp/http/exchange.hpp"
+#include "protocols/wire/jitter.hpp"
 #include "protocols/wire/mapping_client.hpp"
 #include "sallyport/client/port.hpp"
 #include "sallyport/values/mapping_service.hpp"
@@ -118,8 +119,6 @@ class Core {
   struct Door;
   using Deadlines = std::multimap<TimePoint, DoorId>;
 
-  std::uint64_t random();
-  std::chrono::nanoseconds random_up_to(std::chrono::nanoseconds most);
   void add_server(const Network::Interface& interface, const Address& address, const Address& local,
                   TimePoint now);
   void add_servers(TimePoint now);
@@ -130,12 +129,12 @@ class Core {
   void rediscover(TimePoint now);
   void ask_address(Server& server, TimePoint now);
   void read_address_again(Server& server, TimePoint now);
+  void read_address(Device& device, TimePoint now);
   void drain(Server& server, TimePoint now);
   bool send(const Server& server, wire::DatagramMappingClient& client);
   void drain(Device& device, TimePoint now);
   bool holds(std::uint64_t place, std::optional<Protocol> by = std::nullopt) const;
-  void no_pcp(Server& server, TimePoint now);
-  void drop_silent_attempts(const Server& server, Protocol protocol, TimePoint now);
+  void no_pcp(Server& server);
   void restarted(std::uint64_t place, Protocol protocol, std::chrono::nanoseconds spread, TimePoint now);
   void forget_place(std::uint64_t place, Errc why, TimePoint now);
 
@@ -151,13 +150,17 @@ class Core {
   bool is_same_box(const Attempt& one, const Attempt& other) const;
   void let_go(Side& side, Attempt& attempt, TimePoint now);
   bool take_slot(Attempt& attempt, TimePoint now);
+  void forget(Attempt& attempt);
   void free_slot(Attempt& attempt);
   void handle_late(const Server& server, const std::string& key, std::span<const std::byte> datagram,
                    TimePoint now);
   void wait_for_slot(Door& door);
   void hand_out_slots(TimePoint now);
   Attempt* find_attempt(Side& side, std::uint64_t place, Protocol protocol);
-  void add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt, TimePoint now);
+  std::unique_ptr<Attempt> begin_attempt(Door& door, std::uint64_t place, Protocol protocol, TimePoint now);
+  Attempt* add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt);
+  Attempt* add_attempt(Door& door, Side& side, std::unique_ptr<Attempt> attempt, const Server& server,
+                       std::unique_ptr<wire::DatagramMappingClient> client);
   Grant describe(const Door& door, const Side& side, const Attempt& attempt) const;
   void tell(const Door& door, Event event);
   Nonce nonce_of(const Door& door, const Side& side, const Server& server);
@@ -197,7 +200,7 @@ class Core {
   std::deque<std::pair<DoorId, Event>> events_;
   std::unordered_map<std::string, TimePoint> ignored_;  ///< locations that led nowhere, until when
 
-  std::uint64_t random_state_;
+  wire::Jitter jitter_;
   std::uint64_t next_id_ = 1;
   unsigned searches_left_ = 0;
   std::optional<TimePoint> search_at_, rediscover_at_;

@@ -24,6 +24,7 @@
 #include <boost/beast/http/basic_parser.hpp>
 
 #include "protocols/upnp/http/url.hpp"
+#include "src/transport/tcp_endpoint.hpp"
 
 namespace sallyport::client {
 namespace {
@@ -33,21 +34,12 @@ namespace beast = boost::beast;
 namespace errc = boost::system::errc;
 using asio::ip::tcp;
 using boost::system::error_code;
+using transport::to_endpoint;
 using upnp::http::Ask;
 using upnp::http::Reply;
 
 constexpr std::string_view user_agent = "Linux/1.0 UPnP/1.1 Sallyport/0.1";
 constexpr unsigned max_interim = 4;  ///< answers like "100 Continue" before the one that counts
-
-/// Link-local addresses mean something on one interface only.
-tcp::endpoint to_endpoint(const Address& address, std::uint16_t port, std::uint32_t interface) {
-  if (address.is_v4()) return {asio::ip::address_v4{address.v4_number()}, port};
-  asio::ip::address_v6::bytes_type bytes;
-  std::memcpy(bytes.data(), address.bytes().data(), bytes.size());
-  asio::ip::address_v6 six{bytes};
-  if (six.is_link_local()) six.scope_id(interface);
-  return {six, port};
-}
 
 Address to_address(const asio::ip::address& address) {
   if (address.is_v4()) return Address::v4(address.to_v4().to_uint());

@@ -485,12 +485,12 @@ void ClientState::wait_for_alarm() {
   // While it lingers, this wait is what keeps the state alive.
   std::shared_ptr<ClientState> stays = shut_down_ ? shared_from_this() : nullptr;
   alarm_->async_wait(asio::posix::stream_descriptor::wait_read,
-                    [weak = weak_from_this(), stays](const error_code& error) {
-                      const auto self = weak.lock();
-                      if (!self || error) return;
-                      const std::lock_guard lock{self->mutex_};
-                      self->on_alarm();
-                    });
+                     [weak = weak_from_this(), stays](const error_code& error) {
+                       const auto self = weak.lock();
+                       if (!self || error) return;
+                       const std::lock_guard lock{self->mutex_};
+                       self->on_alarm();
+                     });
 }
 
 void ClientState::on_alarm() {
@@ -742,6 +742,11 @@ void ClientState::end_waiting(Held& held) {
   if (held.open) std::exchange(held.open, {}).done(closed, PortHandle{});
 }
 
+void ClientState::give_everything_back(TimePoint now) {
+  core_->hurry(now);
+  for (const auto& [id, held] : doors_) core_->close(id, false, now);
+}
+
 void ClientState::shut_down() {
   const std::lock_guard lock{mutex_};
   if (std::exchange(shut_down_, true)) return;
@@ -751,10 +756,7 @@ void ClientState::shut_down() {
   for (auto& [id, held] : doors_) end_waiting(held);
   if (!started_) return;
   const auto now = BootClock::now();
-  std::vector<DoorId> all;
-  for (const auto& [id, held] : doors_) all.push_back(id);
-  core_->hurry(now);
-  for (const auto id : all) core_->close(id, false, now);
+  give_everything_back(now);
   linger_until_ = now + linger;
   if (has_alarm()) {
     error_code ignored;
@@ -776,10 +778,7 @@ void ClientState::end_with_context() {
   linger_until_.reset();
   if (started_) {
     const auto now = BootClock::now();
-    std::vector<DoorId> all;
-    for (const auto& [id, held] : doors_) all.push_back(id);
-    core_->hurry(now);
-    for (const auto id : all) core_->close(id, false, now);
+    give_everything_back(now);
     while (const auto datagram = core_->poll_transmit())
       if (const auto server = servers_.find(datagram->server); server != servers_.end())
         ::send(server->second->descriptor.native_handle(), datagram->bytes.data(), datagram->bytes.size(),

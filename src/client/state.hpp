@@ -90,6 +90,7 @@ class ClientState : public std::enable_shared_from_this<ClientState> {
   void start();
   bool has_alarm() const { return alarm_ && alarm_->is_open(); }
   void end_waiting(Held& held);
+  void give_everything_back(TimePoint now);
   void open_listeners();
   DoorId open_locked(PortRequest request);
   void close_locked(DoorId door, bool leave_lease);

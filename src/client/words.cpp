@@ -117,18 +117,6 @@ std::string_view word(const boost::system::error_code& error) noexcept {
   return "other";
 }
 
-std::string_view to_string(Protocol protocol) noexcept {
-  switch (protocol) {
-    case Protocol::pcp:
-      return "pcp";
-    case Protocol::natpmp:
-      return "natpmp";
-    case Protocol::upnp:
-      return "upnp";
-  }
-  return "unknown";
-}
-
 std::string_view to_string(Family family) noexcept { return family == Family::ipv4 ? "ipv4" : "ipv6"; }
 
 std::string_view to_string(EventKind kind) noexcept {

@@ -21,6 +21,8 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 
+#include "src/transport/tcp_endpoint.hpp"
+
 namespace sallyport::transport {
 namespace {
 
@@ -31,16 +33,6 @@ using boost::system::error_code;
 using upnp::http::Delivery;
 using upnp::http::DeliveryResult;
 using Kind = DeliveryResult::Kind;
-
-/// Link-local addresses mean something on one interface only.
-tcp::endpoint to_endpoint(const Address& address, std::uint16_t port, std::uint32_t interface) {
-  if (address.is_v4()) return {asio::ip::address_v4{address.v4_number()}, port};
-  asio::ip::address_v6::bytes_type bytes;
-  std::memcpy(bytes.data(), address.bytes().data(), bytes.size());
-  asio::ip::address_v6 six{bytes};
-  if (six.is_link_local()) six.scope_id(interface);
-  return {six, port};
-}
 
 /// What a status line says: "HTTP/1.x", a blank, three digits, and nothing that makes it longer. Empty: no
 /// status line. `line` is without its end.

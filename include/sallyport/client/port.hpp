@@ -25,7 +25,17 @@ enum class Protocol : std::uint8_t {
   upnp,    ///< UPnP IGD:1, IGD:2
 };
 /// "pcp", "natpmp", "upnp".
-std::string_view to_string(Protocol protocol) noexcept;
+constexpr std::string_view to_string(Protocol protocol) noexcept {
+  switch (protocol) {
+    case Protocol::pcp:
+      return "pcp";
+    case Protocol::natpmp:
+      return "natpmp";
+    case Protocol::upnp:
+      return "upnp";
+  }
+  return "unknown";
+}
 
 enum class Family : std::uint8_t {
   ipv4,  ///< a mapping on the gateway's external address

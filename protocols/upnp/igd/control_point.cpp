@@ -6,6 +6,7 @@
 #include "protocols/upnp/soap/ampersand.hpp"
 #include "protocols/upnp/soap/argument.hpp"
 #include "protocols/upnp/xml/document.hpp"
+#include "sallyport/values/printable.hpp"
 
 namespace sallyport::upnp::igd {
 namespace {
@@ -35,14 +36,6 @@ constexpr std::string_view gateway_prefix = "urn:schemas-upnp-org:device:Interne
 constexpr unsigned silent_tries = 3;  ///< before the state says failed
 constexpr auto longest_pause = std::chrono::seconds{300};
 
-std::string_view cut(std::string_view text) {
-  text = soap::trimmed(text);
-  if (text.size() <= max_text) return text;
-  auto size = max_text;
-  while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xc0) == 0x80) --size;
-  return text.substr(0, size);
-}
-
 xml::Element child(const xml::Element& element, std::string_view name) {
   for (auto each = element.first(); each; each = each.next())
     if (each.name() == name) return each;
@@ -50,7 +43,7 @@ xml::Element child(const xml::Element& element, std::string_view name) {
 }
 
 std::string text_of(const xml::Element& element, std::string_view name) {
-  return std::string{cut(child(element, name).text())};
+  return std::string{cut(soap::trimmed(child(element, name).text()), max_text)};
 }
 
 /// "WANIPConnection" and 2 of a standard service's type.
@@ -188,7 +181,7 @@ Result<GatewayDescription> read_description(std::string body, const http::Url& l
 }
 
 ControlPoint::ControlPoint(http::Url location, std::uint32_t interface, std::uint64_t seed, TimePoint now)
-    : location_{std::move(location)}, interface_{interface}, seed_{seed} {
+    : location_{std::move(location)}, interface_{interface}, jitter_{seed} {
   schedule(Step::describe, now);
   handle_timeout(now);
 }
@@ -330,7 +323,7 @@ void ControlPoint::fail(MappingFailure failure, std::string words, TimePoint now
   const auto first = soon ? 1s : 30s;
   const auto pause =
       std::min<std::chrono::nanoseconds>(first * (1U << std::min(failures_ - 1, 9U)), longest_pause);
-  schedule(step_, now + pause + pause * (random() % 256) / 1024);
+  schedule(step_, now + pause + pause * (jitter_.next() % 256) / 1024);
   // what was learned stays true while the gateway is silent for a while
   if (state_ == State::ready || (soon && failures_ < silent_tries)) return;
   state_ = State::failed;
@@ -343,15 +336,6 @@ void ControlPoint::refresh_address(TimePoint now) {
   failures_ = 0;
   schedule(Step::address, now);
   handle_timeout(now);
-}
-
-std::uint64_t ControlPoint::random() {
-  // SplitMix64
-  seed_ += 0x9e3779b97f4a7c15;
-  auto value = seed_;
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
-  return value ^ (value >> 31);
 }
 
 }  // namespace sallyport::upnp::igd

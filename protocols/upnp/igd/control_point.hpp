@@ -13,6 +13,7 @@
 #include "protocols/upnp/http/asker.hpp"
 #include "protocols/upnp/http/url.hpp"
 #include "protocols/upnp/soap/client.hpp"
+#include "protocols/wire/jitter.hpp"
 #include "protocols/wire/mapping_client.hpp"
 #include "sallyport/values/address.hpp"
 #include "sallyport/values/result.hpp"
@@ -112,11 +113,10 @@ class ControlPoint final : public http::Asker {
   void choose(std::size_t index, TimePoint now);
   void ask_next_status(TimePoint now);
   void fail(wire::MappingFailure failure, std::string words, TimePoint now, bool soon);
-  std::uint64_t random();
 
   http::Url location_;
   std::uint32_t interface_;
-  std::uint64_t seed_;
+  wire::Jitter jitter_;
   State state_ = State::learning;
   Step step_ = Step::describe;
   bool asking_ = false;  ///< poll_ask() has something to give

@@ -178,7 +178,7 @@ void PortMappingClient::give_up(MappingFailure failure, unsigned code, TimePoint
 void PortMappingClient::try_other_port(unsigned code, TimePoint now) {
   if (wish_.exact || same_port_ || ++tries_ >= max_tries)
     return give_up(MappingFailure::port_taken, code, now);
-  port_ = *Port::from(static_cast<std::uint32_t>(1024 + random() % (65536 - 1024)));
+  port_ = *Port::from(static_cast<std::uint32_t>(1024 + jitter_.next() % (65536 - 1024)));
   schedule(Step::add, now);
 }
 

@@ -19,19 +19,10 @@ constexpr auto end_blur = 10s;  ///< on its way, and in the rounding of clocks
 
 ServiceClient::ServiceClient(Connection service, wire::MappingWish wish, const Address& internal,
                              std::uint64_t seed)
-    : service_{std::move(service)}, wish_{std::move(wish)}, internal_{internal}, seed_{seed} {}
-
-std::uint64_t ServiceClient::random() {
-  // SplitMix64
-  seed_ += 0x9e3779b97f4a7c15;
-  auto value = seed_;
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
-  return value ^ (value >> 31);
-}
+    : service_{std::move(service)}, wish_{std::move(wish)}, internal_{internal}, jitter_{seed} {}
 
 std::chrono::nanoseconds ServiceClient::spread(std::chrono::nanoseconds around) {
-  return around - around / 8 + around / 4 * (random() % 1024) / 1024;
+  return around - around / 8 + around / 4 * (jitter_.next() % 1024) / 1024;
 }
 
 std::chrono::nanoseconds ServiceClient::back_off(std::chrono::seconds first, std::chrono::seconds longest) {
@@ -118,7 +109,8 @@ void ServiceClient::granted(const ExternalEndpoint& external, std::uint32_t life
 
 void ServiceClient::schedule_renewal(TimePoint now) {
   // a permanent one is looked at now and then: nobody else would notice that it is gone
-  if (held_->lifetime_s == 0) return schedule(renewal_step(), now + 10min + 10min * (random() % 1024) / 1024);
+  if (held_->lifetime_s == 0)
+    return schedule(renewal_step(), now + 10min + 10min * (jitter_.next() % 1024) / 1024);
   schedule(renewal_step(), std::max(now, held_->at + spread(std::chrono::seconds{held_->lifetime_s} / 2)));
 }
 

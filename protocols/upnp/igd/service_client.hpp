@@ -8,6 +8,7 @@
 #include "protocols/upnp/http/asker.hpp"
 #include "protocols/upnp/igd/control_point.hpp"
 #include "protocols/upnp/soap/client.hpp"
+#include "protocols/wire/jitter.hpp"
 #include "protocols/wire/mapping_client.hpp"
 
 namespace sallyport::upnp::igd {
@@ -68,7 +69,6 @@ class ServiceClient : public wire::MappingClient, public http::Asker {
   void keep_silence(TimePoint now);
   TimePoint lease_end() const noexcept;
 
-  std::uint64_t random();
   /// The duration within an eighth of itself around it.
   std::chrono::nanoseconds spread(std::chrono::nanoseconds around);
 
@@ -77,6 +77,7 @@ class ServiceClient : public wire::MappingClient, public http::Asker {
   const Address internal_;
   Address external_;  ///< unspecified: not known
   std::optional<wire::Granted> held_;
+  wire::Jitter jitter_;
 
  private:
   void tell(wire::MappingEvent event);
@@ -85,9 +86,8 @@ class ServiceClient : public wire::MappingClient, public http::Asker {
   void continue_release(Step step, const Result<http::Reply>& reply, TimePoint now);
   std::chrono::nanoseconds back_off(std::chrono::seconds first, std::chrono::seconds longest);
 
-  std::uint64_t seed_;
   Step step_{};
-  bool asking_ = false;  ///< poll_ask() has something to give
+  bool asking_ = false;        ///< poll_ask() has something to give
   bool refresh_next_ = false;  ///< once the answer is there: an old number may name another's pinhole by now
   std::optional<std::uint64_t> in_flight_;
   std::uint64_t last_id_ = 0;

@@ -7,6 +7,7 @@
 #include "protocols/upnp/soap/argument.hpp"
 #include "protocols/upnp/xml/document.hpp"
 #include "protocols/upnp/xml/escape.hpp"
+#include "sallyport/values/printable.hpp"
 
 namespace sallyport::upnp::soap {
 namespace {
@@ -42,13 +43,7 @@ unsigned find_code(std::string_view body) {
 }
 
 std::string cut_text(std::string_view text, std::size_t longest) {
-  text = trimmed(text);
-  if (text.size() > longest) {
-    text = text.substr(0, longest);
-    while (!text.empty() && (static_cast<unsigned char>(text.back()) & 0xc0) == 0x80) text.remove_suffix(1);
-    if (!text.empty() && static_cast<unsigned char>(text.back()) >= 0xc0) text.remove_suffix(1);
-  }
-  return std::string{text};
+  return std::string{cut(trimmed(text), longest)};
 }
 
 /// The document alone: some devices count a NUL into their length, or send blanks behind it.

@@ -49,7 +49,7 @@ Server::Server(Tree tree, Options options, std::uint32_t boot_id, std::function<
       server_{server_text(options_.system, options_.version, options_.product)},
       boot_id_{std::min(boot_id, max_boot_id)},
       wall_{std::move(wall)},
-      random_{seed},
+      jitter_{seed},
       limit_{options_.limit} {
   options_.max_age_s = std::max(options_.max_age_s, 60U);
   load(std::move(tree));
@@ -97,12 +97,7 @@ Announcement Server::announcement(std::string_view nt, std::string_view usn, std
 
 /// The next random duration from 0 to the limit.
 std::chrono::nanoseconds Server::below(std::chrono::nanoseconds limit) {
-  // SplitMix64
-  std::uint64_t mixed = random_ += 0x9e3779b97f4a7c15U;
-  mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9U;
-  mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebU;
-  mixed ^= mixed >> 31;
-  return std::chrono::nanoseconds{mixed % (static_cast<std::uint64_t>(limit.count()) + 1)};
+  return std::chrono::nanoseconds{jitter_.next() % (static_cast<std::uint64_t>(limit.count()) + 1)};
 }
 
 bool Server::serves(std::uint32_t interface, const Address& address) const {

@@ -14,6 +14,7 @@
 #include "protocols/upnp/ssdp/codec.hpp"
 #include "protocols/upnp/ssdp/search_limit.hpp"
 #include "protocols/wire/datagram_core.hpp"
+#include "protocols/wire/jitter.hpp"
 #include "protocols/wire/pending_limit.hpp"
 
 namespace sallyport::upnp::ssdp {
@@ -145,7 +146,7 @@ class Server final : public wire::DatagramCore {
   std::uint32_t config_id_ = 0;
   std::uint32_t boot_id_;
   std::function<WallTime()> wall_;
-  std::uint64_t random_;
+  wire::Jitter jitter_;
 
   std::vector<LanAddress> served_;
   bool started_ = false;

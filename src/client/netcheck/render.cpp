@@ -80,10 +80,9 @@ void wrap(std::string& out, std::string_view text, std::size_t indent) {
       ++column;
     }
     while (column + word.size() > columns) {
-      auto fits = columns - column;
-      while (fits > 0 && (static_cast<unsigned char>(word[fits]) & 0xc0) == 0x80) --fits;
-      out += word.substr(0, fits);
-      word.remove_prefix(fits);
+      const auto fits = cut(word, columns - column);
+      out += fits;
+      word.remove_prefix(fits.size());
       next_line();
     }
     out += word;

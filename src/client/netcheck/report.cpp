@@ -18,22 +18,9 @@ constexpr std::size_t max_name = 60;  ///< octets of a text from elsewhere withi
 
 std::string shown(std::string_view text) {
   if (text.size() <= max_name) return printable(text);
-  auto end = max_name;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
-  return printable(text.substr(0, end)) + "...";
+  return printable(cut(text, max_name)) + "...";
 }
 
-std::string_view word(Protocol protocol) noexcept {
-  switch (protocol) {
-    case Protocol::pcp:
-      return "pcp";
-    case Protocol::natpmp:
-      return "natpmp";
-    case Protocol::upnp:
-      return "upnp";
-  }
-  return "";
-}
 std::string_view name(Protocol protocol) noexcept {
   switch (protocol) {
     case Protocol::pcp:
@@ -485,7 +472,7 @@ class Judge {
 std::vector<NetcheckReport::Refusal> refusals(const TestMapping& mapping) {
   std::vector<NetcheckReport::Refusal> out;
   for (const auto& one : mapping.refused)
-    out.push_back({std::string{word(one.via)}, std::string{word(one.failure)}, one.code});
+    out.push_back({std::string{to_string(one.via)}, std::string{word(one.failure)}, one.code});
   return out;
 }
 
@@ -509,11 +496,11 @@ NetcheckReport::Path raw(const Path& path, Verdict verdict) {
   out.interface = path.interface;
   out.local = path.local;
   out.gateway = path.gateway;
-  for (const auto& answer : path.answers) out.protocols.emplace_back(word(answer.protocol));
+  for (const auto& answer : path.answers) out.protocols.emplace_back(to_string(answer.protocol));
   out.gateway_external = path.gateway_external;
   if (path.mapping.granted) {
     out.mapped = path.mapping.granted->external;
-    out.via = word(path.mapping.granted->via);
+    out.via = to_string(path.mapping.granted->via);
   }
   out.refusals = refusals(path.mapping);
   out.seen = path.seen;
@@ -625,7 +612,7 @@ NetcheckReport report(const Observations& seen) {
   out.ipv6.addresses = routed(seen.ipv6.addresses);
   if (seen.ipv6.pinhole.granted) {
     out.ipv6.pinhole = seen.ipv6.pinhole.granted->external;
-    out.ipv6.via = word(seen.ipv6.pinhole.granted->via);
+    out.ipv6.via = to_string(seen.ipv6.pinhole.granted->via);
   }
   out.ipv6.refusals = refusals(seen.ipv6.pinhole);
   out.ipv6.probe = state_of(seen.ipv6.probe);

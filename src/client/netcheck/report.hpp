@@ -8,13 +8,12 @@
 
 #include "protocols/wire/mapping_client.hpp"
 #include "sallyport/client/netcheck.hpp"
+#include "sallyport/client/port.hpp"
 #include "sallyport/values/address.hpp"
 #include "sallyport/values/endpoint.hpp"
 
 /// From what was seen to what it means. Pure.
 namespace sallyport::client::netcheck {
-
-enum class Protocol : std::uint8_t { pcp, natpmp, upnp };
 
 /// A gateway said something by this protocol, be it a refusal.
 struct Answered {

@@ -69,24 +69,6 @@ std::optional<Port> port_of(int socket) {
 bool leads_out4(const Network::Interface& each) { return !each.routers4.empty() || each.direct4; }
 bool leads_out6(const Network::Interface& each) { return !each.routers6.empty() || each.direct6; }
 
-/// The own address to speak from with somebody there.
-Address nearest(const std::vector<Prefix>& own, const Address& to) {
-  const auto near = std::find_if(own.begin(), own.end(), [&](const Prefix& one) { return one.contains(to); });
-  return (near == own.end() ? own.front() : *near).address;
-}
-
-Protocol protocol_of(client::Protocol protocol) noexcept {
-  switch (protocol) {
-    case client::Protocol::pcp:
-      return Protocol::pcp;
-    case client::Protocol::natpmp:
-      return Protocol::natpmp;
-    case client::Protocol::upnp:
-      return Protocol::upnp;
-  }
-  return Protocol::pcp;
-}
-
 void add_answer(std::vector<Answered>& answers, Protocol protocol, std::string with) {
   const auto at = std::find_if(answers.begin(), answers.end(),
                                [&](const Answered& one) { return one.protocol >= protocol; });
@@ -315,11 +297,11 @@ void Run::take_listing(const std::vector<Gateway>& gateways) {
     path.gateway_external = gateway.external_address;
     for (const auto protocol : gateway.protocols) {
       std::string with;
-      if (protocol == client::Protocol::upnp) {
+      if (protocol == Protocol::upnp) {
         if (gateway.igd_version) with = "IGD:" + std::to_string(*gateway.igd_version);
         if (!gateway.name.empty()) with += (with.empty() ? "" : ", ") + gateway.name;
       }
-      add_answer(path.answers, protocol_of(protocol), std::move(with));
+      add_answer(path.answers, protocol, std::move(with));
     }
   }
 }
@@ -393,12 +375,12 @@ void Run::take_mapping(Way& way) {
   auto& path = way.path;
   for (const auto& grant : holder->grants(door)) {
     if (grant.family != family || (!way.six && grant.gateway != path.gateway)) continue;
-    path.mapping.granted = Granted{protocol_of(grant.protocol), grant.external};
-    add_answer(path.answers, protocol_of(grant.protocol), {});
+    path.mapping.granted = Granted{grant.protocol, grant.external};
+    add_answer(path.answers, grant.protocol, {});
   }
   path.mapping.refused.clear();
   for (const auto& refusal : holder->refusals(door, family)) {
-    const auto via = protocol_of(refusal.protocol);
+    const auto via = refusal.protocol;
     path.mapping.refused.push_back({via, refusal.failure, refusal.code});
     if (refusal.failure != wire::MappingFailure::no_answer &&
         refusal.failure != wire::MappingFailure::unsupported)
