@@ -1420,7 +1420,7 @@ void Core::plan(Door& door, Side& side, TimePoint now) {
     auto free_at = TimePoint::min();
     for (const auto& [server_id, server] : servers_) {
       if (server->interface != device->interface || server->family != side.family ||
-          (!six && server->address != device->host))
+          pcp::is_anycast(server->address) || (!six && server->address != device->host))
         continue;
       for (const auto protocol : {Protocol::pcp, Protocol::natpmp}) {
         const auto speaks = server->speaks(protocol);

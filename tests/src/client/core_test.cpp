@@ -107,6 +107,23 @@ TEST_F(CoreTest, WhereNoRouterSpeaksPcpTheAnycastAddressIsAsked) {  // ANY-3-01
   EXPECT_EQ(world->doors.at(third).grants[0]->gateway, world->doors.at(other).grants[0]->gateway);
 }
 
+TEST_F(CoreTest, AnAnycastServerThatIsNotAskedHoldsUpNoPinhole) {
+  start({.natpmp = false, .upnp = false, .ipv6 = true});
+  world->deaf_router = true;
+  open(20000);
+  world->run(10s);
+  world->deaf_router = false;
+  open(20001);
+  world->run(10s);
+  ASSERT_GT(world->anycasts, 0u);
+  world->set_spoken(false, false, true);
+  world->kind.tells_unreachable = false;
+  const auto door = open(20002);
+  world->run(1min);
+  ASSERT_TRUE(world->doors.at(door).grants[1]);
+  EXPECT_EQ(world->doors.at(door).grants[1]->protocol, Protocol::upnp);
+}
+
 TEST_F(CoreTest, UpnpOpensWhereNothingElseIsSpoken) {
   for (const auto& kind : {upnp_only, igd1_only})
     for (const bool unreachable : {true, false}) {
